@@ -1,0 +1,142 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ErrNotFound is wrapped by everything that was asked for a resource that is not there.
+var ErrNotFound = errors.New("not found")
+
+// The types of resource, as Azure spells them.
+const (
+	TypeEnvironment = "Microsoft.App/managedEnvironments"
+	TypeApp         = "Microsoft.App/containerApps"
+	TypeRevision    = "Microsoft.App/containerApps/revisions"
+	TypeReplica     = "Microsoft.App/containerApps/revisions/replicas"
+)
+
+// ID names one resource, as Azure Resource Manager does. Two IDs name the same resource when their Key is equal: ARM
+// compares without regard to case but answers with the spelling that it was given first.
+type ID struct {
+	Subscription string
+	Group        string
+	Type         string // "Microsoft.App/containerApps/revisions"
+	Name         string // one name a level of the type: "chat/chat--1"
+}
+
+// EnvironmentID and AppID are the two that people write.
+func EnvironmentID(subscription, group, name string) ID {
+	return ID{subscription, group, TypeEnvironment, name}
+}
+
+func AppID(subscription, group, name string) ID {
+	return ID{subscription, group, TypeApp, name}
+}
+
+// Child is the ID of a resource below id: app.Child("revisions", "chat--1").
+func (id ID) Child(kind, name string) ID {
+	return ID{id.Subscription, id.Group, id.Type + "/" + kind, id.Name + "/" + name}
+}
+
+// Parent is the ID one level up; of a top-level resource it is the zero ID.
+func (id ID) Parent() ID {
+	t, n := strings.LastIndexByte(id.Type, '/'), strings.LastIndexByte(id.Name, '/')
+	if n < 0 || t < 0 {
+		return ID{}
+	}
+	return ID{id.Subscription, id.Group, id.Type[:t], id.Name[:n]}
+}
+
+// Base is the last part of the name: "chat--1" of "chat/chat--1".
+func (id ID) Base() string { return id.Name[strings.LastIndexByte(id.Name, '/')+1:] }
+
+// Is says whether id is of that type, in any case of letters.
+func (id ID) Is(typ string) bool { return strings.EqualFold(id.Type, typ) }
+
+func (id ID) IsZero() bool { return id == ID{} }
+
+// Key is the same for every spelling of one resource's name.
+func (id ID) Key() string { return strings.ToLower(id.String()) }
+
+// String is the path of the resource in ARM.
+func (id ID) String() string {
+	if id.IsZero() {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "/subscriptions/%s/resourceGroups/%s", id.Subscription, id.Group)
+	provider, kinds, _ := strings.Cut(id.Type, "/")
+	b.WriteString("/providers/" + provider)
+	names := strings.Split(id.Name, "/")
+	for i, kind := range strings.Split(kinds, "/") {
+		b.WriteString("/" + kind)
+		if i < len(names) {
+			b.WriteString("/" + names[i])
+		}
+	}
+	return b.String()
+}
+
+// ParseID reads the path of a resource. Fixed words match in any case; names keep their spelling.
+func ParseID(s string) (ID, error) {
+	bad := func(why string) (ID, error) {
+		return ID{}, fmt.Errorf("resource id %q: %s; want /subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME", s, why)
+	}
+	parts := strings.Split(strings.TrimSuffix(s, "/"), "/")
+	if len(parts) < 9 || parts[0] != "" {
+		return bad("too short")
+	}
+	if !strings.EqualFold(parts[1], "subscriptions") || !strings.EqualFold(parts[3], "resourceGroups") || !strings.EqualFold(parts[5], "providers") {
+		return bad("not the path of a resource in a resource group")
+	}
+	rest := parts[7:]
+	if len(rest)%2 != 0 {
+		return bad("a type without a name")
+	}
+	id := ID{Subscription: parts[2], Group: parts[4], Type: canonicalProvider(parts[6])}
+	var names []string
+	for i := 0; i < len(rest); i += 2 {
+		id.Type += "/" + rest[i]
+		names = append(names, rest[i+1])
+	}
+	if slices.Contains(append([]string{id.Subscription, id.Group, id.Type}, names...), "") {
+		return bad("an empty part")
+	}
+	id.Type, id.Name = canonicalType(id.Type), strings.Join(names, "/")
+	return id, nil
+}
+
+// MarshalText and UnmarshalText let an ID stand in JSON as its path.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+func (id *ID) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*id = ID{}
+		return nil
+	}
+	parsed, err := ParseID(string(b))
+	if err != nil {
+		return err
+	}
+	*id = parsed
+	return nil
+}
+
+func canonicalProvider(s string) string {
+	if strings.EqualFold(s, "Microsoft.App") {
+		return "Microsoft.App"
+	}
+	return s
+}
+
+func canonicalType(s string) string {
+	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica} {
+		if strings.EqualFold(s, t) {
+			return t
+		}
+	}
+	return s
+}

@@ -1,0 +1,79 @@
+package resource
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+const (
+	mebibyte = 1 << 20
+	gibibyte = 1 << 30
+)
+
+// ParseMemory reads an amount of memory as Container Apps writes it: "0.5Gi", ".5Gi", "250Mi". More than two decimals
+// are refused, so that FormatMemory can say every amount that was accepted.
+func ParseMemory(s string) (bytes int64, err error) {
+	bad := fmt.Errorf("want a number of at most two decimals with Gi or Mi, as in 0.5Gi, got %q", s)
+	unit := int64(gibibyte)
+	number, ok := strings.CutSuffix(s, "Gi")
+	if !ok {
+		if number, ok = strings.CutSuffix(s, "Mi"); !ok {
+			return 0, bad
+		}
+		unit = mebibyte
+	}
+	whole, fraction, dot := strings.Cut(number, ".")
+	if whole+fraction == "" || dot && fraction == "" || len(whole) > 7 || len(fraction) > 2 || strings.Trim(whole+fraction, "0123456789") != "" {
+		return 0, bad
+	}
+	hundredths, err := strconv.ParseInt(whole+(fraction + "00")[:2], 10, 64)
+	if err != nil {
+		return 0, bad
+	}
+	// Half a byte is rounded; 0.1Gi is no whole number of bytes.
+	return (hundredths*unit + 50) / 100, nil
+}
+
+// FormatMemory writes an amount that ParseMemory reads back as the same number of bytes, in Gi where that is possible.
+func FormatMemory(bytes int64) string {
+	for _, unit := range []struct {
+		bytes int64
+		name  string
+	}{{gibibyte, "Gi"}, {mebibyte, "Mi"}} {
+		hundredths := int64(math.Round(float64(bytes) * 100 / float64(unit.bytes)))
+		if (hundredths*unit.bytes+50)/100 == bytes {
+			return strconv.FormatFloat(float64(hundredths)/100, 'f', -1, 64) + unit.name
+		}
+	}
+	return strconv.FormatInt(bytes, 10)
+}
+
+// ParseCPU turns a number of vCPUs into thousandths. Azure takes at most two decimals.
+func ParseCPU(vcpu float64) (milli int64, err error) {
+	hundredths := math.Round(vcpu * 100)
+	switch {
+	case !(vcpu > 0):
+		return 0, fmt.Errorf("want more than 0, got %v", vcpu)
+	case math.Abs(vcpu*100-hundredths) > 1e-6:
+		return 0, fmt.Errorf("want at most two decimals, got %v", vcpu)
+	case vcpu > 1000:
+		return 0, fmt.Errorf("want at most 1000, got %v", vcpu)
+	}
+	return int64(hundredths) * 10, nil
+}
+
+// EphemeralStorage is how much disk a replica of that many vCPUs gets
+// (learn.microsoft.com/azure/container-apps/storage-mounts).
+func EphemeralStorage(milliCPU int64) (bytes int64) {
+	switch {
+	case milliCPU <= 250:
+		return 1 * gibibyte
+	case milliCPU <= 500:
+		return 2 * gibibyte
+	case milliCPU <= 1000:
+		return 4 * gibibyte
+	}
+	return 8 * gibibyte
+}

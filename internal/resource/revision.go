@@ -1,0 +1,97 @@
+package resource
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Revision is an app's template as it was at one time, with the settings that its replicas run under. It never changes
+// but for its state.
+type Revision struct {
+	ID          ID // of type TypeRevision
+	Environment ID
+	Created     time.Time
+	Template    Template
+	// TargetPort is the ingress port that implicit probes and CONTAINER_APP_PORT use; 0 without ingress.
+	TargetPort int
+	Settings   Settings
+	// Images maps each image reference of the template to the digest that it meant when the revision was made.
+	Images map[string]string
+
+	Active bool
+	State  RevisionState
+	// Reason says why State is what it is, for people.
+	Reason string `json:",omitempty"`
+	// Ready is when the revision first had a ready replica; zero before.
+	Ready time.Time
+}
+
+// App is the ID of the app whose revision this is.
+func (r Revision) App() ID { return r.ID.Parent() }
+
+// Name is the revision's own name, "chat--0000001".
+func (r Revision) Name() string { return r.ID.Base() }
+
+// RevisionState is a revision's running state, in Azure's words.
+type RevisionState string
+
+const (
+	RevisionActivating       RevisionState = "Activating"
+	RevisionRunning          RevisionState = "Running"
+	RevisionDegraded         RevisionState = "Degraded"
+	RevisionActivationFailed RevisionState = "ActivationFailed"
+	RevisionStopped          RevisionState = "Stopped"
+)
+
+// ReplicaState is how far a replica has come.
+type ReplicaState string
+
+const (
+	ReplicaCreating ReplicaState = "Creating" // image, network, containers
+	ReplicaStarting ReplicaState = "Starting" // processes run, not ready yet
+	ReplicaReady    ReplicaState = "Ready"
+	ReplicaUnready  ReplicaState = "Unready"  // was ready; its readiness probe fails now
+	ReplicaWaiting  ReplicaState = "Waiting"  // between two restarts
+	ReplicaStopping ReplicaState = "Stopping" // got SIGTERM
+)
+
+// Replica is one copy of a revision as the engine sees it.
+type Replica struct {
+	Name     string // unique on the machine: "chat--0000001-5b8d8f4c6f-x7k2p"
+	Revision ID
+	State    ReplicaState
+	// Address is the host that the replica's ports are on.
+	Address    netip.Addr
+	Created    time.Time
+	ReadySince time.Time // zero when not ready
+	// Restarts counts over all its containers.
+	Restarts int
+	// Failures counts the starts in a row that ended before the replica was ready.
+	Failures int
+	// Hopeless is set when no further start can succeed: the image is gone, the replica is larger than the machine.
+	Hopeless bool
+	// Reason says why the replica is not ready, for people.
+	Reason     string `json:",omitempty"`
+	Containers []ContainerStatus
+}
+
+// ContainerStatus is the state of one container of a replica.
+type ContainerStatus struct {
+	Name     string
+	ID       string // the engine's, with its scheme: "containerd://..."
+	Running  bool
+	Started  time.Time
+	Restarts int
+	PID      int // on this machine; 0 when it does not run or the engine cannot tell
+	// LastExit tells how it ended last; nil when it never did.
+	LastExit *Exit `json:",omitempty"`
+}
+
+// Exit is the end of a container's process.
+type Exit struct {
+	Code int
+	At   time.Time
+	// OOM is set when the kernel killed a process of the container at its memory limit.
+	OOM    bool
+	Reason string // "OOMKilled", "Error", "Completed", "Unknown"
+}

@@ -1,0 +1,58 @@
+package resource
+
+import (
+	"crypto/rand"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxRevisionName is Azure's limit on "app--suffix".
+const maxRevisionName = 54
+
+var revisionSuffix = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
+
+// RevisionName is the name of an app's next revision: with the suffix that the template asks for; else with seven
+// random letters and digits for the first, and with a number after that, as Azure names them ("chat--20mh1s9", then
+// "chat--0000001"). existing names the app's revisions.
+func RevisionName(app, suffix string, existing []string) (string, error) {
+	if suffix != "" {
+		name := app + "--" + suffix
+		if slices.Contains(existing, name) {
+			return "", fmt.Errorf("template.revisionSuffix: want one that no other template of the app has, got %q", suffix)
+		}
+		return name, nil
+	}
+	if len(existing) == 0 {
+		return app + "--" + strings.ToLower(rand.Text()[:7]), nil
+	}
+	last := 0
+	for _, name := range existing {
+		_, number, _ := strings.Cut(name, "--")
+		if n, err := strconv.Atoi(number); err == nil && len(number) == 7 {
+			last = max(last, n)
+		}
+	}
+	return fmt.Sprintf("%s--%07d", app, last+1), nil
+}
+
+// validateRevisionSuffix checks the suffix that a user chose, with the name that it leads to.
+func validateRevisionSuffix(app, suffix string) *Fault {
+	name := app + "--" + suffix
+	bad := func(found string) *Fault {
+		return &Fault{"ContainerAppInvalidRevisionName", "template.revisionSuffix", fmt.Sprintf(
+			"revision name %q %s; want at most %d characters in all, the suffix of lower-case letters, digits and single '-', starting with a letter and ending with a letter or digit",
+			name, found, maxRevisionName)}
+	}
+	switch {
+	case suffix == "":
+		return nil
+	case len(name) > maxRevisionName:
+		return bad(fmt.Sprintf("has %d characters", len(name)))
+	case !revisionSuffix.MatchString(suffix) || strings.Contains(suffix, "--"):
+		return bad("is not well formed")
+	}
+	return nil
+}

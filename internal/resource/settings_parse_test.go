@@ -1,0 +1,92 @@
+package resource_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// fastDefaults are the documented defaults of the fast behaviour.
+func fastDefaults() resource.Settings {
+	return resource.Settings{
+		Behaviour: resource.Fast, QueueLimit: 1000, QueueTimeout: 240 * time.Second, IdleTimeout: 10 * time.Minute,
+		Rollout: resource.Surge, Retry: resource.RetryIdempotent, DrainLimit: 30 * time.Minute, Capabilities: resource.CapabilitiesDefault,
+	}
+}
+
+func TestParseSettings(t *testing.T) {
+	type tags = map[string]string
+	with := func(change func(*resource.Settings)) resource.Settings {
+		s := fastDefaults()
+		change(&s)
+		return s
+	}
+	tests := map[string]struct {
+		environment, app tags
+		want             resource.Settings
+	}{
+		"no tags":                 {nil, nil, fastDefaults()},
+		"other tags are not ours": {nil, tags{"team": "ml", "penstocks": "2"}, fastDefaults()},
+		"behaviour azure changes the idle timeout": {tags{"penstock.behaviour": "azure"}, nil, with(func(s *resource.Settings) {
+			s.Behaviour, s.IdleTimeout = resource.Azure, 240*time.Second
+		})},
+		"a tag of its own wins over the behaviour's default": {nil, tags{"penstock.behaviour": "azure", "penstock.idle-timeout": "5m"}, with(func(s *resource.Settings) {
+			s.Behaviour, s.IdleTimeout = resource.Azure, 5*time.Minute
+		})},
+		"the app's tags win over the environment's": {tags{"penstock.behaviour": "azure", "penstock.queue-limit": "5"}, tags{"penstock.behaviour": "fast"}, with(func(s *resource.Settings) {
+			s.QueueLimit = 5
+		})},
+		"every setting": {nil, tags{
+			"penstock.max-concurrency": "4", "penstock.queue-limit": "0", "penstock.queue-timeout": "3s", "penstock.request-timeout": "1h",
+			"penstock.rollout": "replace", "penstock.retry": "all", "penstock.drain-limit": "1m", "penstock.capabilities": "none",
+		}, with(func(s *resource.Settings) {
+			s.MaxConcurrency, s.QueueLimit, s.QueueTimeout, s.RequestTimeout = 4, 0, 3*time.Second, time.Hour
+			s.Rollout, s.Retry, s.DrainLimit, s.Capabilities = resource.Replace, resource.RetryAll, time.Minute, resource.CapabilitiesNone
+		})},
+		"names in any case, none for no timeout": {nil, tags{"Penstock.Request-Timeout": "None"}, fastDefaults()},
+		"what is done anyway may be asked for":   {nil, tags{"penstock.recycle": "off", "penstock.standby": "none"}, fastDefaults()},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := resource.ParseSettings(test.environment, test.app)
+			if err != nil || got != test.want {
+				t.Errorf("got %+v, %v\nwant %+v", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestParseSettingsRefuses(t *testing.T) {
+	tests := map[string]struct{ tag, value, code, says string }{
+		"an unknown setting":           {"penstock.max-concurency", "4", "PenstockInvalidTag", "penstock.max-concurrency"},
+		"a number below zero":          {"penstock.queue-limit", "-1", "PenstockInvalidTag", `want 0 to 1000000, got "-1"`},
+		"a number with a unit":         {"penstock.max-concurrency", "4k", "PenstockInvalidTag", `want 0 to 100000, got "4k"`},
+		"a duration without a unit":    {"penstock.queue-timeout", "240", "PenstockInvalidTag", "want a duration"},
+		"no wait at all":               {"penstock.idle-timeout", "0s", "PenstockInvalidTag", "want a duration"},
+		"none where there must be one": {"penstock.queue-timeout", "none", "PenstockInvalidTag", "want a duration"},
+		"a wait without an end":        {"penstock.drain-limit", "9000h", "PenstockInvalidTag", "up to 24h"},
+		"an unknown word":              {"penstock.behaviour", "quick", "PenstockInvalidTag", `want fast or azure, got "quick"`},
+		"a part that is not built":     {"penstock.standby", "paused", "FeatureNotSupported", "not built"},
+		"a metric that is not built":   {"penstock.http-metric", "inflight", "FeatureNotSupported", "not built"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := resource.ParseSettings(nil, map[string]string{test.tag: test.value})
+			invalid, ok := errors.AsType[*resource.InvalidError](err)
+			if !ok || len(invalid.Faults) != 1 {
+				t.Fatalf("got %v, want one fault", err)
+			}
+			f := invalid.Faults[0]
+			if f.Code != test.code || f.Field != "tags."+test.tag || !strings.Contains(f.Message, test.says) {
+				t.Errorf("got %+v, want %s that says %q", f, test.code, test.says)
+			}
+		})
+	}
+	_, err := resource.ParseSettings(map[string]string{"penstock.retry": "often"}, map[string]string{"penstock.rollout": "later", "penstock.x": "1"})
+	if invalid, ok := errors.AsType[*resource.InvalidError](err); !ok || len(invalid.Faults) != 3 {
+		t.Errorf("got %v, want all three faults", err)
+	}
+}

@@ -1,0 +1,13 @@
+package resource
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// Equal says whether two templates are the same, so that the one after the other makes no new revision.
+func (t Template) Equal(other Template) bool {
+	a, errA := json.Marshal(t)
+	b, errB := json.Marshal(other)
+	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
