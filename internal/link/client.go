@@ -1,0 +1,102 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// retryAfter is the wait between two attempts to reach control. Control is back within a second of a crash, and a unix
+// socket that nobody listens on costs next to nothing to try.
+const retryAfter = 50 * time.Millisecond
+
+// Client is an ingress's end.
+type Client struct {
+	// Dial connects to control.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Apply is given each new table, one after another. When it returns, new requests are routed by it.
+	Apply func(Table)
+	// Report says how things are now.
+	Report func() Report
+	// Changed asks for a report before the next one is due. It may be nil.
+	Changed <-chan struct{}
+	Log     *slog.Logger
+}
+
+// Run keeps a connection to control until ctx ends, dialling again whenever it breaks.
+func (c *Client) Run(ctx context.Context) {
+	away := false
+	for ctx.Err() == nil {
+		conn, err := c.Dial(ctx)
+		if err == nil {
+			if away {
+				c.Log.Info("control is back")
+			}
+			away = false
+			err = c.talk(ctx, conn)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if !away {
+			c.Log.Warn("control is away; routing goes on by the last table", "err", err)
+		}
+		away = true
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *Client) talk(ctx context.Context, conn net.Conn) error {
+	defer conn.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+
+	applied := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { cancel(c.report(ctx, conn, applied)) })
+	// Control is silent while nothing changes; its process going away ends the connection.
+	err := receive(conn, 0, func(f frame) {
+		if f.Table == nil {
+			return
+		}
+		c.Apply(*f.Table)
+		select {
+		case applied <- struct{}{}:
+		default:
+		}
+	})
+	cancel(err)
+	return context.Cause(ctx)
+}
+
+func (c *Client) report(ctx context.Context, conn net.Conn, applied <-chan struct{}) error {
+	w := json.NewEncoder(conn)
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		if err := conn.SetWriteDeadline(time.Now().Add(lostAfter)); err != nil {
+			return err
+		}
+		r := c.Report()
+		if err := w.Encode(frame{Report: &r}); err != nil {
+			return fmt.Errorf("send report: %w", err)
+		}
+		select {
+		case <-applied:
+		case <-c.Changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

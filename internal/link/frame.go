@@ -1,0 +1,40 @@
+package link
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// frame is one line of the protocol.
+type frame struct {
+	Table  *Table  `json:"table,omitempty"`
+	Report *Report `json:"report,omitempty"`
+}
+
+// receive reads frames until the other side goes or, with a silence above 0, has said nothing for that long.
+func receive(conn net.Conn, silence time.Duration, take func(frame)) error {
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(nil, MaxFrame)
+	for {
+		if silence > 0 {
+			if err := conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+				return err
+			}
+		}
+		if !lines.Scan() {
+			if err := lines.Err(); err != nil {
+				return fmt.Errorf("receive: %w", err)
+			}
+			return io.EOF
+		}
+		var f frame
+		if err := json.Unmarshal(lines.Bytes(), &f); err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		take(f)
+	}
+}

@@ -1,0 +1,190 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"sync"
+	"time"
+)
+
+// Hub is control's end: it keeps the newest table, sends it to every ingress, and keeps the newest report of each.
+type Hub struct {
+	epoch string
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	table   Table
+	changed chan struct{} // closed and replaced at each Publish
+	reports map[int]Report
+	nextID  int
+	// heard is closed and replaced at each report, connect and disconnect.
+	heard chan struct{}
+}
+
+// NewHub returns a hub that calls itself epoch, which no earlier hub may have done.
+func NewHub(epoch string, log *slog.Logger) *Hub {
+	return &Hub{
+		epoch:   epoch,
+		log:     log,
+		changed: make(chan struct{}),
+		reports: map[int]Report{},
+		heard:   make(chan struct{}),
+	}
+}
+
+// Publish makes t the table, sets its epoch and version, and returns the version.
+func (h *Hub) Publish(t Table) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.Epoch, t.Version = h.epoch, h.table.Version+1
+	h.table = t
+	close(h.changed)
+	h.changed = make(chan struct{})
+	return t.Version
+}
+
+// Serve takes ingresses from ln until ctx ends, and returns when all their connections are over.
+func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept ingress: %w", err)
+		}
+		wg.Go(func() {
+			if err := h.serve(ctx, conn); err != nil && ctx.Err() == nil {
+				h.log.Warn("ingress left", "err", err)
+			}
+		})
+	}
+}
+
+func (h *Hub) serve(ctx context.Context, conn net.Conn) error {
+	defer conn.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+
+	h.mu.Lock()
+	id := h.nextID
+	h.nextID++
+	h.hear(id, Report{})
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.reports, id)
+		h.wake()
+	}()
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { cancel(h.send(ctx, conn)) })
+	err := receive(conn, lostAfter, func(f frame) {
+		if f.Report == nil {
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.hear(id, *f.Report)
+	})
+	cancel(err)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, io.EOF) && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// send writes the table now and after every change, skipping those that were overtaken.
+func (h *Hub) send(ctx context.Context, conn net.Conn) error {
+	w := json.NewEncoder(conn)
+	for {
+		h.mu.Lock()
+		t, changed := h.table, h.changed
+		h.mu.Unlock()
+		if t.Version > 0 {
+			if err := conn.SetWriteDeadline(time.Now().Add(lostAfter)); err != nil {
+				return err
+			}
+			if err := w.Encode(frame{Table: &t}); err != nil {
+				return fmt.Errorf("send table: %w", err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// hear and wake are called with mu held.
+func (h *Hub) hear(id int, r Report) {
+	h.reports[id] = r
+	h.wake()
+}
+
+func (h *Hub) wake() {
+	close(h.heard)
+	h.heard = make(chan struct{})
+}
+
+// Load adds up the newest reports of all ingresses.
+func (h *Hub) Load() (inFlight, waiting map[string]int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	inFlight, waiting = map[string]int{}, map[string]int{}
+	for r := range maps.Values(h.reports) {
+		for name, n := range r.InFlight {
+			inFlight[name] += n
+		}
+		for name, n := range r.Waiting {
+			waiting[name] += n
+		}
+	}
+	return inFlight, waiting
+}
+
+// Applied waits until every connected ingress routes by table version or a later one. It ends with ctx.
+func (h *Hub) Applied(ctx context.Context, version uint64) error {
+	return h.await(ctx, func(r Report) bool { return r.Covers(h.epoch, version) })
+}
+
+// Drained waits until every connected ingress routes by table version or a later one and has no request on replica.
+// Without any ingress it is true at once. It ends with ctx.
+func (h *Hub) Drained(ctx context.Context, version uint64, replica string) error {
+	return h.await(ctx, func(r Report) bool { return r.Covers(h.epoch, version) && r.InFlight[replica] == 0 })
+}
+
+// await waits until every ingress's newest report says yes.
+func (h *Hub) await(ctx context.Context, yes func(Report) bool) error {
+	for {
+		h.mu.Lock()
+		all, heard := true, h.heard
+		for r := range maps.Values(h.reports) {
+			all = all && yes(r)
+		}
+		h.mu.Unlock()
+		if all {
+			return nil
+		}
+		select {
+		case <-heard:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

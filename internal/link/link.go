@@ -1,0 +1,97 @@
+// Package link is what the two roles say to each other over a unix socket: control sends tables down, each ingress
+// sends reports up.
+//
+//	control                                     ingress
+//	   │ ◄──────────── connects ─────────────────── │
+//	   │ ── {"table": Table} ─────────────────────► │   now, and again after every change
+//	   │ ◄───────────────── {"report": Report} ──── │   after every table and change of load, and at least each second
+//
+// The protocol: one JSON object a line, at most MaxFrame bytes, in both directions. A table is complete, never a
+// difference: the newest one is all that an ingress needs, so it may skip those in between, and it may go on with its
+// last one while control is away. A report too is complete. Fields that one side does not know are ignored, so that
+// an old ingress drains under a new control.
+package link
+
+import (
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// MaxFrame bounds one line of the protocol: some 50,000 routes.
+const MaxFrame = 32 << 20
+
+// Table is all that an ingress routes by.
+type Table struct {
+	// Epoch names the process that made the table; Version grows with each change within it.
+	Epoch   string `json:"epoch"`
+	Version uint64 `json:"version"`
+
+	Routes       []Route       `json:"routes"`
+	Revisions    []Revision    `json:"revisions"`
+	Certificates []Certificate `json:"certificates"`
+}
+
+// Route leads the requests of one host to revisions.
+type Route struct {
+	Host          string   `json:"host"` // lower case, without a port
+	App           string   `json:"app"`  // resource ID
+	External      bool     `json:"external"`
+	AllowInsecure bool     `json:"allowInsecure"` // false: plain http is redirected to https
+	Targets       []Target `json:"targets"`       // empty: the app has never had a revision to send to yet
+}
+
+// Target is a revision and its share of a route. Weights of a route add up to 100.
+type Target struct {
+	Revision string `json:"revision"` // Revision.Name
+	Weight   int    `json:"weight"`
+}
+
+// Revision is where requests go in the end.
+type Revision struct {
+	Name     string            `json:"name"`
+	Port     int               `json:"port"`
+	Settings resource.Settings `json:"settings"`
+	// Replicas are those that may be given requests now.
+	Replicas []Replica `json:"replicas"`
+	// Failed is set when no replica can ever start: whoever waits is answered with it at once.
+	Failed string `json:"failed,omitempty"`
+	// Blocked says why none can start for now; it becomes the reason of the 503 of those that waited in vain.
+	Blocked string `json:"blocked,omitempty"`
+}
+
+// Replica is one upstream.
+type Replica struct {
+	Name string `json:"name"`
+	Addr string `json:"addr"` // "10.88.0.5:8080"
+}
+
+// Certificate serves the TLS names that it is made out for.
+type Certificate struct {
+	Names []string `json:"names"` // "*.penstock.localhost"
+	Cert  []byte   `json:"cert"`  // PEM, leaf first
+	Key   []byte   `json:"key"`   // PEM
+}
+
+// Report is what an ingress knows and control does not.
+type Report struct {
+	// Epoch and Version of the table that new requests are routed by.
+	Epoch   string `json:"epoch"`
+	Version uint64 `json:"version"`
+	// InFlight counts the requests on each replica, by name, also on those that have left the table. Those with none
+	// are left out.
+	InFlight map[string]int `json:"inFlight"`
+	// Waiting counts the requests that wait for a replica, by revision name.
+	Waiting map[string]int `json:"waiting"`
+}
+
+// Covers says whether the report was made under table epoch, version or a later one of the same epoch.
+func (r Report) Covers(epoch string, version uint64) bool {
+	return r.Epoch == epoch && r.Version >= version
+}
+
+// reportEvery bounds how old control's picture of an ingress gets. A connection that is silent for lostAfter is dead.
+const (
+	reportEvery = time.Second
+	lostAfter   = 10 * time.Second
+)
