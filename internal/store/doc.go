@@ -1,0 +1,9 @@
+// Package store keeps what users asked for: environments, apps, revisions and the operations that carry their changes
+// out, in one SQLite file that survives a crash at any moment.
+//
+//	resources   kind ─ key ─ document      one row a resource; the document is the JSON of its Go type
+//	operations  id ─ resource, generation  what a client polls after a write
+//
+// There is one writer; readers have connections of their own and see the last committed state without waiting for it.
+// A write that returned is on the disk.
+package store
