@@ -1,0 +1,83 @@
+package build
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// layerAnnotation holds a layer's name in the manifest, for the server's list of images to show.
+const layerAnnotation = "penstock.layer"
+
+// image is what is pushed: layers, and the config and manifest that follow from them.
+type image struct {
+	layers   []*layer
+	config   []byte
+	manifest []byte
+	digest   v1.Hash
+}
+
+// assemble writes config and manifest. Their bytes follow from image.yaml and the layers alone.
+func (img *image) assemble(spec Spec, epoch time.Time) error {
+	created := v1.Time{Time: epoch.UTC()}
+	config := v1.ConfigFile{
+		Created: created, OS: "linux", Architecture: runtime.GOARCH,
+		RootFS: v1.RootFS{Type: "layers"},
+		Config: v1.Config{
+			Entrypoint: spec.Entrypoint, Cmd: spec.Cmd, User: spec.User, WorkingDir: spec.WorkDir, Labels: spec.Labels,
+		},
+	}
+	for _, key := range slices.Sorted(maps.Keys(spec.Env)) {
+		config.Config.Env = append(config.Config.Env, key+"="+spec.Env[key])
+	}
+	for _, port := range spec.Ports {
+		if config.Config.ExposedPorts == nil {
+			config.Config.ExposedPorts = make(map[string]struct{})
+		}
+		config.Config.ExposedPorts[strconv.Itoa(port)+"/tcp"] = struct{}{}
+	}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
+	for _, l := range img.layers {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.built.DiffID)
+		config.History = append(config.History, v1.History{
+			Created: created, CreatedBy: fmt.Sprintf("penstock build: %s to %s", l.spec.Name, l.spec.To),
+		})
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{
+			MediaType: l.built.MediaType, Digest: l.built.Digest, Size: l.built.Size,
+			Annotations: map[string]string{layerAnnotation: l.spec.Name},
+		})
+	}
+	var err error
+	if img.config, err = json.Marshal(config); err != nil {
+		return fmt.Errorf("image config: %w", err)
+	}
+	manifest.Config = v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: sum(img.config), Size: int64(len(img.config))}
+	if img.manifest, err = json.Marshal(manifest); err != nil {
+		return fmt.Errorf("image manifest: %w", err)
+	}
+	img.digest = sum(img.manifest)
+	return nil
+}
+
+func sum(raw []byte) v1.Hash {
+	h := newHasher()
+	_, _ = h.Write(raw) // a hash takes everything
+	return h.sum()
+}
+
+// close closes the folders that the layers are read from.
+func (img *image) close() error {
+	var errs []error
+	for _, l := range img.layers {
+		errs = append(errs, l.tree.Close())
+	}
+	return errors.Join(errs...)
+}

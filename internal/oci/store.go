@@ -1,0 +1,73 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// read returns a small blob whole. The size is that in the store, whatever the descriptor says.
+func (s Stores) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	blob, err := s.Content.ReaderAt(ctx, ocispec.Descriptor{Digest: desc.Digest})
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	if blob.Size() > maxManifest {
+		return nil, fmt.Errorf("%s: want at most %d bytes, got %d", desc.Digest, maxManifest, blob.Size())
+	}
+	raw := make([]byte, blob.Size())
+	if n, err := blob.ReadAt(raw, 0); n < len(raw) {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, fmt.Errorf("read %s: %w", desc.Digest, err)
+	}
+	return raw, nil
+}
+
+// manifest reads and parses a manifest that is in the store.
+func (s Stores) manifest(ctx context.Context, desc ocispec.Descriptor) (manifest, error) {
+	raw, err := s.read(ctx, desc)
+	if err != nil {
+		return manifest{}, err
+	}
+	m, err := parseManifest(raw, desc.MediaType)
+	if err != nil {
+		return manifest{}, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+	}
+	return m, nil
+}
+
+// names are the names of the image records that ref means: the one of its tag, or those of its repository that
+// lead to its digest.
+func (s Stores) names(ctx context.Context, ref Reference) ([]string, error) {
+	if ref.Digest == "" {
+		record, err := s.Images.Get(ctx, ref.storeName())
+		if err != nil {
+			return nil, ignoreNotFound(err)
+		}
+		return []string{record.Name}, nil
+	}
+	records, err := s.Images.List(ctx, "target.digest=="+ref.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, record := range records {
+		if r, ok := fromStoreName(record.Name); ok && r.repository() == ref.repository() {
+			names = append(names, record.Name)
+		}
+	}
+	return names, nil
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
