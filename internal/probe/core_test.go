@@ -1,0 +1,271 @@
+package probe_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"penstock/internal/probe"
+	"penstock/internal/resource"
+)
+
+var errRefused = errors.New("refused")
+
+// step is an answer of a simulated container.
+type step struct {
+	at time.Duration
+	probe.Verdict
+}
+
+// simulate asks a container that answers at once until time is over or it is killed.
+func simulate(checks []probe.Check, b resource.Behaviour, until time.Duration, answer func(resource.ProbeType, time.Duration) error) []step {
+	start := time.Unix(0, 0)
+	core := probe.NewCore(checks, start, b)
+	var steps []step
+	for now := start; now.Sub(start) <= until; {
+		due, wait := core.Due(now)
+		for _, i := range due {
+			at := now.Sub(start)
+			v := core.Answer(i, now, now, answer(core.Check(i).Type, at))
+			steps = append(steps, step{at, v})
+			if v.Kill {
+				return steps
+			}
+		}
+		if len(due) > 0 {
+			continue // an answer may have made another check due
+		}
+		if wait < 0 {
+			break
+		}
+		now = now.Add(wait)
+	}
+	return steps
+}
+
+func asked(steps []step, t resource.ProbeType) (at []time.Duration) {
+	for _, s := range steps {
+		if s.Check.Type == t {
+			at = append(at, s.at)
+		}
+	}
+	return at
+}
+
+func first(steps []step, ok func(step) bool) (time.Duration, bool) {
+	i := slices.IndexFunc(steps, ok)
+	if i < 0 {
+		return 0, false
+	}
+	return steps[i].at, true
+}
+
+func ready(s step) bool { return s.Ready }
+func kill(s step) bool  { return s.Kill }
+
+// from answers well from that time on.
+func from(open time.Duration) func(resource.ProbeType, time.Duration) error {
+	return func(_ resource.ProbeType, at time.Duration) error {
+		if at < open {
+			return errRefused
+		}
+		return nil
+	}
+}
+
+const never = 1000 * time.Hour
+
+func ms(list ...int) (d []time.Duration) {
+	for _, n := range list {
+		d = append(d, time.Duration(n)*time.Millisecond)
+	}
+	return d
+}
+
+func TestImplicitProbes(t *testing.T) {
+	if list := probe.Checks(nil, 0, resource.Azure); len(list) != 0 {
+		t.Errorf("without ingress: want no probes, got %+v", list)
+	}
+	tests := map[string]struct {
+		own       []resource.Probe
+		behaviour resource.Behaviour
+		want      []string // type, implicit
+	}{
+		"azure adds all three":     {nil, resource.Azure, []string{"Startup true", "Readiness true", "Liveness true"}},
+		"fast adds no liveness":    {nil, resource.Fast, []string{"Startup true", "Readiness true"}},
+		"an own probe replaces it": {[]resource.Probe{{Type: resource.Startup, TCP: &resource.TCPSocket{Port: 1}}}, resource.Fast, []string{"Startup false", "Readiness true"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, c := range probe.Checks(test.own, 8080, test.behaviour) {
+				got = append(got, fmt.Sprint(c.Type, " ", c.Implicit))
+				if c.Period == 0 || c.Timeout == 0 || c.FailureThreshold == 0 || c.SuccessThreshold == 0 {
+					t.Errorf("%s: want every number set, got %+v", c.Type, c.Probe)
+				}
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestAzureDefaultStartup(t *testing.T) {
+	checks := probe.Checks(nil, 8080, resource.Azure)
+	steps := simulate(checks, resource.Azure, time.Hour, from(never))
+	at := asked(steps, resource.Startup)
+	if len(at) != 240 || at[0] != time.Second || at[1] != 2*time.Second {
+		t.Errorf("closed port: want it asked 240 times, every second from 1 s, got %d: %v ...", len(at), at[:min(3, len(at))])
+	}
+	if end, ok := first(steps, kill); !ok || end != 240*time.Second {
+		t.Errorf("closed port: want it killed after 240 s, got %s, %t", end, ok)
+	}
+	if len(asked(steps, resource.Readiness))+len(asked(steps, resource.Liveness)) > 0 {
+		t.Error("want nothing else asked before the startup probe has succeeded")
+	}
+}
+
+func TestAzureReadyOnSchedule(t *testing.T) {
+	checks := probe.Checks(nil, 8080, resource.Azure)
+	tests := map[string]struct{ opens, want time.Duration }{
+		"opens at once: the readiness delay": {0, 3 * time.Second},
+		"opens after the delay: next second": {4500 * time.Millisecond, 5 * time.Second},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if at, ok := first(simulate(checks, resource.Azure, time.Minute, from(test.opens)), ready); !ok || at != test.want {
+				t.Errorf("port open from %s: ready at %s (%t), want %s", test.opens, at, ok, test.want)
+			}
+		})
+	}
+}
+
+func TestFastAsksOften(t *testing.T) {
+	checks := probe.Checks(nil, 8080, resource.Fast)
+	steps := simulate(checks, resource.Fast, 400*time.Millisecond, from(never))
+	if got, want := asked(steps, resource.Startup), ms(0, 1, 3, 7, 15, 31, 63, 127, 227, 327); !slices.Equal(got, want) {
+		t.Errorf("closed port asked at %v, want %v", got, want)
+	}
+	for opens, want := range map[time.Duration]time.Duration{
+		0: 0, 20 * time.Millisecond: 31 * time.Millisecond, 300 * time.Millisecond: 327 * time.Millisecond,
+	} {
+		if at, ok := first(simulate(checks, resource.Fast, time.Minute, from(opens)), ready); !ok || at != want {
+			t.Errorf("port open from %s: ready at %s (%t), want %s", opens, at, ok, want)
+		}
+	}
+}
+
+func TestFastImplicitNeverKills(t *testing.T) {
+	checks := probe.Checks(nil, 8080, resource.Fast)
+	steps := simulate(checks, resource.Fast, time.Hour, from(59*time.Minute))
+	if at, ok := first(steps, kill); ok {
+		t.Errorf("killed at %s, want never", at)
+	}
+	if at, ok := first(steps, ready); !ok || at > 59*time.Minute+100*time.Millisecond {
+		t.Errorf("port open from 59m: ready at %s (%t)", at, ok)
+	}
+}
+
+// A user's startup probe gives the same time in both behaviours, however often fast asks.
+func TestExplicitStartupBudget(t *testing.T) {
+	tests := []struct {
+		delay, period time.Duration
+		failures      int
+		want          time.Duration
+	}{
+		{10 * time.Second, 5 * time.Second, 3, 20 * time.Second},
+		{time.Second, 1030 * time.Millisecond, 101, 104 * time.Second}, // no multiple of how often fast asks
+	}
+	for _, test := range tests {
+		own := []resource.Probe{{
+			Type: resource.Startup, TCP: &resource.TCPSocket{Port: 8080},
+			InitialDelay: test.delay, Period: test.period, FailureThreshold: test.failures,
+		}}
+		for _, b := range []resource.Behaviour{resource.Azure, resource.Fast} {
+			steps := simulate(probe.Checks(own, 0, b), b, time.Hour, from(never))
+			at, ok := first(steps, kill)
+			if !ok || at < test.want || at > test.want+100*time.Millisecond {
+				t.Errorf("%s: delay %s, period %s, %d failures: killed at %s (%t), want at %s", b, test.delay, test.period, test.failures, at, ok, test.want)
+			}
+			counted, _ := first(steps, func(s step) bool { return s.Counted })
+			if counted < test.delay {
+				t.Errorf("%s: a failure at %s counts, within the delay of %s", b, counted, test.delay)
+			}
+		}
+	}
+}
+
+func TestReadinessThresholds(t *testing.T) {
+	own := []resource.Probe{{
+		Type: resource.Readiness, HTTP: &resource.HTTPGet{Path: "/", Port: 8080},
+		Period: 10 * time.Second, FailureThreshold: 3, SuccessThreshold: 2,
+	}}
+	down := func(_ resource.ProbeType, at time.Duration) error {
+		if at >= 60*time.Second && at < 120*time.Second {
+			return errRefused
+		}
+		return nil
+	}
+	steps := simulate(probe.Checks(own, 0, resource.Azure), resource.Azure, 5*time.Minute, down)
+	var changes []string
+	for _, s := range steps {
+		if s.Changed {
+			changes = append(changes, fmt.Sprint(s.at, " ", s.Ready))
+		}
+		if s.Kill {
+			t.Errorf("at %s: a readiness probe kills nothing", s.at)
+		}
+	}
+	// Two successes to be ready (0, 10 s), three failures not to be (60, 70, 80 s), two successes again (120, 130 s).
+	if want := []string{"10s true", "1m20s false", "2m10s true"}; !slices.Equal(changes, want) {
+		t.Errorf("got %v, want %v", changes, want)
+	}
+}
+
+func TestLiveness(t *testing.T) {
+	own := []resource.Probe{
+		{Type: resource.Startup, TCP: &resource.TCPSocket{Port: 8080}, Period: time.Second, FailureThreshold: 100},
+		{Type: resource.Liveness, TCP: &resource.TCPSocket{Port: 8080}, InitialDelay: 5 * time.Second, Period: 10 * time.Second, FailureThreshold: 2},
+	}
+	for _, b := range []resource.Behaviour{resource.Azure, resource.Fast} {
+		answer := func(p resource.ProbeType, at time.Duration) error {
+			if p == resource.Startup && at < 12*time.Second || p == resource.Liveness && at > 30*time.Second {
+				return errRefused
+			}
+			return nil
+		}
+		steps := simulate(probe.Checks(own, 0, b), b, time.Hour, answer)
+		at := asked(steps, resource.Liveness)
+		if len(at) == 0 || at[0] < 12*time.Second || at[0] > 13*time.Second {
+			t.Errorf("%s: liveness asked at %v, want first when the startup probe has succeeded at 12 s", b, at)
+		}
+		if !slices.ContainsFunc(steps, ready) {
+			t.Errorf("%s: never ready", b)
+		}
+		last := steps[len(steps)-1]
+		if !last.Kill || last.Failures != 2 || last.at < 42*time.Second || last.at > 43*time.Second {
+			t.Errorf("%s: want it killed at the second failure in a row (32, 42 s), got %+v at %s", b, last.Verdict, last.at)
+		}
+	}
+}
+
+func TestNothingIsAskedTwiceAtOnce(t *testing.T) {
+	start := time.Unix(0, 0)
+	core := probe.NewCore(probe.Checks(nil, 8080, resource.Fast), start, resource.Fast)
+	due, _ := core.Due(start)
+	if len(due) != 1 {
+		t.Fatalf("want the startup probe due, got %v", due)
+	}
+	later := start.Add(time.Hour)
+	if again, wait := core.Due(later); len(again) != 0 || wait >= 0 {
+		t.Errorf("while it is under way: want nothing due and no time to wait for, got %v, %s", again, wait)
+	}
+	// A slow answer is no reason to hurry: the next question is after a pause from when it came.
+	core.Answer(due[0], start, later, errRefused)
+	if _, wait := core.Due(later); wait != time.Millisecond {
+		t.Errorf("after a slow failure: want the next question in 1ms, got %s", wait)
+	}
+}

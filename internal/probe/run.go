@@ -1,0 +1,78 @@
+package probe
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// Target is the container to ask.
+type Target struct {
+	Address netip.Addr
+	// Started is when its process started; delays are counted from it.
+	Started   time.Time
+	Checks    []Check
+	Behaviour resource.Behaviour
+}
+
+type answer struct {
+	check       int
+	asked, came time.Time
+	err         error
+}
+
+// Run asks the container until ctx ends or a verdict says that it must be killed, and reports every change and every
+// failure that counts, one after another. A container that nothing is asked of is reported ready at once. When Run
+// returns, no question is under way.
+func Run(ctx context.Context, t Target, report func(Verdict)) {
+	core := NewCore(t.Checks, t.Started, t.Behaviour)
+	if core.Started() {
+		report(Verdict{Changed: true, Started: true, Ready: core.Ready()})
+	}
+	if len(t.Checks) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+
+	ask := newAsker(t.Address)
+	answers := make(chan answer, len(t.Checks)) // each check has one question under way at most
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		due, wait := core.Due(time.Now())
+		for _, i := range due {
+			p := core.Check(i).Probe
+			asking.Go(func() {
+				asked := time.Now()
+				err := ask.ask(ctx, p)
+				answers <- answer{i, asked, time.Now(), err}
+			})
+		}
+		timer.Stop()
+		if wait >= 0 {
+			timer.Reset(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case a := <-answers:
+			if ctx.Err() != nil {
+				return
+			}
+			v := core.Answer(a.check, a.asked, a.came, a.err)
+			if v.Changed || v.Counted {
+				report(v)
+			}
+			if v.Kill {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,337 @@
+// Package fake is a driver without containers: each one is an HTTP server in this process on a loopback address of its
+// own. It works, and it fails, crashes and dawdles on request, so that everything above it can be tried anywhere.
+//
+// There are three images:
+//
+//	fake/echo  answers every request: with what was sent to it, or with the name of its replica
+//	fake/deaf  the same, taking no notice of SIGTERM
+//	fake/exit  ends at once with code 3
+//
+// A container listens on its variable PORT, else CONTAINER_APP_PORT, else 8080. More variables make it misbehave:
+//
+//	FAKE_START_DELAY=2s      its port is closed for so long
+//	FAKE_READY_AFTER=2s      it answers 503 for so long after that
+//	FAKE_EXIT_AFTER=2s       it ends by itself, with FAKE_EXIT_CODE (1)
+//	FAKE_CRASH_ON=/path      it ends when it is asked for that path, without an answer, with FAKE_EXIT_CODE (1)
+//	FAKE_HANG_ON=/path       from then on it answers nothing
+//	FAKE_OOM_ON=/path        it is killed as by the kernel at its memory limit
+//	FAKE_CHILD_OOM_ON=/path  a child of it is, and it runs on
+//	FAKE_IGNORE_SIGTERM=1
+//	FAKE_CREATE_ERROR=text   it cannot be created
+//	FAKE_START_ERROR=text    it cannot be started
+//
+// And each request may ask for ?delay=200ms, ?status=503, ?events=3 (an event stream, one after each delay).
+package fake
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes"
+	"penstock/internal/runtimes/local"
+)
+
+// The images that there are.
+const (
+	Echo = "fake/echo"
+	Deaf = "fake/deaf"
+	Exit = "fake/exit"
+)
+
+// Options may be left out.
+type Options struct {
+	Console local.Console
+}
+
+// Driver implements local.Driver. An engine may end and another one adopt what runs: as with real containers, what is
+// created lives as long as the driver, which is until Close.
+type Driver struct {
+	console   local.Console
+	processes sync.WaitGroup
+
+	mu         sync.Mutex
+	sandboxes  map[string]*sandbox
+	containers map[string]*container
+	watchers   map[*watcher]struct{}
+	lastPID    int
+}
+
+type sandbox struct {
+	local.Sandbox
+	addr netip.Addr
+}
+
+type container struct {
+	local.Container
+	behaviour behaviour
+	created   time.Time
+	started   time.Time
+	exit      *resource.Exit
+	process   *process // nil before Start
+}
+
+// firstPID is above the largest that Linux gives (2^22): whoever signals such a process by mistake hits nobody.
+const firstPID = 1<<22 + 1
+
+// New returns a driver with nothing in it.
+func New(o Options) *Driver {
+	return &Driver{
+		console:    o.Console,
+		sandboxes:  map[string]*sandbox{},
+		containers: map[string]*container{},
+		watchers:   map[*watcher]struct{}{},
+		lastPID:    firstPID,
+	}
+}
+
+// Close ends all processes. The driver is of no use after it.
+func (d *Driver) Close() {
+	d.mu.Lock()
+	for _, c := range d.containers {
+		if c.process != nil {
+			c.process.finish(exited{code: 128 + int(syscall.SIGKILL)})
+		}
+	}
+	d.mu.Unlock()
+	d.processes.Wait()
+}
+
+// Image implements local.Driver.
+func (d *Driver) Image(_ context.Context, ref string) (local.Image, error) {
+	name, digest, pinned := strings.Cut(ref, "@")
+	name, _, _ = strings.Cut(name, ":")
+	if !slices.Contains([]string{Echo, Deaf, Exit}, name) {
+		return local.Image{}, fmt.Errorf("%q is none of %s, %s and %s: %w", ref, Echo, Deaf, Exit, local.ErrImageNotFound)
+	}
+	image := local.Image{Ref: ref, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(name)))}
+	if pinned && digest != image.Digest {
+		return local.Image{}, fmt.Errorf("%q: %s has the digest %s: %w", ref, name, image.Digest, local.ErrImageNotFound)
+	}
+	return image, nil
+}
+
+// CreateSandbox implements local.Driver.
+func (d *Driver) CreateSandbox(_ context.Context, s local.Sandbox) (netip.Addr, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if have := d.sandboxes[s.Replica]; have != nil {
+		return have.addr, nil
+	}
+	addr := d.freeAddr()
+	d.sandboxes[s.Replica] = &sandbox{Sandbox: s, addr: addr}
+	return addr, nil
+}
+
+// freeAddr picks a loopback address. All of 127.0.0.0/8 is this machine on Linux; a random one of four million is not
+// taken by another process that runs fakes either. The caller holds mu.
+func (d *Driver) freeAddr() netip.Addr {
+	for {
+		addr := netip.AddrFrom4([4]byte{127, byte(64 + rand.IntN(64)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})
+		taken := false
+		for _, s := range d.sandboxes {
+			taken = taken || s.addr == addr
+		}
+		if !taken {
+			return addr
+		}
+	}
+}
+
+// RemoveSandbox implements local.Driver.
+func (d *Driver) RemoveSandbox(_ context.Context, replica string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.containers {
+		if c.Replica == replica {
+			return fmt.Errorf("sandbox %q still has container %q", replica, c.Name)
+		}
+	}
+	delete(d.sandboxes, replica)
+	return nil
+}
+
+// Create implements local.Driver.
+func (d *Driver) Create(ctx context.Context, c local.Container) error {
+	if _, err := d.Image(ctx, c.Image); err != nil {
+		return err
+	}
+	b, err := readBehaviour(c)
+	if err != nil {
+		return err
+	}
+	if b.createError != "" {
+		return fmt.Errorf("create container %q: %s", c.Name, b.createError)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sandboxes[c.Replica] == nil {
+		return fmt.Errorf("create container %q: sandbox %q: %w", c.Name, c.Replica, local.ErrGone)
+	}
+	if d.containers[c.ID] != nil {
+		return fmt.Errorf("create container %q: id %s is taken", c.Name, c.ID)
+	}
+	d.containers[c.ID] = &container{Container: c, behaviour: b, created: time.Now()}
+	return nil
+}
+
+// Start implements local.Driver.
+func (d *Driver) Start(_ context.Context, id string) (pid int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.containers[id]
+	if c == nil {
+		return 0, fmt.Errorf("start %s: %w", id, local.ErrGone)
+	}
+	if c.process != nil {
+		return 0, fmt.Errorf("start container %q: it was started before", c.Name)
+	}
+	if c.behaviour.startError != "" {
+		return 0, fmt.Errorf("start container %q: %s", c.Name, c.behaviour.startError)
+	}
+	d.lastPID++
+	p := newProcess(d.sandboxes[c.Replica], c.Container, c.behaviour, d.lastPID)
+	c.process, c.started = p, time.Now()
+	p.outOfMemory = func() {
+		d.send(local.Event{Container: id, OOM: &local.OOM{
+			At: time.Now(), Limit: uint64(c.Resources.Memory), Peak: uint64(c.Resources.Memory), Process: "fake",
+		}})
+	}
+	d.processes.Go(func() {
+		how := p.run(d.console)
+		d.ended(c, p, how)
+	})
+	return p.pid, nil
+}
+
+// ended notes the end of a process and tells who watches.
+func (d *Driver) ended(c *container, p *process, how exited) {
+	if how.oom {
+		p.outOfMemory()
+	}
+	exit := resource.Exit{Code: how.code, At: time.Now()}
+	d.mu.Lock()
+	c.exit = &exit
+	if len(d.watchers) == 0 {
+		// Nobody was there to see it, so nobody can know: as with containers whose process was not waited for.
+		c.exit = &resource.Exit{Code: -1, At: exit.At, Reason: "Unknown"}
+	}
+	d.mu.Unlock()
+	close(p.gone)
+	d.send(local.Event{Container: c.ID, PID: p.pid, Exit: &exit})
+}
+
+// Kill implements local.Driver.
+func (d *Driver) Kill(_ context.Context, id string, signal syscall.Signal) error {
+	d.mu.Lock()
+	c := d.containers[id]
+	d.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("kill %s: %w", id, local.ErrGone)
+	}
+	if c.process != nil {
+		c.process.signal(signal)
+	}
+	return nil
+}
+
+// Delete implements local.Driver.
+func (d *Driver) Delete(ctx context.Context, id string) error {
+	d.mu.Lock()
+	c := d.containers[id]
+	d.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	if c.process != nil {
+		c.process.signal(syscall.SIGKILL)
+		select {
+		case <-c.process.gone:
+		case <-ctx.Done():
+			return fmt.Errorf("delete container %q: %w", c.Name, ctx.Err())
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.containers, id)
+	return nil
+}
+
+// List implements local.Driver.
+func (d *Driver) List(context.Context) ([]local.SandboxStatus, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []local.SandboxStatus
+	for _, name := range slices.Sorted(maps.Keys(d.sandboxes)) {
+		s := d.sandboxes[name]
+		status := local.SandboxStatus{Sandbox: s.Sandbox, Address: s.addr}
+		for _, c := range d.containers {
+			if c.Replica == name {
+				status.Containers = append(status.Containers, c.status())
+			}
+		}
+		list = append(list, status)
+	}
+	return list, nil
+}
+
+func (c *container) status() local.ContainerStatus {
+	s := local.ContainerStatus{ID: c.ID, Name: c.Name, State: local.Created, Created: c.created, Started: c.started}
+	switch {
+	case c.exit != nil:
+		s.State, s.Exit = local.Exited, c.exit
+	case c.process != nil:
+		s.State, s.PID = local.Running, c.process.pid
+	}
+	return s
+}
+
+// Usage implements local.Driver. A process of the fake uses nothing worth counting; its limits and number are true.
+func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sandboxes[replica] == nil {
+		return runtimes.Usage{}, fmt.Errorf("usage of %q: %w", replica, local.ErrGone)
+	}
+	var u runtimes.Usage
+	for _, c := range d.containers {
+		if c.Replica == replica {
+			u.MemoryLimit += uint64(c.Resources.Memory)
+			if c.process != nil && c.exit == nil {
+				u.Processes++
+			}
+		}
+	}
+	return u, nil
+}
+
+// Crash ends the processes of a replica with a code, as a fault of their own would.
+func (d *Driver) Crash(replica string, code int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.containers {
+		if c.Replica == replica && c.process != nil {
+			c.process.finish(exited{code: code})
+		}
+	}
+}
+
+// Listening implements local.Listener.
+func (d *Driver) Listening(_ context.Context, id string) ([]int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.containers[id]
+	if c == nil || c.process == nil || c.exit != nil {
+		return nil, fmt.Errorf("container %q: %w", id, local.ErrGone)
+	}
+	return []int{int(c.process.addr.Port())}, nil
+}

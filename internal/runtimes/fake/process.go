@@ -1,0 +1,221 @@
+package fake
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes/local"
+)
+
+// process is a started container: a server that ends once.
+type process struct {
+	spec        local.Container
+	behaviour   behaviour
+	addr        netip.AddrPort
+	pid         int
+	revision    resource.ID
+	outOfMemory func()
+
+	over     chan exited // the first end that is asked for
+	term     chan struct{}
+	closed   chan struct{} // its connections are closed
+	gone     chan struct{} // it has ended and the driver knows
+	termOnce sync.Once
+	// requests is read-locked by each request and locked when all are to have ended.
+	requests  sync.RWMutex
+	hung      atomic.Bool
+	readyFrom time.Time
+}
+
+// exited is how a process ended.
+type exited struct {
+	code int
+	oom  bool
+}
+
+func newProcess(s *sandbox, c local.Container, b behaviour, pid int) *process {
+	return &process{
+		spec: c, behaviour: b, addr: netip.AddrPortFrom(s.addr, uint16(b.port)), pid: pid, revision: s.Revision,
+		over: make(chan exited, 1), term: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}),
+	}
+}
+
+// finish ends the process, unless something else has.
+func (p *process) finish(how exited) {
+	select {
+	case p.over <- how:
+	default:
+	}
+}
+
+func (p *process) signal(s syscall.Signal) {
+	switch s {
+	case syscall.SIGKILL:
+		p.finish(exited{code: 128 + int(s)})
+	case syscall.SIGTERM:
+		p.termOnce.Do(func() { close(p.term) })
+	}
+}
+
+// run is the life of the process.
+func (p *process) run(console local.Console) exited {
+	out, closeOut := p.open(console, "stdout")
+	defer closeOut()
+	errs, closeErrs := p.open(console, "stderr")
+	defer closeErrs()
+
+	server := &http.Server{Handler: p.handler(out), ErrorLog: log.New(io.Discard, "", 0)}
+	var serving sync.WaitGroup
+	var opening, ending <-chan time.Time
+	opening = time.After(p.behaviour.startDelay)
+	if p.behaviour.exits {
+		ending = time.After(p.behaviour.exitAfter)
+	}
+	if p.behaviour.exits && p.behaviour.exitAfter == 0 {
+		opening = nil // it ends before it has opened anything
+	}
+	term := p.term
+	var how exited
+	for done := false; !done; {
+		select {
+		case how = <-p.over:
+			done = true
+		case <-ending:
+			p.finish(exited{code: p.behaviour.exitCode})
+		case <-opening:
+			ln, err := net.Listen("tcp", p.addr.String())
+			if err != nil {
+				fmt.Fprintln(errs, err)
+				p.finish(exited{code: 1})
+				continue
+			}
+			p.readyFrom = time.Now().Add(p.behaviour.readyAfter)
+			fmt.Fprintf(out, "listening on %s\n", p.addr)
+			serving.Go(func() { _ = server.Serve(ln) })
+		case <-term:
+			term = nil
+			fmt.Fprintln(out, "SIGTERM")
+			if p.behaviour.deaf {
+				continue
+			}
+			serving.Go(func() {
+				// Requests under way are answered first. It is cut short by Close, when the process is killed.
+				_ = server.Shutdown(context.Background())
+				p.finish(exited{code: 0})
+			})
+		}
+	}
+	_ = server.Close()
+	close(p.closed)
+	serving.Wait()
+	p.requests.Lock()
+	defer p.requests.Unlock()
+	fmt.Fprintf(out, "ended with code %d\n", how.code)
+	return how
+}
+
+// open returns where a stream goes.
+func (p *process) open(console local.Console, stream string) (w io.Writer, closeStream func()) {
+	if console == nil {
+		return io.Discard, func() {}
+	}
+	to := console.Open(local.Output{
+		Revision: p.revision, Replica: p.spec.Replica, Container: p.spec.Name, ID: p.spec.ID, Stream: stream,
+	})
+	return to, func() { _ = to.Close() }
+}
+
+func (p *process) handler(out io.Writer) http.Handler {
+	b := p.behaviour
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.requests.RLock()
+		defer p.requests.RUnlock()
+		select {
+		case <-p.closed:
+			return
+		default:
+		}
+		switch r.URL.Path {
+		case b.crashOn:
+			p.finish(exited{code: b.exitCode})
+			<-p.closed
+			return
+		case b.oomOn:
+			p.finish(exited{code: 128 + int(syscall.SIGKILL), oom: true})
+			<-p.closed
+			return
+		case b.childOOMOn:
+			p.outOfMemory()
+		case b.hangOn:
+			p.hung.Store(true)
+		}
+		if p.hung.Load() {
+			<-p.closed
+			return
+		}
+		if time.Now().Before(p.readyFrom) {
+			http.Error(w, "loading", http.StatusServiceUnavailable)
+			return
+		}
+		p.answer(w, r)
+		fmt.Fprintf(out, "%s %s\n", r.Method, r.URL.Path)
+	})
+}
+
+// answer does what the request asks for.
+func (p *process) answer(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	delay, err := time.ParseDuration(query.Get("delay"))
+	if err != nil && query.Has("delay") {
+		http.Error(w, fmt.Sprintf("delay: want a duration such as 200ms, got %q", query.Get("delay")), http.StatusBadRequest)
+		return
+	}
+	pause := func() bool {
+		select {
+		case <-time.After(delay):
+			return true
+		case <-r.Context().Done():
+		case <-p.closed:
+		}
+		return false
+	}
+	w.Header().Set("X-Replica", p.spec.Replica)
+	if events, err := strconv.Atoi(query.Get("events")); err == nil {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range events {
+			if !pause() {
+				return
+			}
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			_ = http.NewResponseController(w).Flush() // a client that left ends it at the next pause
+		}
+		return
+	}
+	if !pause() {
+		return
+	}
+	if status, err := strconv.Atoi(query.Get("status")); err == nil && status >= 200 && status <= 599 {
+		w.WriteHeader(status)
+	}
+	if r.ContentLength == 0 {
+		fmt.Fprintf(w, "hello from %s\n", p.spec.Replica)
+		return
+	}
+	if typ := r.Header.Get("Content-Type"); typ != "" {
+		w.Header().Set("Content-Type", typ)
+	}
+	// What comes is sent back as it comes.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	_, _ = io.Copy(w, r.Body)
+}

@@ -1,0 +1,43 @@
+package local
+
+import (
+	"cmp"
+	"time"
+)
+
+// Backoff spaces out the restarts of a container that ends again and again. The zero value is Kubernetes'
+// CrashLoopBackOff (kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle, "Container restarts"): at once after the
+// first end, then 10, 20, 40 ... 300 s; from the beginning after 10 minutes without one.
+type Backoff struct {
+	First time.Duration // after the second end
+	Max   time.Duration
+	Reset time.Duration // a process that ran so long is healthy
+}
+
+const (
+	kubernetesFirst = 10 * time.Second
+	kubernetesMax   = 300 * time.Second
+	kubernetesReset = 10 * time.Minute
+)
+
+func (b Backoff) withDefaults() Backoff {
+	return Backoff{
+		First: cmp.Or(b.First, kubernetesFirst),
+		Max:   cmp.Or(b.Max, kubernetesMax),
+		Reset: cmp.Or(b.Reset, kubernetesReset),
+	}
+}
+
+// after is the pause after the n-th end in a row, from 1.
+func (b Backoff) after(n int) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	d := b.First
+	for range n - 2 {
+		if d *= 2; d >= b.Max {
+			break
+		}
+	}
+	return min(d, b.Max)
+}

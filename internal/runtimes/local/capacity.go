@@ -1,0 +1,167 @@
+package local
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes"
+)
+
+// Capacity is what a machine has for containers.
+//
+// Memory is promised: the limits of all replicas together stay under what may be promised. CPU is not: a replica that
+// wants more than there is runs slower.
+type Capacity struct {
+	Memory   int64 // bytes; 0: not bounded
+	Reserve  int64 // bytes of it that are never promised: the platform, the system, page cache
+	MilliCPU int64 // thousandths of a CPU; 0: not known
+	// Overcommit multiplies what may be promised, for machines on which replicas do not use what they ask for. 0 is 1.
+	Overcommit float64
+}
+
+// promise is how many bytes of memory replicas may have together; 0: no bound.
+func (c Capacity) promise() int64 {
+	if c.Memory == 0 {
+		return 0
+	}
+	return max(1, int64(float64(c.Memory-c.Reserve)*cmp.Or(c.Overcommit, 1)))
+}
+
+// fits refuses a revision of which not one replica can ever run here.
+func (c Capacity) fits(rev resource.Revision) error {
+	need, most := memory(rev), c.promise()
+	if most == 0 || need <= most {
+		return nil
+	}
+	return fmt.Errorf("%w: a replica needs %s of memory (%s); this machine can promise %s (%s)",
+		runtimes.ErrTooLarge, bytes(need), sum(rev), bytes(most), c.terms())
+}
+
+func (c Capacity) terms() string {
+	s := fmt.Sprintf("%s less a reserve of %s", bytes(c.Memory), bytes(c.Reserve))
+	if c.Overcommit != 0 && c.Overcommit != 1 {
+		s += " times " + strconv.FormatFloat(c.Overcommit, 'f', -1, 64)
+	}
+	return s
+}
+
+// admit promises a replica its memory, or says why it cannot be now.
+func (e *Engine) admit(k *keeper) (ok bool, why string) {
+	need, most := memory(k.rev), e.cfg.Capacity.promise()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var used int64
+	for _, n := range e.promised {
+		used += n
+	}
+	if most == 0 || used+need <= most {
+		e.promised[k.name] = need
+		return true, ""
+	}
+	return false, fmt.Sprintf("waiting for memory: needs %s, %s of %s are free; in use by %s",
+		bytes(need), bytes(max(0, most-used)), bytes(most), e.users())
+}
+
+// users says who has how much memory, the largest first. The caller holds mu.
+func (e *Engine) users() string {
+	type user struct {
+		name  string
+		bytes int64
+		count int
+	}
+	by := map[string]*user{}
+	for replica, n := range e.promised {
+		name := replica // a stray has no revision
+		if k := e.keepers[replica]; k != nil {
+			name = k.rev.Name()
+		}
+		u := by[name]
+		if u == nil {
+			u = &user{name: name}
+			by[name] = u
+		}
+		u.bytes, u.count = u.bytes+n, u.count+1
+	}
+	list := slices.SortedFunc(maps.Values(by), func(a, b *user) int {
+		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.name, b.name))
+	})
+	var words []string
+	for i, u := range list {
+		if i == 5 { // more than anyone reads; the list of replicas has them all
+			words = append(words, fmt.Sprintf("%d more", len(list)-i))
+			break
+		}
+		word := fmt.Sprintf("%s %s", u.name, bytes(u.bytes))
+		if u.count > 1 {
+			word += fmt.Sprintf(" (%d replicas)", u.count)
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, ", ")
+}
+
+// tooMuchCPU says, once for each revision, whether a replica wants more CPU than the machine has. The caller holds mu.
+func (e *Engine) tooMuchCPU(rev resource.Revision) bool {
+	key, have := rev.ID.Key(), e.cfg.Capacity.MilliCPU
+	if have == 0 || milliCPU(rev) <= have || e.slowTold[key] {
+		return false
+	}
+	e.slowTold[key] = true
+	return true
+}
+
+func memory(rev resource.Revision) (n int64) {
+	for _, c := range rev.Template.Containers {
+		n += c.Resources.Memory
+	}
+	return n
+}
+
+func milliCPU(rev resource.Revision) (n int64) {
+	for _, c := range rev.Template.Containers {
+		n += c.Resources.MilliCPU
+	}
+	return n
+}
+
+// sum writes out what the containers of a replica need: "web 1 GiB + cache 0.5 GiB".
+func sum(rev resource.Revision) string {
+	var words []string
+	for _, c := range rev.Template.Containers {
+		words = append(words, c.Name+" "+bytes(c.Resources.Memory))
+	}
+	return strings.Join(words, " + ")
+}
+
+// The size of a replica's disk by its vCPU (learn.microsoft.com/azure/container-apps/storage-mounts, "Ephemeral
+// storage").
+func diskLimit(rev resource.Revision) int64 {
+	switch cpu := milliCPU(rev); {
+	case cpu <= 250:
+		return 1 << 30
+	case cpu <= 500:
+		return 2 << 30
+	case cpu <= 1000:
+		return 4 << 30
+	default:
+		return 8 << 30
+	}
+}
+
+// bytes writes an amount of memory for people.
+func bytes(n int64) string {
+	unit, name := int64(1<<30), " GiB"
+	if n < unit/10 {
+		unit, name = 1<<20, " MiB"
+	}
+	s := strconv.FormatFloat(float64(n)/float64(unit), 'f', 2, 64)
+	return strings.TrimRight(strings.TrimRight(s, "0"), ".") + name
+}
+
+// cpus writes an amount of CPU for people.
+func cpus(milli int64) string { return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64) }

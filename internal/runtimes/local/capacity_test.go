@@ -1,0 +1,70 @@
+package local_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes"
+	"penstock/internal/runtimes/local"
+)
+
+func TestTooLargeSaysTheSum(t *testing.T) {
+	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 2 << 30, Reserve: 1 << 29} })
+	w := web(1)
+	w.Revision.Template.Containers = append(w.Revision.Template.Containers,
+		resource.Container{Name: "cache", Image: "fake/echo", Resources: resource.Resources{Memory: 5 << 28}})
+	err := b.Apply(t.Context(), w)
+	if !errors.Is(err, runtimes.ErrTooLarge) {
+		t.Fatalf("got %v, want %v", err, runtimes.ErrTooLarge)
+	}
+	want := "a replica needs 1.75 GiB of memory (main 0.5 GiB + cache 1.25 GiB); this machine can promise 1.5 GiB (2 GiB less a reserve of 0.5 GiB)"
+	if !strings.Contains(err.Error(), want) {
+		t.Errorf("got  %s\nwant %s", err, want)
+	}
+}
+
+func TestOvercommit(t *testing.T) {
+	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 1 << 30, Overcommit: 2} })
+	b.apply(t, web(4)) // 4 times half a GiB on a machine of one
+	b.ready(t, 4)
+}
+
+func TestWaitingForMemorySaysWhoHasIt(t *testing.T) {
+	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 1 << 30} })
+	w := web(3)
+	b.apply(t, w)
+	b.until(t, "two ready and one waiting", func(list []resource.Replica) bool {
+		n := count(list)
+		return n[resource.ReplicaReady] == 2 && n[resource.ReplicaWaiting] == 1
+	})
+	ev := b.events.want(t, "InsufficientMemory", "waiting for memory: needs 0.5 GiB, 0 MiB of 1 GiB are free; in use by web--0000001 1 GiB (2 replicas)")
+	if !ev.Warning {
+		t.Error("want a warning")
+	}
+	w.Replicas = 0
+	b.apply(t, w)
+	b.gone(t)
+}
+
+func TestMoreCPUThanThereIsRunsAndSaysSoOnce(t *testing.T) {
+	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{MilliCPU: 2000} })
+	w := web(1)
+	w.Revision.Template.Containers[0].Resources.MilliCPU = 4000
+	for n := range 3 {
+		w.Replicas = n + 1
+		b.apply(t, w)
+	}
+	b.ready(t, 3)
+	ev := b.events.want(t, "InsufficientCPU", "A replica asks for 4 vCPU and this machine has 2")
+	n := 0
+	for _, reason := range b.events.reasons() {
+		if reason == "InsufficientCPU" {
+			n++
+		}
+	}
+	if n != 1 || !ev.Warning || ev.Revision != w.Revision.Name() {
+		t.Errorf("want one warning about %s, got %d: %+v", w.Revision.Name(), n, ev)
+	}
+}

@@ -1,0 +1,252 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"penstock/internal/probe"
+	"penstock/internal/resource"
+)
+
+// pinned is the image reference by digest, so that every replica of a revision runs the same image.
+func pinned(rev resource.Revision, ref string) string {
+	digest := rev.Images[ref]
+	if digest == "" || strings.Contains(ref, "@") {
+		return ref
+	}
+	return ref + "@" + digest
+}
+
+// start brings a container up, or says when it is tried again.
+func (k *keeper) start(ctx context.Context, c *container) {
+	c.trouble, c.due = "", time.Time{}
+	// Shown while the image is fetched and the container made: both can take long.
+	k.publish()
+	pid, err := k.bringUp(ctx, c)
+	if err == nil {
+		if c.last != nil {
+			c.restarts++
+		}
+		c.missing = false
+		k.runs(ctx, c, pid, time.Now())
+		return
+	}
+	if ctx.Err() != nil {
+		return // the replica ends, or the platform does
+	}
+	k.failures++
+	c.ends++
+	c.missing = errors.Is(err, ErrImageNotFound)
+	pause := k.e.cfg.Backoff.after(c.ends)
+	if c.missing {
+		pause = k.e.cfg.Backoff.after(c.ends + 1) // asking again at once finds no more
+	}
+	c.due = time.Now().Add(pause)
+	c.trouble = fmt.Sprintf("container '%s' cannot be started: %v", c.spec.Name, err)
+	k.tell(warning, "ContainerCreateFailure", 0, "Container '%s' cannot be started: %v. The next try is in %s.", c.spec.Name, err, round(pause))
+}
+
+// bringUp does what has to be done to run the container's process.
+func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, err error) {
+	d := k.e.cfg.Driver
+	if !k.sandbox {
+		// All images first: a replica that lacks one takes nothing else.
+		for _, other := range k.containers {
+			if err := k.pull(ctx, other); err != nil {
+				return 0, err
+			}
+		}
+		if err := k.makeSandbox(ctx); err != nil {
+			return 0, err
+		}
+	} else if err := k.pull(ctx, c); err != nil {
+		return 0, err
+	}
+	if c.exists {
+		if err := d.Delete(ctx, c.id); err != nil {
+			return 0, fmt.Errorf("delete what ran before: %w", err)
+		}
+		c.exists = false
+	}
+	began := time.Now()
+	if err := d.Create(ctx, k.container(c)); err != nil {
+		c.pulled = false // the image may have gone
+		return 0, fmt.Errorf("create: %w", err)
+	}
+	c.exists = true
+	k.tell(normal, "ContainerCreated", time.Since(began), "Created container '%s'", c.spec.Name)
+	began = time.Now()
+	if pid, err = d.Start(ctx, c.id); err != nil {
+		return 0, fmt.Errorf("start: %w", err)
+	}
+	k.tell(normal, "ContainerStarted", time.Since(began), "Started container '%s'", c.spec.Name)
+	return pid, nil
+}
+
+func (k *keeper) pull(ctx context.Context, c *container) error {
+	if c.pulled {
+		return nil
+	}
+	began := time.Now()
+	k.tell(normal, "PullingImage", 0, "Pulling image \"%s\"", c.spec.Image)
+	image, err := k.e.cfg.Driver.Image(ctx, c.image)
+	if err != nil {
+		return fmt.Errorf("image %q: %w", c.spec.Image, err)
+	}
+	took := time.Since(began)
+	c.pulled = true
+	k.tell(normal, "PulledImage", took, "Successfully pulled image \"%s\" in %s. Image size: %d bytes.", c.spec.Image, round(took), image.Bytes)
+	return nil
+}
+
+func (k *keeper) makeSandbox(ctx context.Context) error {
+	record, err := k.record()
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	k.touched = true
+	k.addr, err = k.e.cfg.Driver.CreateSandbox(ctx, Sandbox{
+		Replica:      k.name,
+		Revision:     k.rev.ID,
+		Environment:  k.rev.Environment,
+		DiskLimit:    diskLimit(k.rev),
+		Capabilities: k.rev.Settings.Capabilities,
+		Record:       record,
+	})
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	k.sandbox = true
+	return nil
+}
+
+func (k *keeper) container(c *container) Container {
+	return Container{
+		ID:        c.id,
+		Replica:   k.name,
+		Name:      c.spec.Name,
+		Image:     c.image,
+		Command:   c.spec.Command,
+		Args:      c.spec.Args,
+		Env:       environment(k.env, k.name, c.spec),
+		Resources: c.spec.Resources,
+		Hostname:  hostname(k.name),
+	}
+}
+
+// runs notes that the container's process runs and begins to probe it.
+func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.Time) {
+	c.phase, c.pid, c.started = running, pid, started
+	c.asked, c.ready, c.unhealthy, c.oom = false, false, "", nil
+	c.runs++
+	port := 0
+	if c.main {
+		port = k.rev.TargetPort
+	}
+	behaviour := k.rev.Settings.Behaviour
+	target := probe.Target{
+		Address: k.addr, Started: started, Behaviour: behaviour, Checks: probe.Checks(c.spec.Probes, port, behaviour),
+	}
+	ctx, c.stopProbes = context.WithCancel(ctx)
+	id, run := c.id, c.runs
+	k.probing.Go(func() {
+		probe.Run(ctx, target, func(v probe.Verdict) { k.inbox.put(note{container: id, verdict: &v, run: run}) })
+	})
+}
+
+// judge takes what a probe found.
+func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
+	c.ready = v.Ready
+	c.asked = c.asked || v.Ready || v.Err != nil
+	if v.Err == nil {
+		c.unhealthy = ""
+		return
+	}
+	c.unhealthy = v.Message()
+	if errors.Is(v.Err, syscall.ECONNREFUSED) {
+		c.unhealthy += k.elsewhere(ctx, c)
+	}
+	if k.rev.Settings.Behaviour == resource.Azure || v.Kill || isPowerOfTwo(v.Failures) {
+		k.tell(warning, "ProbeFailed", 0, "%s", c.unhealthy)
+	}
+	if !v.Kill {
+		return
+	}
+	kind := strings.ToLower(string(v.Check.Type))
+	k.tell(warning, "ProbeFailed", 0, "Container %s failed %s probe, will be restarted", c.spec.Name, kind)
+	c.stopProbes()
+	c.phase, c.why, c.ready = killing, "ProbeFailure", false
+	grace := v.Check.Grace
+	if grace == 0 {
+		grace = k.rev.Template.Grace
+	}
+	if grace <= 0 {
+		k.kill(ctx, c)
+		return
+	}
+	c.killAt = time.Now().Add(grace)
+	k.signal(ctx, c, syscall.SIGTERM)
+}
+
+// elsewhere tells, of a container that refused a connection, on which ports it would have taken one.
+func (k *keeper) elsewhere(ctx context.Context, c *container) string {
+	driver, ok := k.e.cfg.Driver.(Listener)
+	if !ok {
+		return ""
+	}
+	ports, err := driver.Listening(ctx, c.id)
+	if err != nil || len(ports) == 0 {
+		return ""
+	}
+	names := make([]string, len(ports))
+	for i, port := range ports {
+		names[i] = strconv.Itoa(port)
+	}
+	return "; the container listens on " + strings.Join(names, ", ")
+}
+
+func (k *keeper) kill(ctx context.Context, c *container) { k.signal(ctx, c, syscall.SIGKILL) }
+
+func (k *keeper) signal(ctx context.Context, c *container, s syscall.Signal) {
+	if err := k.e.cfg.Driver.Kill(ctx, c.id, s); err != nil && ctx.Err() == nil {
+		k.e.cfg.Log.Warn("a container could not be signalled; it is killed when it is deleted",
+			"replica", k.name, "container", c.spec.Name, "signal", s.String(), "err", err)
+	}
+}
+
+// tellAdopted starts to watch over what was found running, and tells of what ended meanwhile.
+func (k *keeper) tellAdopted(ctx context.Context) {
+	for _, c := range k.containers {
+		if c.phase == running {
+			k.runs(ctx, c, c.pid, c.started)
+			k.tell(normal, "ReplicaAdopted", 0, "Container '%s' was found running and is kept (process %d).", c.spec.Name, c.pid)
+		}
+		if c.missed != nil {
+			k.over(c, *c.missed)
+			c.missed = nil
+		}
+	}
+	k.since = time.Now()
+}
+
+// isPowerOfTwo thins out a probe's repeated failures in the log: the 1st, 2nd, 4th, 8th ... in a row are told.
+func isPowerOfTwo(n int) bool { return n > 0 && n&(n-1) == 0 }
+
+// round writes a duration with as many digits as anyone wants.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d > time.Minute:
+		return d.Round(time.Second)
+	case d > time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d > time.Millisecond:
+		return d.Round(time.Millisecond)
+	default:
+		return d.Round(time.Microsecond)
+	}
+}

@@ -1,0 +1,212 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// oomIsCause is how long after an OOM kill the end of a container is put down to it: the kernel kills one process, and
+// the first process of the container, if it was another, needs a moment to give up.
+const oomIsCause = 2 * time.Second
+
+// outOfMemory tells of a process that the kernel killed at the container's limit. It may be a child: then the container
+// runs on, and nothing else would tell.
+func (k *keeper) outOfMemory(c *container, o *OOM) {
+	c.oom = o
+	process := o.Process
+	if process == "" {
+		process = "a process"
+	}
+	k.tell(warning, "OOMKilled", 0, "Container '%s' reached its memory limit of %s (peak %s): the kernel killed %s.",
+		c.spec.Name, bytes(int64(o.Limit)), bytes(int64(o.Peak)), process)
+}
+
+// exited takes the end of a container's process, which is started again.
+func (k *keeper) exited(c *container, exit resource.Exit) {
+	why := c.why
+	c.why, c.killAt = "", time.Time{}
+	c.phase, c.pid = idle, 0
+	c.stopProbes()
+	if c.oom != nil && exit.At.Sub(c.oom.At) <= oomIsCause {
+		exit.OOM = true
+	}
+	exit.Reason = reason(exit)
+	if !k.was {
+		k.failures++
+	}
+	if ran := exit.At.Sub(c.started); ran >= k.e.cfg.Backoff.Reset {
+		c.ends = 0
+	}
+	c.ends++
+	k.tellEnd(c, exit, why, exit.At.Sub(c.started))
+	k.again(c, exit)
+}
+
+// over takes an end that was not seen when it happened.
+func (k *keeper) over(c *container, exit resource.Exit) {
+	exit.Reason = reason(exit)
+	c.ends++
+	k.tellEnd(c, exit, "", 0)
+	k.again(c, exit)
+}
+
+// again sets when the container is started again.
+func (k *keeper) again(c *container, exit resource.Exit) {
+	k.was, k.since = false, exit.At
+	c.last, c.ready = &exit, false
+	pause := k.e.cfg.Backoff.after(c.ends)
+	c.due = time.Now().Add(pause)
+	c.trouble = fmt.Sprintf("container '%s' ended with exit code %d (%s); end %d in a row", c.spec.Name, exit.Code, exit.Reason, c.ends)
+	if pause > 0 {
+		c.trouble += fmt.Sprintf(", started again after %s", round(pause))
+		k.tell(warning, "ContainerBackOff", 0, "Back-off restarting failed container '%s': end %d in a row, the next start is in %s.",
+			c.spec.Name, c.ends, round(pause))
+	}
+}
+
+// reason is an exit's reason in Kubernetes' words.
+func reason(e resource.Exit) string {
+	switch {
+	case e.OOM:
+		return "OOMKilled"
+	case e.Code < 0:
+		return "Unknown"
+	case e.Code == 0:
+		return "Completed"
+	default:
+		return "Error"
+	}
+}
+
+// tellEnd tells of a container's end. why is empty when it ended by itself.
+func (k *keeper) tellEnd(c *container, exit resource.Exit, why string, ran time.Duration) {
+	switch {
+	case why != "":
+	case exit.OOM, exit.Code < 0:
+		why = exit.Reason
+	default:
+		why = "ProcessExited"
+	}
+	k.tell(why != "ManuallyStopped", "ContainerTerminated", ran, "Container '%s' was terminated with exit code '%d' and reason '%s'",
+		c.spec.Name, exit.Code, why)
+}
+
+// killWait is how long a killed process may take to be gone before its container is deleted all the same. A process in
+// a stuck system call can take that long.
+const killWait = 10 * time.Second
+
+// terminate ends the replica: SIGTERM to all its containers, the exact grace, SIGKILL, and then everything is removed.
+// When ctx ends first, the replica stays as it is then.
+func (k *keeper) terminate(ctx context.Context) {
+	k.publish()
+	began := time.Now()
+	grace := max(0, k.rev.Template.Grace)
+	sign := syscall.SIGTERM
+	if grace == 0 {
+		sign, grace = syscall.SIGKILL, killWait
+	}
+	for _, c := range k.containers {
+		if c.up() {
+			c.stopProbes()
+			k.signal(ctx, c, sign)
+		}
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	for k.anyUp() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.inbox.some:
+			for _, n := range k.inbox.take() {
+				k.handleEnd(n, began)
+			}
+			k.publish()
+		case <-timer.C:
+			if sign == syscall.SIGKILL {
+				k.e.cfg.Log.Warn("killed processes are not seen to end; deleting their containers", "replica", k.name)
+				k.clear(ctx)
+				return
+			}
+			sign = syscall.SIGKILL
+			timer.Reset(killWait)
+			for _, c := range k.containers {
+				if c.up() {
+					k.kill(ctx, c)
+				}
+			}
+		}
+	}
+	k.clear(ctx)
+}
+
+func (k *keeper) anyUp() bool {
+	for _, c := range k.containers {
+		if c.up() {
+			return true
+		}
+	}
+	return false
+}
+
+// handleEnd takes news while the replica ends.
+func (k *keeper) handleEnd(n note, began time.Time) {
+	for _, c := range k.containers {
+		switch {
+		case c.id != n.container:
+		case n.oom != nil:
+			k.outOfMemory(c, n.oom)
+		case n.exit != nil && c.up() && (n.pid == 0 || n.pid == c.pid):
+			exit := *n.exit
+			exit.Reason = reason(exit)
+			c.phase, c.pid, c.last, c.ready = idle, 0, &exit, false
+			k.tellEnd(c, exit, "ManuallyStopped", time.Since(began))
+		}
+	}
+}
+
+// The pauses between tries to remove a replica that the driver cannot remove.
+const (
+	clearAgain    = time.Second
+	clearAgainMax = 30 * time.Second
+)
+
+// clear removes all of the replica, however often it takes: what is forgotten half removed is there for ever.
+func (k *keeper) clear(ctx context.Context) {
+	for pause := clearAgain; ; pause = min(2*pause, clearAgainMax) {
+		err := k.tryClear(ctx)
+		if err == nil {
+			k.removed = true
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		k.e.cfg.Log.Warn("a replica cannot be removed; trying again", "replica", k.name, "in", pause, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (k *keeper) tryClear(ctx context.Context) error {
+	if !k.touched {
+		return nil
+	}
+	for _, c := range k.containers {
+		if err := k.e.cfg.Driver.Delete(ctx, c.id); err != nil {
+			return fmt.Errorf("delete container %q: %w", c.spec.Name, err)
+		}
+		c.exists, c.phase = false, idle
+	}
+	if err := k.e.cfg.Driver.RemoveSandbox(ctx, k.name); err != nil {
+		return fmt.Errorf("remove sandbox: %w", err)
+	}
+	return nil
+}

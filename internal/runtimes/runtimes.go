@@ -1,0 +1,57 @@
+// Package runtimes is the seam between the platform and what runs containers: a revision with n replicas.
+//
+// runtimes/local implements it on one machine over a container driver (containerd, or fake for tests); a cluster can
+// implement it as it is. Every implementation passes runtimetest.Run.
+package runtimes
+
+import (
+	"context"
+	"errors"
+
+	"penstock/internal/resource"
+)
+
+// ErrTooLarge is wrapped by the refusal of a workload of which not one replica can ever fit.
+var ErrTooLarge = errors.New("larger than this machine")
+
+// Runtime keeps revisions at the number of replicas that was asked for. All methods may be called at once.
+type Runtime interface {
+	// Apply makes w.Revision have w.Replicas replicas and keeps it so, restarting what ends, until the next Apply or
+	// Remove of that revision. It returns when w is accepted, before anything has started; what becomes of it is seen
+	// in Replicas. The same w again does nothing. A changed environment or port reaches only replicas made later.
+	Apply(ctx context.Context, w Workload) error
+
+	// Remove ends all replicas of the revision (SIGTERM, grace, SIGKILL) and forgets it. It returns when that has
+	// begun; the revision has gone when Replicas no longer lists one of it. Removing what is not there is no error.
+	Remove(ctx context.Context, revision resource.ID) error
+
+	// Replicas lists every replica there is, also those that an earlier process of the platform started, whether a
+	// workload asks for them or not.
+	Replicas(ctx context.Context) ([]resource.Replica, error)
+
+	// Watch sends the ID of a revision whenever a replica of it has changed. Changes that nobody has taken yet are
+	// merged, never lost and never blocking the engine. The channel closes when ctx ends.
+	Watch(ctx context.Context) <-chan resource.ID
+
+	// Usage says what a replica uses now.
+	Usage(ctx context.Context, replica string) (Usage, error)
+}
+
+// Workload is a revision and how much of it is wanted.
+type Workload struct {
+	Revision resource.Revision
+	Replicas int
+	// Retire names replicas that go first when there are too many, because no request is on them.
+	Retire []string
+	// Env is set in every container below the container's own variables.
+	Env []resource.EnvVar
+}
+
+// Usage is what the containers of a replica use together.
+type Usage struct {
+	CPUNanos    uint64 // since the replica's containers were created
+	WorkingSet  uint64 // bytes: memory in use less inactive file cache, which is what limits and alarms look at
+	MemoryPeak  uint64 // bytes
+	MemoryLimit uint64 // bytes
+	Processes   uint64
+}
