@@ -1,0 +1,452 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes"
+	"penstock/internal/store"
+)
+
+// maxInactive is how many inactive revisions an app keeps (learn.microsoft.com/azure/container-apps/revisions).
+const maxInactive = 100
+
+// app makes what runs of one app equal to its document.
+func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
+	app, err := r.cfg.Store.Apps().Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	revisions, err := r.cfg.Store.Revisions().List(ctx, store.Scope{Parent: id})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(revisions, func(a, b resource.Revision) int { return a.Created.Compare(b.Created) })
+	if app.Provisioning == resource.Deleting {
+		return r.delete(ctx, app, revisions)
+	}
+	env, err := r.cfg.Store.Environments().Get(ctx, app.Environment)
+	if err != nil {
+		return err
+	}
+	latest, made, err := r.latest(ctx, app, env, revisions)
+	if err != nil {
+		return r.fail(ctx, app, err)
+	}
+	if made {
+		revisions = append(revisions, latest)
+	} else { // its settings may be new
+		revisions[slices.IndexFunc(revisions, func(rev resource.Revision) bool { return rev.ID.Key() == latest.ID.Key() })] = latest
+	}
+
+	refused := map[string]error{}
+	for _, rev := range revisions {
+		if !rev.Active {
+			continue
+		}
+		w := runtimes.Workload{Revision: rev, Replicas: replicasWanted(rev), Env: appEnv(app, env, rev)}
+		if err := r.cfg.Runtime.Apply(ctx, w); err != nil {
+			if !errors.Is(err, runtimes.ErrTooLarge) {
+				return fmt.Errorf("apply revision %s: %w", rev.Name(), err)
+			}
+			refused[rev.ID.Key()] = err
+		}
+	}
+	running, err := r.replicas(ctx)
+	if err != nil {
+		return err
+	}
+	for i, rev := range revisions {
+		v := judge(rev, running[rev.ID.Key()], refused[rev.ID.Key()])
+		if revisions[i], err = r.note(ctx, app, rev, v); err != nil {
+			return err
+		}
+		if rev.ID.Key() == latest.ID.Key() {
+			latest = revisions[i]
+		}
+	}
+	if app, err = r.promote(ctx, app, latest, running[latest.ID.Key()]); err != nil {
+		return err
+	}
+	if revisions, err = r.deactivate(ctx, app, revisions, latest); err != nil {
+		return err
+	}
+	version, err := r.publish(ctx)
+	if err != nil || !r.table.isOpen() {
+		return err
+	}
+	if err := r.settle(ctx, app, latest, version); err != nil {
+		return err
+	}
+	for _, rev := range revisions {
+		if rest := running[rev.ID.Key()]; !rev.Active && len(rest) > 0 {
+			r.retire(ctx, rev, rest, version, rev.Settings.DrainLimit)
+		}
+	}
+	return r.purge(ctx, revisions, running)
+}
+
+// latest returns the revision of the app's template, making it when there is none.
+func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.Environment, revisions []resource.Revision) (latest resource.Revision, made bool, err error) {
+	settings, err := resource.ParseSettings(env.Tags, app.Tags)
+	if err != nil {
+		return latest, false, err
+	}
+	at := slices.IndexFunc(revisions, func(rev resource.Revision) bool { return rev.Name() == app.LatestRevision })
+	if at >= 0 {
+		latest = revisions[at]
+	}
+	fresh := at < 0 || !latest.Template.Equal(app.Template)
+	var images map[string]string
+	if fresh {
+		if images, err = r.digests(ctx, app.Template); err != nil {
+			return latest, false, err
+		}
+	} else if app.Observed < app.Generation && settings.Behaviour != resource.Azure && app.Template.RevisionSuffix == "" {
+		// A tag that was pushed again makes a new revision when somebody writes the app; Azure compares the text only.
+		// An image that has been deleted since is no reason to refuse what does not need it.
+		images, err = r.digests(ctx, app.Template)
+		fresh = err == nil && !reflect.DeepEqual(latest.Images, images)
+	}
+	port := 0
+	if in := app.Configuration.Ingress; in != nil {
+		port = in.TargetPort
+	}
+	if !fresh {
+		if latest.Settings == settings && latest.TargetPort == port {
+			return latest, false, nil
+		}
+		latest, err = r.cfg.Store.Revisions().Put(ctx, latest.ID, func(rev *resource.Revision, _ bool) error {
+			rev.Settings, rev.TargetPort = settings, port
+			return nil
+		})
+		return latest, false, err
+	}
+	names := make([]string, len(revisions))
+	for i, rev := range revisions {
+		names[i] = rev.Name()
+	}
+	name, err := resource.RevisionName(app.ID.Base(), app.Template.RevisionSuffix, names)
+	if err != nil {
+		return latest, false, err
+	}
+	latest, err = r.cfg.Store.Revisions().Put(ctx, app.ID.Child("revisions", name), func(rev *resource.Revision, exists bool) error {
+		if exists {
+			return nil // made before a crash; the app did not learn of it
+		}
+		*rev = resource.Revision{
+			ID:          app.ID.Child("revisions", name),
+			Environment: app.Environment,
+			Created:     time.Now().UTC(),
+			Template:    app.Template,
+			TargetPort:  port,
+			Settings:    settings,
+			Images:      images,
+			Active:      true,
+			State:       resource.RevisionActivating,
+		}
+		return nil
+	})
+	if err != nil {
+		return latest, false, err
+	}
+	_, err = r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
+		if !exists {
+			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
+		}
+		a.LatestRevision = name
+		return nil
+	})
+	if err != nil {
+		return latest, false, err
+	}
+	r.emit(app.ID, name, "RevisionCreation", "Creating new revision: "+name, 0)
+	return latest, true, nil
+}
+
+func (r *Reconciler) digests(ctx context.Context, t resource.Template) (map[string]string, error) {
+	images := map[string]string{}
+	for i, c := range t.Containers {
+		digest, err := r.cfg.Images.Digest(ctx, c.Image)
+		if err != nil {
+			return nil, fmt.Errorf("template.containers[%d].image: %w", i, err)
+		}
+		images[c.Image] = digest
+	}
+	return images, nil
+}
+
+// note keeps the verdict on a revision, and tells of it when it is news.
+func (r *Reconciler) note(ctx context.Context, app resource.App, rev resource.Revision, v verdict) (resource.Revision, error) {
+	if rev.State == v.state && rev.Reason == v.reason && (v.state != resource.RevisionRunning || !rev.Ready.IsZero()) {
+		return rev, nil
+	}
+	now := time.Now().UTC()
+	was := rev.State
+	rev, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, exists bool) error {
+		if !exists {
+			return fmt.Errorf("revision %s: %w", rev.Name(), resource.ErrNotFound)
+		}
+		rev.State, rev.Reason = v.state, v.reason
+		if v.state == resource.RevisionRunning && rev.Ready.IsZero() {
+			rev.Ready = now
+		}
+		return nil
+	})
+	if err != nil || was == v.state {
+		return rev, err
+	}
+	switch v.state {
+	case resource.RevisionRunning:
+		r.emit(app.ID, rev.Name(), "RevisionReady", fmt.Sprintf("Successfully provisioned revision %q", rev.Name()), now.Sub(rev.Created))
+	case resource.RevisionActivationFailed:
+		r.warn(app.ID, rev.Name(), "RevisionActivationFailed", v.reason)
+	case resource.RevisionDegraded:
+		r.warn(app.ID, rev.Name(), "RevisionDegraded", v.reason)
+	}
+	return rev, nil
+}
+
+// promote gives the app's traffic to its latest revision once that is ready; with rollout replace also when it is not
+// and has no room beside the old one, whose requests then wait for it.
+func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resource.Revision, replicas []resource.Replica) (resource.App, error) {
+	if app.LatestReadyRevision == latest.Name() {
+		return app, nil
+	}
+	if !isReady(latest) {
+		if latest.Settings.Rollout != resource.Replace || app.LatestReadyRevision == "" || !slices.ContainsFunc(replicas, waitsForRoom) {
+			return app, nil
+		}
+		r.emit(app.ID, latest.Name(), "RevisionReplacing", fmt.Sprintf("No room for revision %q beside %q: the old one ends first, and requests wait", latest.Name(), app.LatestReadyRevision), 0)
+	}
+	return r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
+		if !exists {
+			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
+		}
+		a.LatestReadyRevision = latest.Name()
+		return nil
+	})
+}
+
+// provisionLimit is how long a client may wait for a revision that neither gets ready nor fails, as one whose model
+// loads does. It ends the operation, not the revision: that goes on, and a later success counts.
+const provisionLimit = 20 * time.Minute
+
+// appliedLimit bounds the wait for ingresses to route by a new table. They do within a millisecond or two; one that
+// hangs must not hold up the others.
+const appliedLimit = 2 * time.Second
+
+// settle ends the app's latest generation, well or badly. version is the table that has its routes: who is told that a
+// change is done finds it done.
+func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resource.Revision, version uint64) error {
+	want, why := resource.Succeeded, ""
+	switch {
+	case isReady(latest):
+	case app.Observed == app.Generation:
+		return nil
+	case latest.State == resource.RevisionActivationFailed:
+		want, why = resource.Failed, latest.Reason
+	default:
+		rest := time.Until(app.Modified.Add(provisionLimit))
+		if rest > 0 {
+			r.queue.later(app.ID, rest)
+			return nil
+		}
+		want = resource.Failed
+		why = fmt.Sprintf("not ready after %s, and still tried: %s", provisionLimit, cmp.Or(latest.Reason, "no replica is ready"))
+	}
+	if want == resource.Failed {
+		why = fmt.Sprintf("Failed to provision revision for container app '%s'. Error details: %s", app.ID.Base(), why)
+	}
+	if app.Observed == app.Generation && app.Provisioning == want {
+		return nil
+	}
+	applied, done := context.WithTimeout(ctx, appliedLimit)
+	defer done()
+	if err := r.cfg.Routes.Applied(applied, version); err != nil {
+		r.cfg.Log.Warn("an ingress does not answer for its routes", "app", app.ID, "version", version)
+	}
+	settled := false
+	_, err := r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
+		if !exists {
+			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
+		}
+		// A write of the user that came meanwhile is judged by the next look.
+		if settled = a.Generation == app.Generation && a.Provisioning != resource.Deleting; settled {
+			a.Provisioning, a.ProvisioningError, a.Observed = want, why, a.Generation
+		}
+		return nil
+	})
+	switch {
+	case err != nil || !settled:
+		return err
+	case want == resource.Succeeded:
+		r.emit(app.ID, latest.Name(), "ContainerAppReady", fmt.Sprintf("Container app is ready; its traffic goes to revision %q", latest.Name()), 0)
+	default:
+		r.warn(app.ID, latest.Name(), "ContainerAppFailed", why)
+	}
+	return nil
+}
+
+// waitsForRoom says whether a replica has not been started because the machine's memory is promised to others.
+func waitsForRoom(r resource.Replica) bool {
+	return r.State == resource.ReplicaWaiting && r.Failures == 0 && r.Restarts == 0
+}
+
+// isReady says whether a revision may have its app's traffic.
+func isReady(rev resource.Revision) bool {
+	return !rev.Ready.IsZero() && rev.State != resource.RevisionActivationFailed
+}
+
+// deactivate marks the revisions that are neither the latest nor take its traffic until it is ready.
+func (r *Reconciler) deactivate(ctx context.Context, app resource.App, revisions []resource.Revision, latest resource.Revision) ([]resource.Revision, error) {
+	for i, rev := range revisions {
+		keep := rev.ID.Key() == latest.ID.Key() || rev.Name() == app.LatestReadyRevision
+		if rev.Active == keep {
+			continue
+		}
+		changed, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, _ bool) error {
+			rev.Active = keep
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		revisions[i] = changed
+		if !keep {
+			r.emit(app.ID, rev.Name(), "RevisionDeactivating", fmt.Sprintf("Deactivating revision %q; %q has taken its place", rev.Name(), latest.Name()), 0)
+		}
+	}
+	return revisions, nil
+}
+
+// fail ends a generation of which nothing could be made.
+func (r *Reconciler) fail(ctx context.Context, app resource.App, cause error) error {
+	if ctx.Err() != nil {
+		return cause
+	}
+	if app.Observed == app.Generation {
+		return nil
+	}
+	_, err := r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
+		if exists && a.Generation == app.Generation && a.Provisioning != resource.Deleting {
+			a.Provisioning, a.ProvisioningError, a.Observed = resource.Failed, cause.Error(), a.Generation
+		}
+		return nil
+	})
+	r.warn(app.ID, "", "ContainerAppFailed", cause.Error())
+	return err
+}
+
+// delete takes the app out of the routes, ends its replicas when their requests are over or their grace is, and then
+// removes its documents.
+func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []resource.Revision) error {
+	version, err := r.publish(ctx)
+	if err != nil || !r.table.isOpen() {
+		return err
+	}
+	running, err := r.replicas(ctx)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, rev := range revisions {
+		if rest := running[rev.ID.Key()]; len(rest) > 0 {
+			left += len(rest)
+			r.retire(ctx, rev, rest, version, rev.Template.Grace)
+		}
+	}
+	if left > 0 {
+		return nil // the engine's next change brings us back
+	}
+	for _, rev := range revisions {
+		if err := r.cfg.Runtime.Remove(ctx, rev.ID); err != nil {
+			return err
+		}
+		if err := r.cfg.Store.Revisions().Delete(ctx, rev.ID); err != nil {
+			return err
+		}
+	}
+	if err := r.cfg.Forget(app.ID); err != nil {
+		return err
+	}
+	return r.cfg.Store.Apps().Delete(ctx, app.ID)
+}
+
+// retire ends a revision's replicas when no ingress has a request on them, or limit has passed. version is the first
+// table that sends them nothing.
+func (r *Reconciler) retire(ctx context.Context, rev resource.Revision, replicas []resource.Replica, version uint64, limit time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := rev.ID.Key()
+	if r.retiring[key] {
+		return
+	}
+	r.retiring[key] = true
+	r.tasks.Go(func() {
+		began := time.Now()
+		drain, done := context.WithTimeout(ctx, limit)
+		defer done()
+		for _, replica := range replicas {
+			if err := r.cfg.Routes.Drained(drain, version, replica.Name); err != nil && ctx.Err() == nil {
+				r.warn(rev.App(), rev.Name(), "DrainLimitReached", fmt.Sprintf("requests on replica %s had not ended after %s; they are cut", replica.Name, limit))
+			}
+		}
+		r.mu.Lock()
+		delete(r.retiring, key)
+		r.mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		if err := r.cfg.Runtime.Remove(ctx, rev.ID); err != nil {
+			r.cfg.Log.Error("remove revision", "revision", rev.ID, "err", err)
+			r.queue.later(rev.App(), firstRetry)
+			return
+		}
+		r.emit(rev.App(), rev.Name(), "RevisionDrained", fmt.Sprintf("No request is left on revision %q", rev.Name()), time.Since(began))
+	})
+}
+
+// purge deletes the oldest inactive revisions above the limit.
+func (r *Reconciler) purge(ctx context.Context, revisions []resource.Revision, running map[string][]resource.Replica) error {
+	var inactive []resource.ID
+	for _, rev := range revisions {
+		if !rev.Active && len(running[rev.ID.Key()]) == 0 {
+			inactive = append(inactive, rev.ID)
+		}
+	}
+	for len(inactive) > maxInactive {
+		if err := r.cfg.Store.Revisions().Delete(ctx, inactive[0]); err != nil {
+			return err
+		}
+		inactive = inactive[1:]
+	}
+	return nil
+}
+
+// replicas groups what runs by the key of its revision.
+func (r *Reconciler) replicas(ctx context.Context) (map[string][]resource.Replica, error) {
+	all, err := r.cfg.Runtime.Replicas(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list replicas: %w", err)
+	}
+	by := map[string][]resource.Replica{}
+	for _, replica := range all {
+		by[replica.Revision.Key()] = append(by[replica.Revision.Key()], replica)
+	}
+	return by, nil
+}
+
+func (r *Reconciler) emit(app resource.ID, revision, reason, message string, took time.Duration) {
+	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: app, Revision: revision, Reason: reason, Message: message, Source: "ContainerAppController", Duration: took})
+}
+
+func (r *Reconciler) warn(app resource.ID, revision, reason, message string) {
+	r.cfg.Emit(resource.Event{At: time.Now().UTC(), Warning: true, App: app, Revision: revision, Reason: reason, Message: message, Source: "ContainerAppController"})
+}

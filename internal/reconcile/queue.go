@@ -1,0 +1,116 @@
+package reconcile
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// queue hands out keys to work on: each at most once at a time, and once more when it was touched meanwhile.
+type queue struct {
+	mu      sync.Mutex
+	ready   []resource.ID
+	waiting map[string]bool // in ready
+	running map[string]bool // true: touched again since it began
+	timers  map[string]*time.Timer
+	wake    chan struct{} // holds one value while ready is not empty
+}
+
+func newQueue() *queue {
+	return &queue{
+		waiting: map[string]bool{},
+		running: map[string]bool{},
+		timers:  map[string]*time.Timer{},
+		wake:    make(chan struct{}, 1),
+	}
+}
+
+// touch asks for work on id, as soon as nobody works on it.
+func (q *queue) touch(id resource.ID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.add(id)
+}
+
+func (q *queue) add(id resource.ID) {
+	key := id.Key()
+	if t, ok := q.timers[key]; ok {
+		t.Stop()
+		delete(q.timers, key)
+	}
+	if _, ok := q.running[key]; ok {
+		q.running[key] = true
+		return
+	}
+	if q.waiting[key] {
+		return
+	}
+	q.waiting[key] = true
+	q.ready = append(q.ready, id)
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// later touches id after d, unless it is touched before.
+func (q *queue) later(id resource.ID, d time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	key := id.Key()
+	if t, ok := q.timers[key]; ok {
+		t.Stop()
+	}
+	q.timers[key] = time.AfterFunc(d, func() { q.touch(id) })
+}
+
+// next waits for a key to work on. The caller calls done when it has.
+func (q *queue) next(ctx context.Context) (resource.ID, bool) {
+	for {
+		q.mu.Lock()
+		if len(q.ready) > 0 {
+			id := q.ready[0]
+			q.ready = q.ready[1:]
+			delete(q.waiting, id.Key())
+			q.running[id.Key()] = false
+			if len(q.ready) > 0 {
+				q.signal()
+			}
+			q.mu.Unlock()
+			return id, true
+		}
+		q.mu.Unlock()
+		select {
+		case <-q.wake:
+		case <-ctx.Done():
+			return resource.ID{}, false
+		}
+	}
+}
+
+// done says that the work on id is over; a touch that came meanwhile counts now.
+func (q *queue) done(id resource.ID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	again := q.running[id.Key()]
+	delete(q.running, id.Key())
+	if again {
+		q.add(id)
+	}
+}
+
+// close stops the timers.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for key, t := range q.timers {
+		t.Stop()
+		delete(q.timers, key)
+	}
+}

@@ -1,0 +1,165 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"penstock/internal/link"
+	"penstock/internal/resource"
+	"penstock/internal/store"
+)
+
+// table remembers what was published last.
+type table struct {
+	mu      sync.Mutex
+	opened  bool
+	last    link.Table
+	version uint64
+}
+
+// open lets the first table out.
+func (t *table) open() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.opened = true
+}
+
+func (t *table) isOpen() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.opened
+}
+
+// publish sends the routes as they are now, unless they are as they were, and returns their version.
+func (r *Reconciler) publish(ctx context.Context) (uint64, error) {
+	r.table.mu.Lock()
+	defer r.table.mu.Unlock()
+	if !r.table.opened {
+		return 0, nil
+	}
+	t, err := r.routes(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("make routes: %w", err)
+	}
+	if r.table.version == 0 || !reflect.DeepEqual(t, r.table.last) {
+		r.table.last, r.table.version = t, r.cfg.Routes.Publish(t)
+	}
+	return r.table.version, nil
+}
+
+// routes makes the table of all apps.
+func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
+	environments, err := r.cfg.Store.Environments().List(ctx, store.Scope{})
+	if err != nil {
+		return link.Table{}, err
+	}
+	apps, err := r.cfg.Store.Apps().List(ctx, store.Scope{})
+	if err != nil {
+		return link.Table{}, err
+	}
+	revisions, err := r.cfg.Store.Revisions().List(ctx, store.Scope{})
+	if err != nil {
+		return link.Table{}, err
+	}
+	running, err := r.replicas(ctx)
+	if err != nil {
+		return link.Table{}, err
+	}
+
+	var t link.Table
+	domains := map[string]string{}
+	for _, env := range environments {
+		if env.DefaultDomain == "" {
+			continue
+		}
+		domains[env.ID.Key()] = env.DefaultDomain
+		cert, err := r.cfg.Certificate([]string{"*." + env.DefaultDomain, "*.internal." + env.DefaultDomain, env.DefaultDomain})
+		if err != nil {
+			return link.Table{}, fmt.Errorf("certificate of environment %s: %w", env.ID.Base(), err)
+		}
+		t.Certificates = append(t.Certificates, cert)
+	}
+	active := map[string][]resource.Revision{}
+	for _, rev := range revisions {
+		if rev.Active {
+			active[rev.App().Key()] = append(active[rev.App().Key()], rev)
+		}
+	}
+	for _, app := range apps {
+		in, domain := app.Configuration.Ingress, domains[app.Environment.Key()]
+		if in == nil || domain == "" || app.Provisioning == resource.Deleting {
+			continue
+		}
+		route := link.Route{App: app.ID.String(), External: in.External, AllowInsecure: in.AllowInsecure}
+		for _, rev := range active[app.ID.Key()] {
+			t.Revisions = append(t.Revisions, upstream(rev, running[rev.ID.Key()]))
+			own := route
+			own.Host = Host(rev.Name(), domain, in.External)
+			own.Targets = []link.Target{{Revision: rev.Name(), Weight: 100}}
+			t.Routes = append(t.Routes, own)
+		}
+		route.Host = Host(app.ID.Base(), domain, in.External)
+		if name := cmp.Or(app.LatestReadyRevision, app.LatestRevision); name != "" {
+			route.Targets = []link.Target{{Revision: name, Weight: 100}}
+		}
+		t.Routes = append(t.Routes, route)
+	}
+	return t, nil
+}
+
+// upstream is a revision as an ingress sees it.
+func upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
+	up := link.Revision{Name: rev.Name(), Port: rev.TargetPort, Settings: rev.Settings}
+	for _, replica := range replicas {
+		if replica.State == resource.ReplicaReady {
+			addr := netip.AddrPortFrom(replica.Address, uint16(rev.TargetPort))
+			up.Replicas = append(up.Replicas, link.Replica{Name: replica.Name, Addr: addr.String()})
+		}
+	}
+	slices.SortFunc(up.Replicas, func(a, b link.Replica) int { return cmp.Compare(a.Name, b.Name) })
+	switch {
+	case rev.State == resource.RevisionActivationFailed:
+		up.Failed = cmp.Or(rev.Reason, "the revision could not be started")
+	case len(up.Replicas) == 0:
+		up.Blocked = rev.Reason
+	}
+	return up
+}
+
+// Host is the name that requests to an app or revision carry.
+func Host(name, domain string, external bool) string {
+	if !external {
+		name += ".internal"
+	}
+	return strings.ToLower(name + "." + domain)
+}
+
+// environmentDomain is the domain of an environment that was given none: the same for the same ID, another for each.
+func environmentDomain(id resource.ID, parent string) string {
+	sum := sha256.Sum256([]byte(id.Key()))
+	return strings.ToLower(id.Base()) + "-" + hex.EncodeToString(sum[:4]) + "." + parent
+}
+
+// appEnv is what every container of a revision is told about its place
+// (learn.microsoft.com/azure/container-apps/environment-variables).
+func appEnv(app resource.App, env resource.Environment, rev resource.Revision) []resource.EnvVar {
+	vars := []resource.EnvVar{
+		{Name: "CONTAINER_APP_NAME", Value: app.ID.Base()},
+		{Name: "CONTAINER_APP_REVISION", Value: rev.Name()},
+		{Name: "CONTAINER_APP_ENV_DNS_SUFFIX", Value: env.DefaultDomain},
+	}
+	if in := app.Configuration.Ingress; in != nil {
+		vars = append(vars,
+			resource.EnvVar{Name: "CONTAINER_APP_HOSTNAME", Value: Host(rev.Name(), env.DefaultDomain, in.External)},
+			resource.EnvVar{Name: "CONTAINER_APP_PORT", Value: fmt.Sprint(in.TargetPort)})
+	}
+	return vars
+}

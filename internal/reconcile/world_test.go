@@ -1,0 +1,297 @@
+package reconcile_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock/internal/link"
+	"penstock/internal/reconcile"
+	"penstock/internal/resource"
+	"penstock/internal/runtimes/fake"
+	"penstock/internal/runtimes/local"
+	"penstock/internal/store"
+)
+
+// world is a platform over the fake driver that can be restarted: the store and the driver stay, as files and
+// containers would.
+type world struct {
+	t      *testing.T
+	store  *store.Store
+	driver *fake.Driver
+	images *images
+	routes *routes
+
+	mu     sync.Mutex
+	events []resource.Event
+
+	reconciler *reconcile.Reconciler
+	engine     *local.Engine
+	stop       func()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	documents, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver := fake.New(fake.Options{})
+	w := &world{
+		t: t, store: documents, driver: driver,
+		images: &images{driver: driver, pushed: map[string]int{}}, routes: &routes{busy: map[string]chan struct{}{}},
+	}
+	t.Cleanup(func() {
+		w.stop()
+		w.driver.Close()
+		documents.Close()
+	})
+	_, err = documents.Environments().Put(t.Context(), environment, func(e *resource.Environment, _ bool) error {
+		e.ID, e.DefaultDomain, e.Provisioning = environment, "example.localhost", resource.Succeeded
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	return w
+}
+
+var (
+	environment = resource.EnvironmentID("s", "g", "env")
+	chat        = resource.AppID("s", "g", "chat")
+)
+
+func (w *world) start() {
+	w.t.Helper()
+	log := slog.New(slog.NewTextHandler(w.t.Output(), nil))
+	emit := func(e resource.Event) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.events = append(w.events, e)
+	}
+	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}})
+	w.reconciler = reconcile.New(reconcile.Config{
+		Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
+		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
+		Domain:      "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.engine.Run(ctx); err != nil {
+			w.t.Error(err)
+		}
+	})
+	ready := make(chan struct{})
+	wg.Go(func() {
+		if err := w.reconciler.Run(ctx, func() { close(ready) }); err != nil {
+			w.t.Error(err)
+		}
+	})
+	w.stop = func() { cancel(); wg.Wait() }
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		w.t.Fatal("not ready")
+	}
+}
+
+// put writes the app as a user would, and waits until that generation has come to an end.
+func (w *world) put(change func(a *resource.App)) resource.App {
+	w.t.Helper()
+	w.write(change)
+	return w.settled()
+}
+
+func (w *world) write(change func(a *resource.App)) {
+	w.t.Helper()
+	_, err := w.store.Apps().Put(w.t.Context(), chat, func(a *resource.App, exists bool) error {
+		if !exists {
+			a.ID, a.Environment = chat, environment
+			a.Configuration.Ingress = &resource.Ingress{External: true, TargetPort: 8080, Transport: resource.TransportAuto}
+			a.Template = resource.Template{
+				Grace:      10 * time.Second,
+				Containers: []resource.Container{{Name: "chat", Image: fake.Echo, Resources: resource.Resources{MilliCPU: 250, Memory: 512 << 20}}},
+				Scale:      resource.Scale{Min: 1, Max: 10},
+			}
+		}
+		change(a)
+		a.Generation++
+		a.Modified = time.Now()
+		a.Provisioning = resource.InProgress
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.reconciler.Touch(chat)
+}
+
+// settled waits until the newest generation of the app has come to an end.
+func (w *world) settled() resource.App {
+	w.t.Helper()
+	var app resource.App
+	w.until("the write has come to an end", func() bool {
+		app = w.app()
+		return app.Observed == app.Generation
+	})
+	return app
+}
+
+func (w *world) app() resource.App {
+	w.t.Helper()
+	app, err := w.store.Apps().Get(w.t.Context(), chat)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return app
+}
+
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			w.mu.Lock()
+			for _, e := range w.events {
+				w.t.Logf("event %s %s: %s", e.Revision, e.Reason, e.Message)
+			}
+			w.mu.Unlock()
+			w.t.Fatalf("did not come true: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// running are the names of a revision's replicas.
+func (w *world) running(revision string) []string {
+	w.t.Helper()
+	all, err := w.engine.Replicas(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var names []string
+	for _, r := range all {
+		if r.Revision.Base() == revision {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// ask sends a request where the newest table leads it.
+func (w *world) ask(host string) string {
+	w.t.Helper()
+	table := w.routes.last()
+	at := slices.IndexFunc(table.Routes, func(r link.Route) bool { return r.Host == host })
+	if at < 0 {
+		return "no route"
+	}
+	if len(table.Routes[at].Targets) == 0 {
+		return "no target"
+	}
+	up := w.routes.revision(table.Routes[at].Targets[0].Revision)
+	if len(up.Replicas) == 0 {
+		return "held: " + up.Failed + up.Blocked
+	}
+	resp, err := http.Get("http://" + up.Replicas[0].Addr + "/")
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(body)
+}
+
+func (w *world) saw(reason string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.events, func(e resource.Event) bool { return e.Reason == reason })
+}
+
+// routes stands for the ingresses: a replica is drained when it is not busy.
+type routes struct {
+	mu    sync.Mutex
+	table link.Table
+	busy  map[string]chan struct{} // by revision; closed when the request on its replica ends
+}
+
+func (r *routes) Publish(t link.Table) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.Version = r.table.Version + 1
+	r.table = t
+	return t.Version
+}
+
+func (r *routes) Applied(context.Context, uint64) error { return nil }
+
+func (r *routes) Drained(ctx context.Context, _ uint64, replica string) error {
+	r.mu.Lock()
+	var busy chan struct{}
+	for revision := range maps.Keys(r.busy) {
+		if strings.HasPrefix(replica, revision+"-") {
+			busy = r.busy[revision]
+		}
+	}
+	r.mu.Unlock()
+	if busy == nil {
+		return nil
+	}
+	select {
+	case <-busy:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (r *routes) last() link.Table {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.table
+}
+
+func (r *routes) revision(name string) link.Revision {
+	for _, rev := range r.last().Revisions {
+		if rev.Name == name {
+			return rev
+		}
+	}
+	return link.Revision{}
+}
+
+// images resolves what the driver has; an image that was pushed again has a digest that the driver does not know.
+type images struct {
+	driver *fake.Driver
+	mu     sync.Mutex
+	pushed map[string]int
+}
+
+func (i *images) Digest(ctx context.Context, ref string) (string, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if n := i.pushed[ref]; n > 0 {
+		return fmt.Sprintf("sha256:%064d", n), nil
+	}
+	image, err := i.driver.Image(ctx, ref)
+	return image.Digest, err
+}
+
+func (i *images) push(ref string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.pushed[ref]++
+}
