@@ -1,0 +1,427 @@
+package app
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// Defaults that the server fills in (learn.microsoft.com/azure/container-apps/containers and .../scale-app).
+const (
+	defaultCPU             = 0.25
+	defaultMemory          = "0.5Gi"
+	defaultMaxReplicas     = 10
+	defaultGrace           = 30 * time.Second
+	defaultCooldown        = 300
+	defaultPollingInterval = 30
+)
+
+// Kubernetes' defaults for probes, which Container Apps documents as its own.
+const (
+	defaultPeriod           = 10
+	defaultTimeout          = 1
+	defaultFailureThreshold = 3
+	defaultSuccessThreshold = 1
+)
+
+var locationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ()-]{0,63}$`)
+
+// reader turns what was decoded into a resource. It keeps the faults of decoding, and adds its own.
+type reader struct{ decoder }
+
+// decodeBody decodes body into the struct that into points at.
+func decodeBody(body []byte, fields []Field, into any) *reader {
+	r := &reader{decoder{fields: fields}}
+	doc, err := parse(body)
+	if err != nil {
+		r.fault(codeBody, "", "%v", err)
+		return r
+	}
+	if doc.kind != object {
+		r.fault(codeBody, "", "want a resource as a JSON object, got %s", doc)
+		return r
+	}
+	r.decode(doc, reflect.ValueOf(into).Elem(), "", "")
+	return r
+}
+
+// add takes faults on board, but for those of a field that could not be read at all.
+func (r *reader) add(faults ...resource.Fault) {
+	for _, f := range faults {
+		if !slices.ContainsFunc(r.faults, func(known resource.Fault) bool { return within(f.Field, known.Field) }) {
+			r.faults = append(r.faults, f)
+		}
+	}
+}
+
+// spoiled says whether a fault is known of the field or of something in it.
+func (r *reader) spoiled(field string) bool {
+	return slices.ContainsFunc(r.faults, func(f resource.Fault) bool { return within(f.Field, field) })
+}
+
+// within says whether a field is another one, or in it.
+func within(field, other string) bool {
+	rest, ok := strings.CutPrefix(field, other)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+func (r *reader) err() error {
+	if len(r.faults) == 0 {
+		return nil
+	}
+	return &resource.InvalidError{Faults: r.faults}
+}
+
+// ReadApp reads the body of a PUT to id. notes names what is stored without effect; err is an *resource.InvalidError
+// that tells all that is wrong. The app's environment need not exist.
+func ReadApp(id resource.ID, body []byte) (a resource.App, notes []string, err error) {
+	var w ContainerApp
+	r := decodeBody(body, appFields(), &w)
+	if len(r.faults) > 0 && r.faults[0].Field == "" {
+		return a, nil, r.err()
+	}
+	a.ID = id
+	a.Tags = w.Tags
+	r.envelope(id, w.Name)
+	a.Location = r.location(w.Location)
+	a.Environment = r.environmentID(w.Properties)
+	keep(&a.Stored, "workloadProfileName", given(w.Properties.WorkloadProfileName))
+	if c := w.Properties.Configuration; c != nil {
+		a.Configuration = r.configuration(*c)
+	}
+	if t := w.Properties.Template; t != nil {
+		a.Template = r.template(*t)
+	} else {
+		r.add(resource.Fault{Code: codeValue, Field: "template", Message: "want the containers of the app, got nothing"})
+	}
+	r.add(resource.ValidateApp(a)...)
+	if _, err := resource.ParseSettings(nil, a.Tags); err != nil {
+		r.addError(err)
+	}
+	return a, r.notes, r.err()
+}
+
+func (r *reader) addError(err error) {
+	if invalid, ok := errors.AsType[*resource.InvalidError](err); ok {
+		r.add(invalid.Faults...)
+	}
+}
+
+func (r *reader) envelope(id resource.ID, name string) {
+	if name != "" && !strings.EqualFold(name, id.Base()) {
+		r.add(resource.Fault{Code: codeBody, Field: "name", Message: fmt.Sprintf("want %q as in the address, got %q", id.Base(), name)})
+	}
+}
+
+func (r *reader) location(s string) string {
+	if s != "" && !locationName.MatchString(s) {
+		r.add(resource.Fault{Code: "LocationNotAvailableForResourceType", Field: "location", Message: fmt.Sprintf("want the name of a region, as in koreacentral, got %q", s)})
+	}
+	return s
+}
+
+func (r *reader) environmentID(p AppProperties) resource.ID {
+	field, s := "properties.environmentId", p.EnvironmentID
+	if s == "" {
+		field, s = "properties.managedEnvironmentId", p.ManagedEnvironmentID
+	}
+	if s == "" {
+		r.add(resource.Fault{Code: codeValue, Field: "properties.environmentId", Message: "want the ID of the environment that the app is in, got nothing"})
+		return resource.ID{}
+	}
+	id, err := resource.ParseID(s)
+	if err != nil || !id.Is(resource.TypeEnvironment) {
+		r.add(resource.Fault{Code: "LinkedInvalidPropertyId", Field: field, Message: fmt.Sprintf(
+			"Property id '%s' at path '%s' is invalid. Expect fully qualified resource Id that start with '/subscriptions/{subscriptionId}' and names a %s.", s, field, resource.TypeEnvironment)})
+		return resource.ID{}
+	}
+	if other, err := resource.ParseID(p.ManagedEnvironmentID); p.ManagedEnvironmentID != "" && (err != nil || other.Key() != id.Key()) {
+		r.add(resource.Fault{Code: codeValue, Field: "properties.managedEnvironmentId", Message: fmt.Sprintf("want the same as environmentId, which it is the old name of, got %q", p.ManagedEnvironmentID)})
+	}
+	return id
+}
+
+func (r *reader) configuration(w Configuration) resource.Configuration {
+	var c resource.Configuration
+	if in := w.Ingress; in != nil {
+		c.Ingress = &resource.Ingress{
+			External:      or(in.External, false),
+			TargetPort:    or(in.TargetPort, 0),
+			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP),
+			AllowInsecure: or(in.AllowInsecure, false),
+		}
+		if c.Ingress.TargetPort == 0 {
+			r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: "configuration.ingress.targetPort", Message: "want the port that the app listens on, 1 to 65535; finding it out is not built"})
+		}
+		enum(r, "configuration.ingress.clientCertificateMode", in.ClientCertificateMode, "ignore", "ignore")
+		keep(&c.Stored, "ingress.stickySessions", in.StickySessions)
+		keep(&c.Stored, "ingress.clientCertificateMode", in.ClientCertificateMode)
+	}
+	enum(r, "configuration.activeRevisionsMode", w.ActiveRevisionsMode, "Single", "Single")
+	if n := w.MaxInactiveRevisions; n != nil && (*n < 0 || *n > 100) {
+		r.add(resource.Fault{Code: codeValue, Field: "configuration.maxInactiveRevisions", Message: fmt.Sprintf("want 0 to 100, got %d", *n)})
+	}
+	keep(&c.Stored, "maxInactiveRevisions", w.MaxInactiveRevisions)
+	keep(&c.Stored, "dapr", w.Dapr)
+	return c
+}
+
+func (r *reader) template(w Template) resource.Template {
+	t := resource.Template{
+		RevisionSuffix: or(w.RevisionSuffix, ""),
+		Grace:          defaultGrace,
+		Scale:          resource.Scale{Max: defaultMaxReplicas},
+	}
+	if w.TerminationGracePeriodSeconds != nil {
+		t.Grace = seconds(*w.TerminationGracePeriodSeconds)
+	}
+	if s := w.Scale; s != nil {
+		t.Scale.Min, t.Scale.Max = or(s.MinReplicas, 0), or(s.MaxReplicas, defaultMaxReplicas)
+		for _, wait := range []struct {
+			name    string
+			got     *int
+			usually int
+		}{{"cooldownPeriod", s.CooldownPeriod, defaultCooldown}, {"pollingInterval", s.PollingInterval, defaultPollingInterval}} {
+			if wait.got != nil && (*wait.got < 0 || *wait.got > 86400) {
+				r.add(resource.Fault{Code: codeValue, Field: "template.scale." + wait.name, Message: fmt.Sprintf("want 0 to 86400 seconds, got %d", *wait.got)})
+			}
+			if wait.got != nil && *wait.got != wait.usually {
+				keep(&t.Scale.Stored, wait.name, wait.got)
+			}
+		}
+		r.rules(s.Rules)
+		if len(s.Rules) > 0 {
+			keep(&t.Scale.Stored, "rules", &s.Rules)
+		}
+	}
+	for i, c := range w.Containers {
+		t.Containers = append(t.Containers, r.container(fmt.Sprintf("template.containers[%d]", i), c))
+	}
+	return t
+}
+
+func (r *reader) container(field string, w Container) resource.Container {
+	c := resource.Container{
+		Name:    or(w.Name, ""),
+		Image:   or(w.Image, ""),
+		Command: some(w.Command),
+		Args:    some(w.Args),
+	}
+	keep(&c.Stored, "imageType", given(w.ImageType))
+	for i, v := range w.Env {
+		if v.Name == nil {
+			r.add(resource.Fault{Code: codeValue, Field: fmt.Sprintf("%s.env[%d].name", field, i), Message: "want a name, got nothing"})
+		}
+		c.Env = append(c.Env, resource.EnvVar{Name: or(v.Name, ""), Value: or(v.Value, "")})
+	}
+	size := Resources{}
+	if w.Resources != nil {
+		size = *w.Resources
+	}
+	at := field + ".resources"
+	if !r.spoiled(at) { // else 0, which is left out of the sum
+		var err error
+		if c.Resources.MilliCPU, err = resource.ParseCPU(or(size.CPU, defaultCPU)); err != nil {
+			r.add(resource.Fault{Code: "ContainerAppInvalidCpuResource", Field: at + ".cpu", Message: err.Error()})
+		}
+		c.Resources.Memory, err = resource.ParseMemory(or(size.Memory, defaultMemory))
+		if err == nil && c.Resources.Memory == 0 {
+			err = fmt.Errorf("want more than 0, got %q", or(size.Memory, ""))
+		}
+		if err != nil {
+			r.add(resource.Fault{Code: codeValue, Field: at + ".memory", Message: err.Error()})
+		}
+	}
+	for i, p := range w.Probes {
+		c.Probes = append(c.Probes, r.probe(fmt.Sprintf("%s.probes[%d]", field, i), p))
+	}
+	return c
+}
+
+func (r *reader) probe(field string, w Probe) resource.Probe {
+	p := resource.Probe{
+		Type:             enum(r, field+".type", w.Type, "", resource.Startup, resource.Readiness, resource.Liveness),
+		InitialDelay:     seconds(or(w.InitialDelaySeconds, 0)),
+		Period:           seconds(or(w.PeriodSeconds, defaultPeriod)),
+		Timeout:          seconds(or(w.TimeoutSeconds, defaultTimeout)),
+		FailureThreshold: or(w.FailureThreshold, defaultFailureThreshold),
+		SuccessThreshold: or(w.SuccessThreshold, defaultSuccessThreshold),
+	}
+	if g := w.TerminationGracePeriodSeconds; g != nil {
+		p.Grace = seconds(*g)
+		if *g == 0 {
+			r.add(resource.Fault{Code: codeValue, Field: field + ".terminationGracePeriodSeconds", Message: "want 1 to 3600, got 0"})
+		}
+	}
+	if w.Type == nil {
+		r.add(resource.Fault{Code: codeValue, Field: field + ".type", Message: "want Startup, Readiness or Liveness, got nothing"})
+	}
+	if h := w.HTTPGet; h != nil {
+		p.HTTP = &resource.HTTPGet{
+			Path:   or(h.Path, "/"),
+			Port:   or(h.Port, 0),
+			Scheme: enum(r, field+".httpGet.scheme", h.Scheme, "HTTP", "HTTP", "HTTPS"),
+			Host:   or(h.Host, ""),
+		}
+		for _, header := range h.HTTPHeaders {
+			p.HTTP.Headers = append(p.HTTP.Headers, resource.Header{Name: or(header.Name, ""), Value: or(header.Value, "")})
+		}
+	}
+	if s := w.TCPSocket; s != nil {
+		p.TCP = &resource.TCPSocket{Port: or(s.Port, 0), Host: or(s.Host, "")}
+	}
+	return p
+}
+
+// rules checks the shape of scale rules, which are kept for a scaler.
+func (r *reader) rules(rules []ScaleRule) {
+	seen := map[string]bool{}
+	for i, rule := range rules {
+		field := fmt.Sprintf("template.scale.rules[%d]", i)
+		bad := func(at, format string, args ...any) {
+			r.add(resource.Fault{Code: codeValue, Field: field + at, Message: fmt.Sprintf(format, args...)})
+		}
+		name := or(rule.Name, "")
+		if name == "" {
+			bad(".name", "want a name, got nothing")
+		} else if seen[name] {
+			bad(".name", "%q is the name of another rule already", name)
+		}
+		seen[name] = true
+		kinds := 0
+		for _, set := range []bool{rule.HTTP != nil, rule.TCP != nil, rule.Custom != nil, rule.AzureQueue != nil} {
+			if set {
+				kinds++
+			}
+		}
+		if kinds != 1 && !r.spoiled(field) {
+			bad("", "want one of http, tcp, custom and azureQueue, got %d of them", kinds)
+		}
+		if c := rule.Custom; c != nil && or(c.Type, "") == "" {
+			bad(".custom.type", "want the name of a KEDA scaler, got nothing")
+		}
+	}
+}
+
+// ReadEnvironment reads the body of a PUT to id, as ReadApp does.
+func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes []string, err error) {
+	var w Environment
+	r := decodeBody(body, environmentFields(), &w)
+	for i := range r.faults {
+		if r.faults[i].Code == codeSchema {
+			r.faults[i].Code = "ManagedEnvironmentInvalidSchema"
+		}
+	}
+	if len(r.faults) > 0 && r.faults[0].Field == "" {
+		return e, nil, r.err()
+	}
+	e.ID = id
+	e.Tags = w.Tags
+	r.envelope(id, w.Name)
+	e.Location = r.location(w.Location)
+	if e.Location == "" {
+		r.add(resource.Fault{Code: "LocationRequired", Field: "location", Message: "want the name of a region, as in koreacentral, got nothing"})
+	}
+	p := w.Properties
+	if a := p.AppLogsConfiguration; a != nil {
+		enum(r, "properties.appLogsConfiguration.destination", a.Destination, "", "log-analytics", "azure-monitor", "none")
+	}
+	keep(&e.Stored, "appLogsConfiguration", p.AppLogsConfiguration)
+	keep(&e.Stored, "zoneRedundant", p.ZoneRedundant)
+	keep(&e.Stored, "vnetConfiguration", p.VnetConfiguration)
+	keep(&e.Stored, "infrastructureResourceGroup", given(p.InfrastructureResourceGroup))
+	keep(&e.Stored, "publicNetworkAccess", given(p.PublicNetworkAccess))
+	if len(p.WorkloadProfiles) > 0 {
+		keep(&e.Stored, "workloadProfiles", &p.WorkloadProfiles)
+	}
+	if f := resource.ValidateEnvironmentName(id.Base()); f != nil {
+		r.add(*f)
+	}
+	r.add(resource.ValidateTags(e.Tags)...)
+	if _, err := resource.ParseSettings(e.Tags, nil); err != nil {
+		r.addError(err)
+	}
+	return e, r.notes, r.err()
+}
+
+// keep stores a value that was given as the JSON that it is echoed as.
+func keep[T any](stored *map[string]json.RawMessage, name string, v *T) {
+	if v == nil {
+		return
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return // strings, numbers and structs of them
+	}
+	if *stored == nil {
+		*stored = map[string]json.RawMessage{}
+	}
+	(*stored)[name] = text
+}
+
+// kept reads back what keep stored; nil when there is nothing.
+func kept[T any](stored map[string]json.RawMessage, name string) *T {
+	text, ok := stored[name]
+	if !ok {
+		return nil
+	}
+	v := new(T)
+	if err := json.Unmarshal(text, v); err != nil {
+		return nil
+	}
+	return v
+}
+
+func or[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}
+
+// given is nil for text that says nothing.
+func given(s *string) *string {
+	if s == nil || *s == "" {
+		return nil
+	}
+	return s
+}
+
+// some is nil for an empty list, so that equal templates are equal in every way.
+func some[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
+
+func seconds(n int) time.Duration {
+	// A duration holds 292 years; what is beyond any limit only has to stay there.
+	return time.Duration(min(max(n, -1<<32), 1<<32)) * time.Second
+}
+
+// enum finds the word of Azure's that s is in some case of letters.
+func enum[T ~string](r *reader, field string, s *string, otherwise T, values ...T) T {
+	if s == nil || *s == "" {
+		return otherwise
+	}
+	for _, v := range values {
+		if strings.EqualFold(*s, string(v)) {
+			return v
+		}
+	}
+	names := make([]string, len(values))
+	for i, v := range values {
+		names[i] = string(v)
+	}
+	r.add(resource.Fault{Code: codeValue, Field: field, Message: fmt.Sprintf("want %s, got %q", strings.Join(names, " or "), *s)})
+	return cmp.Or(otherwise, values[0])
+}

@@ -1,0 +1,210 @@
+package app_test
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"penstock/internal/arm/app"
+	"penstock/internal/resource"
+)
+
+func TestReadAppFillsDefaults(t *testing.T) {
+	again, notes, err := read(t, resource.TypeApp, minimal(t, resource.TypeApp))
+	if err != nil || len(notes) > 0 {
+		t.Fatalf("got %v, notes %q", err, notes)
+	}
+	for _, test := range []struct {
+		path []any
+		want any
+	}{
+		{[]any{"scale", "minReplicas"}, nil},
+		{[]any{"scale", "maxReplicas"}, 10.0},
+		{[]any{"scale", "cooldownPeriod"}, 300.0},
+		{[]any{"scale", "pollingInterval"}, 30.0},
+		{[]any{"terminationGracePeriodSeconds"}, 30.0},
+		{[]any{"containers", 0, "resources", "cpu"}, 0.25},
+		{[]any{"containers", 0, "resources", "memory"}, "0.5Gi"},
+		{[]any{"containers", 0, "resources", "ephemeralStorage"}, "1Gi"},
+		{[]any{"initContainers"}, nil},
+		{[]any{"volumes"}, nil},
+	} {
+		if got := dig(again, slices.Concat([]any{"properties", "template"}, test.path)...); got != test.want {
+			t.Errorf("%v: got %v, want %v", test.path, got, test.want)
+		}
+	}
+}
+
+func TestReadAppRefuses(t *testing.T) {
+	body := func(template string) string {
+		return `{"properties":{"environmentId":"` + environmentPath + `","template":` + template + `}}`
+	}
+	container := func(c string) string {
+		return body(`{"containers":[{"name":"chat","image":"chat:1"` + c + `}]}`)
+	}
+	probe := func(p string) string {
+		return container(`,"probes":[{"type":"Liveness","tcpSocket":{"port":80}` + p + `}]`)
+	}
+	scale := func(s string) string { return body(`{"containers":[{"name":"chat","image":"i"}],"scale":{` + s + `}}`) }
+	// What is found is written as `code field: beginning of the message`.
+	tests := map[string]struct {
+		body string
+		want []string
+	}{
+		"nothing":                {``, []string{"InvalidRequestContent : the body ends in the middle"}},
+		"no JSON":                {`{"a"`, []string{"InvalidRequestContent : the body ends in the middle"}},
+		"no JSON at all":         {`hello`, []string{"InvalidRequestContent : the body is no JSON at byte"}},
+		"more than JSON":         {`{} {}`, []string{"InvalidRequestContent : want one JSON value"}},
+		"a list":                 {`[]`, []string{"InvalidRequestContent : want a resource as a JSON object, got a list"}},
+		"bytes that are no text": {"{\"a\":\"\xff\"}", []string{"InvalidRequestContent : the body is not UTF-8"}},
+		"nesting without end":    {strings.Repeat(`{"a":`, 10000), []string{"InvalidRequestContent : the body is no JSON at byte"}},
+		"an empty object":        {`{}`, []string{"ContainerAppInvalidValue properties.environmentId: want the ID", "ContainerAppInvalidValue template: want the containers"}},
+		"unknown fields everywhere": {
+			`{"foo":1,"properties":{"environmentId":"` + environmentPath + `","bar":2,"configuration":{"ingres":{}},"template":{"containers":[{"name":"chat","image":"i","command":null,"commands":[]}]}}}`,
+			[]string{
+				"ContainerAppInvalidSchema foo: unknown field; want one of identity, location, name, properties, tags",
+				"ContainerAppInvalidSchema properties.bar: unknown field; want one of configuration, environmentId,",
+				"ContainerAppInvalidSchema configuration.ingres: unknown field",
+				"ContainerAppInvalidSchema template.containers[0].commands: unknown field",
+			},
+		},
+		"a field twice": {`{"location":"a","Location":"b","properties":{"environmentId":"` + environmentPath + `","template":{"containers":[{"name":"chat","image":"i"}]}}}`,
+			[]string{"ContainerAppInvalidSchema location: is given twice"}},
+		"another name":          {strings.Replace(container(``), `{`, `{"name":"other",`, 1), []string{`InvalidRequestContent name: want "chat" as in the address, got "other"`}},
+		"no ID":                 {`{"properties":{"environmentId":"e","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"LinkedInvalidPropertyId properties.environmentId: Property id 'e' at path 'properties.environmentId' is invalid."}},
+		"ID of an app":          {`{"properties":{"managedEnvironmentId":"/subscriptions/s/resourceGroups/g/providers/Microsoft.App/containerApps/a","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"LinkedInvalidPropertyId properties.managedEnvironmentId: Property id"}},
+		"two environments":      {`{"properties":{"environmentId":"` + environmentPath + `","managedEnvironmentId":"` + environmentPath + `2","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"ContainerAppInvalidValue properties.managedEnvironmentId: want the same as environmentId"}},
+		"cpu 0":                 {container(`,"resources":{"cpu":0,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want more than 0, got 0"}},
+		"cpu of three decimals": {container(`,"resources":{"cpu":0.255,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want at most two decimals, got 0.255"}},
+		"cpu as text":           {container(`,"resources":{"cpu":"0.5","memory":"1Gi"}`), []string{`ContainerAppInvalidSchema template.containers[0].resources.cpu: want a number, got "0.5"`}},
+		"memory in GB":          {container(`,"resources":{"cpu":0.5,"memory":"1GB"}`), []string{`ContainerAppInvalidValue template.containers[0].resources.memory: want a number of at most two decimals with Gi or Mi`}},
+		"no memory":             {container(`,"resources":{"cpu":0.5,"memory":"0Gi"}`), []string{`ContainerAppInvalidValue template.containers[0].resources.memory: want more than 0, got "0Gi"`}},
+		"no pair":               {container(`,"resources":{"cpu":0.25,"memory":"4Gi"}`), []string{"ContainerAppInvalidResourceTotal template.containers: The total requested CPU and memory resources for this application (CPU: 0.25, memory: 4.0) is invalid."}},
+		"a bad pair beside a bad name": {body(`{"containers":[{"name":"Chat","image":"i","resources":{"cpu":0.25,"memory":"4Gi"}}]}`), []string{
+			"ContainerAppInvalidValue template.containers[0].name: want 1 to 63", "ContainerAppInvalidResourceTotal template.containers: The total",
+		}},
+		"the pair is not judged when a part is wrong": {container(`,"resources":{"cpu":0.25,"memory":4}`), []string{"ContainerAppInvalidSchema template.containers[0].resources.memory: want text, got 4"}},
+		"a probe without a type":                      {container(`,"probes":[{"tcpSocket":{"port":80}}]`), []string{"ContainerAppInvalidValue template.containers[0].probes[0].type: want Startup, Readiness or Liveness, got nothing"}},
+		"a probe of another type":                     {container(`,"probes":[{"type":"Exec","tcpSocket":{"port":80}}]`), []string{`ContainerAppInvalidValue template.containers[0].probes[0].type: want Startup or Readiness or Liveness, got "Exec"`}},
+		"a probe's grace of 0":                        {probe(`,"terminationGracePeriodSeconds":0`), []string{"ContainerAppInvalidValue template.containers[0].probes[0].terminationGracePeriodSeconds: want 1 to 3600, got 0"}},
+		"a probe's port by name":                      {container(`,"probes":[{"type":"Liveness","tcpSocket":{"port":"http"}}]`), []string{`ContainerAppInvalidSchema template.containers[0].probes[0].tcpSocket.port: want a whole number, got "http"`}},
+		"an endless period":                           {probe(`,"periodSeconds":9223372036854775807`), []string{"ContainerAppInvalidValue template.containers[0].probes[0].periodSeconds: want 1 to 240"}},
+		"a number out of range":                       {probe(`,"periodSeconds":1e400`), []string{"ContainerAppInvalidSchema template.containers[0].probes[0].periodSeconds: want a whole number"}},
+		"minReplicas -1":                              {scale(`"minReplicas":-1`), []string{"ContainerAppInvalidValue template.scale.minReplicas: want 0 to 1000, got -1"}},
+		"a cool-down below 0":                         {scale(`"cooldownPeriod":-1`), []string{"ContainerAppInvalidValue template.scale.cooldownPeriod: want 0 to 86400 seconds, got -1"}},
+		"a rule of two kinds":                         {scale(`"rules":[{"name":"a","http":{},"tcp":{}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0]: want one of http, tcp, custom and azureQueue, got 2 of them"}},
+		"a rule without a name":                       {scale(`"rules":[{"http":{}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].name: want a name"}},
+		"two rules of a name":                         {scale(`"rules":[{"name":"a","http":{}},{"name":"a","http":{}}]`), []string{`ContainerAppInvalidValue template.scale.rules[1].name: "a" is the name of another rule already`}},
+		"a scaler without type":                       {scale(`"rules":[{"name":"a","custom":{}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.type: want the name of a KEDA scaler"}},
+		"a rule's number":                             {scale(`"rules":[{"name":"a","http":{"metadata":{"concurrentRequests":10}}}]`), []string{"ContainerAppInvalidSchema template.scale.rules[0].http.metadata.concurrentRequests: want text, got 10"}},
+		"no target port":                              {`{"properties":{"environmentId":"` + environmentPath + `","configuration":{"ingress":{"external":true}},"template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"FeatureNotSupported configuration.ingress.targetPort: want the port that the app listens on"}},
+		"another transport":                           {`{"properties":{"environmentId":"` + environmentPath + `","configuration":{"ingress":{"targetPort":1,"transport":"udp"}},"template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{`ContainerAppInvalidValue configuration.ingress.transport: want Auto or Http, got "udp"`}},
+		"an unknown mode":                             {`{"properties":{"environmentId":"` + environmentPath + `","configuration":{"activeRevisionsMode":"Double"},"template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{`ContainerAppInvalidValue configuration.activeRevisionsMode: want Single, got "Double"`}},
+		"a location of signs":                         {strings.Replace(container(``), `{`, `{"location":"<script>",`, 1), []string{"LocationNotAvailableForResourceType location: want the name of a region"}},
+		"an unknown tag":                              {strings.Replace(container(``), `{`, `{"tags":{"penstock.standbye":"1"},`, 1), []string{"PenstockInvalidTag tags.penstock.standbye: unknown setting; want one of penstock.behaviour"}},
+		"a null in a list":                            {container(`,"env":[null]`), []string{"ContainerAppInvalidSchema template.containers[0].env[0]: want a value, got null"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := app.ReadApp(resource.AppID("s", "g", "chat"), []byte(test.body))
+			invalid, ok := errors.AsType[*resource.InvalidError](err)
+			if !ok {
+				t.Fatalf("got %v, want %q", err, test.want)
+			}
+			var got []string
+			for _, f := range invalid.Faults {
+				got = append(got, f.Code+" "+f.Field+": "+f.Message)
+			}
+			if len(got) != len(test.want) {
+				t.Fatalf("got %q\nwant %q", got, test.want)
+			}
+			for i := range got {
+				if !strings.HasPrefix(got[i], test.want[i]) {
+					t.Errorf("got %q\nwant %q", got[i], test.want[i])
+				}
+			}
+		})
+	}
+}
+
+// Whatever is accepted is answered so that it reads back as the same app: nothing is taken that cannot be said.
+func FuzzReadApp(f *testing.F) {
+	for _, e := range recorded(f) {
+		if e.Request != "" {
+			f.Add([]byte(e.Request))
+		}
+	}
+	for _, sample := range samples {
+		f.Add([]byte(sample))
+	}
+	f.Add([]byte(`{"location":"x","tags":{"penstock.retry":"all"},"properties":{"environmentId":"` + environmentPath + `","configuration":{"ingress":{"targetPort":80,"stickySessions":{"affinity":"none"}},"dapr":{"enabled":false}},
+		"template":{"revisionSuffix":"v1","containers":[{"name":"a","image":"i","resources":{"cpu":0.1,"memory":"0.2Gi"},"env":[{"name":"A","value":"\ud800"}],"probes":[{"type":"startup","httpGet":{"port":1,"httpHeaders":[{"name":"a","value":"b"}]},"terminationGracePeriodSeconds":1}]},
+		{"name":"b","image":"i","resources":{"cpu":0.4,"memory":"0.8Gi"}}],"scale":{"cooldownPeriod":5,"rules":[{"name":"a","custom":{"type":"cpu","metadata":{"value":"70"}}}]}}}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		id := resource.AppID("s", "g", "chat")
+		a, _, err := app.ReadApp(id, body)
+		if err != nil {
+			if invalid, ok := errors.AsType[*resource.InvalidError](err); !ok || len(invalid.Faults) == 0 {
+				t.Errorf("%q: an error without a fault: %v", body, err)
+			}
+			return
+		}
+		answer, err := json.Marshal(app.NewContainerApp(a, "penstock.localhost", site))
+		if err != nil {
+			t.Fatalf("%q cannot be answered: %v", body, err)
+		}
+		again, _, err := app.ReadApp(id, answer)
+		if err != nil {
+			t.Fatalf("%q is answered as\n%s\nwhich does not read back: %v", body, answer, err)
+		}
+		if app.RegionName(a.Location) != app.RegionName(again.Location) {
+			t.Errorf("location %q became %q", a.Location, again.Location)
+		}
+		a.Location, again.Location = "", ""
+		if len(a.Tags)+len(again.Tags) == 0 {
+			a.Tags, again.Tags = nil, nil
+		}
+		if !reflect.DeepEqual(a, again) {
+			t.Errorf("%q\nbecame %+v\nthen   %+v", body, a, again)
+		}
+	})
+}
+
+func FuzzReadEnvironment(f *testing.F) {
+	for _, e := range recorded(f) {
+		if e.Request != "" {
+			f.Add([]byte(e.Request))
+		}
+	}
+	f.Add([]byte(`{"location":"x","properties":{"workloadProfiles":[{"name":"c","workloadProfileType":"Consumption"}],"vnetConfiguration":{"internal":false,"infrastructureSubnetId":"s"},"zoneRedundant":true}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		id := resource.EnvironmentID("s", "g", "e")
+		e, _, err := app.ReadEnvironment(id, body)
+		if err != nil {
+			return
+		}
+		answer, err := json.Marshal(app.NewEnvironment(e, site))
+		if err != nil {
+			t.Fatalf("%q cannot be answered: %v", body, err)
+		}
+		again, _, err := app.ReadEnvironment(id, answer)
+		if err != nil {
+			t.Fatalf("%q is answered as\n%s\nwhich does not read back: %v", body, answer, err)
+		}
+		// zoneRedundant: false is answered whether it was said or not.
+		delete(e.Stored, "zoneRedundant")
+		delete(again.Stored, "zoneRedundant")
+		if len(e.Tags)+len(again.Tags) == 0 {
+			e.Tags, again.Tags = nil, nil
+		}
+		if len(e.Stored)+len(again.Stored) == 0 {
+			e.Stored, again.Stored = nil, nil
+		}
+		if !reflect.DeepEqual(e, again) {
+			t.Errorf("%q\nbecame %+v\nthen   %+v", body, e, again)
+		}
+	})
+}

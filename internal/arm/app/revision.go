@@ -1,0 +1,141 @@
+package app
+
+import (
+	"cmp"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// Revision is Microsoft.App/containerApps/revisions. Azure spells its type with a small a.
+type Revision struct {
+	ID         string             `json:"id"`
+	Name       string             `json:"name"`
+	Type       string             `json:"type"`
+	Properties RevisionProperties `json:"properties"`
+}
+
+// RevisionProperties is what is particular to a revision.
+type RevisionProperties struct {
+	CreatedTime       string    `json:"createdTime"`
+	Fqdn              string    `json:"fqdn"`
+	Template          *Template `json:"template"`
+	Active            bool      `json:"active"`
+	Replicas          int       `json:"replicas"`
+	TrafficWeight     int       `json:"trafficWeight"`
+	ProvisioningError string    `json:"provisioningError,omitempty"`
+	HealthState       string    `json:"healthState"`
+	ProvisioningState string    `json:"provisioningState"`
+	RunningState      string    `json:"runningState"`
+}
+
+// NewRevision is how a revision of an app is answered.
+func NewRevision(rev resource.Revision, a resource.App, domain string, replicas int) Revision {
+	w := Revision{
+		ID:   rev.ID.String(),
+		Name: rev.Name(),
+		Type: appType + "/revisions",
+		Properties: RevisionProperties{
+			CreatedTime:  rfc3339(rev.Created),
+			Template:     newTemplate(rev.Template),
+			Active:       rev.Active,
+			Replicas:     replicas,
+			RunningState: string(rev.State),
+		},
+	}
+	p := &w.Properties
+	if in := a.Configuration.Ingress; in != nil {
+		p.Fqdn = host(rev.Name(), domain, in.External)
+	}
+	// Until an app has a revision that was ready, the one that is to be is shown with all the traffic.
+	if rev.Name() == cmp.Or(a.LatestReadyRevision, a.LatestRevision) {
+		p.TrafficWeight = 100
+	}
+	if rev.State != resource.RevisionRunning {
+		p.ProvisioningError = rev.Reason
+	}
+	switch rev.State {
+	case resource.RevisionRunning:
+		p.ProvisioningState, p.HealthState = "Provisioned", "Healthy"
+	case resource.RevisionDegraded:
+		p.ProvisioningState, p.HealthState = "Provisioned", "Unhealthy"
+	case resource.RevisionActivationFailed:
+		p.ProvisioningState, p.HealthState = "Failed", "Unhealthy"
+	case resource.RevisionStopped:
+		p.ProvisioningState, p.HealthState = "Deprovisioned", "None"
+	default:
+		p.ProvisioningState, p.HealthState = "Provisioning", "None"
+	}
+	return w
+}
+
+// Replica is Microsoft.App/containerApps/revisions/replicas.
+type Replica struct {
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	Type       string            `json:"type"`
+	Properties ReplicaProperties `json:"properties"`
+}
+
+// ReplicaProperties is what is particular to a replica.
+type ReplicaProperties struct {
+	CreatedTime         string             `json:"createdTime"`
+	RunningState        string             `json:"runningState"`
+	RunningStateDetails string             `json:"runningStateDetails"`
+	Containers          []ReplicaContainer `json:"containers"`
+}
+
+// ReplicaContainer is the state of one container of a replica.
+type ReplicaContainer struct {
+	Name                string `json:"name"`
+	ContainerID         string `json:"containerId"`
+	Ready               bool   `json:"ready"`
+	Started             bool   `json:"started"`
+	RestartCount        int    `json:"restartCount"`
+	RunningState        string `json:"runningState"`
+	RunningStateDetails string `json:"runningStateDetails"`
+	LogStreamEndpoint   string `json:"logStreamEndpoint"`
+}
+
+// NewReplica is how a replica is answered.
+func NewReplica(r resource.Replica, site Site) Replica {
+	id := r.Revision.Child("replicas", r.Name)
+	w := Replica{
+		ID:   id.String(),
+		Name: r.Name,
+		Type: appType + "/revisions/replicas",
+		Properties: ReplicaProperties{
+			CreatedTime:         rfc3339(r.Created),
+			RunningState:        "NotRunning",
+			RunningStateDetails: r.Reason,
+			Containers:          []ReplicaContainer{},
+		},
+	}
+	switch r.State {
+	case resource.ReplicaReady, resource.ReplicaUnready, resource.ReplicaStarting:
+		w.Properties.RunningState = "Running"
+	}
+	base := streamBase(site, r.Revision.Parent()) + "/revisions/" + r.Revision.Base() + "/replicas/" + r.Name
+	for _, c := range r.Containers {
+		status := ReplicaContainer{
+			Name:              c.Name,
+			ContainerID:       c.ID,
+			Ready:             c.Running && r.State == resource.ReplicaReady,
+			Started:           c.Running && r.State != resource.ReplicaCreating,
+			RestartCount:      c.Restarts,
+			RunningState:      "Waiting",
+			LogStreamEndpoint: base + "/containers/" + c.Name + "/logstream",
+		}
+		switch {
+		case c.Running:
+			status.RunningState = "Running"
+		case c.LastExit != nil:
+			status.RunningState, status.RunningStateDetails = "Terminated", c.LastExit.Reason
+		}
+		w.Properties.Containers = append(w.Properties.Containers, status)
+	}
+	return w
+}
+
+// rfc3339 is the form of times in revisions and replicas, where Azure has whole seconds.
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,222 @@
+package app
+
+// ContainerApp is Microsoft.App/containerApps. Blocks that are not set are written as null, as Azure does.
+type ContainerApp struct {
+	ID         string            `json:"id" arm:"ro"`
+	Name       string            `json:"name"`
+	Type       string            `json:"type" arm:"ro"`
+	Location   string            `json:"location"`
+	Tags       map[string]string `json:"tags,omitempty"`
+	SystemData *SystemData       `json:"systemData,omitempty" arm:"ro"`
+	Properties AppProperties     `json:"properties"`
+	Identity   *Identity         `json:"identity"`
+}
+
+// SystemData says when a resource was written. Who wrote it is not known: there is one administrator's token.
+type SystemData struct {
+	CreatedByType      string `json:"createdByType"`
+	CreatedAt          Time   `json:"createdAt"`
+	LastModifiedByType string `json:"lastModifiedByType"`
+	LastModifiedAt     Time   `json:"lastModifiedAt"`
+}
+
+// Identity says that a resource has no managed identity.
+type Identity struct {
+	Type                   string           `json:"type"`
+	PrincipalID            string           `json:"principalId,omitempty" arm:"ro"`
+	TenantID               string           `json:"tenantId,omitempty" arm:"ro"`
+	UserAssignedIdentities map[string]unset `json:"userAssignedIdentities,omitempty"`
+}
+
+// AppProperties is what is particular to an app.
+type AppProperties struct {
+	ProvisioningState          string         `json:"provisioningState" arm:"ro"`
+	RunningStatus              string         `json:"runningStatus" arm:"ro"`
+	ManagedEnvironmentID       string         `json:"managedEnvironmentId"`
+	EnvironmentID              string         `json:"environmentId"`
+	WorkloadProfileName        *string        `json:"workloadProfileName"`
+	OutboundIPAddresses        []string       `json:"outboundIpAddresses" arm:"ro"`
+	LatestRevisionName         string         `json:"latestRevisionName" arm:"ro"`
+	LatestReadyRevisionName    string         `json:"latestReadyRevisionName" arm:"ro"`
+	LatestRevisionFqdn         string         `json:"latestRevisionFqdn" arm:"ro"`
+	CustomDomainVerificationID string         `json:"customDomainVerificationId" arm:"ro"`
+	ProvisioningError          string         `json:"provisioningError,omitempty" arm:"ro"` // as in a revision
+	DeploymentErrors           string         `json:"deploymentErrors,omitempty" arm:"ro"`  // the same, where new clients look
+	Configuration              *Configuration `json:"configuration"`
+	Template                   *Template      `json:"template"`
+	EventStreamEndpoint        string         `json:"eventStreamEndpoint" arm:"ro"`
+}
+
+// Configuration applies to all revisions of an app.
+type Configuration struct {
+	Secrets              []unset  `json:"secrets"`
+	ActiveRevisionsMode  *string  `json:"activeRevisionsMode"`
+	Ingress              *Ingress `json:"ingress"`
+	Registries           []unset  `json:"registries"`
+	Dapr                 *Dapr    `json:"dapr"`
+	MaxInactiveRevisions *int     `json:"maxInactiveRevisions"`
+	IdentitySettings     []unset  `json:"identitySettings,omitempty"`
+}
+
+// unset is an element of a list or map that has to be empty.
+type unset struct{}
+
+// Dapr says that an app has no Dapr sidecar.
+type Dapr struct {
+	Enabled            *bool   `json:"enabled"`
+	AppID              *string `json:"appId,omitempty"`
+	AppPort            *int    `json:"appPort,omitempty"`
+	AppProtocol        *string `json:"appProtocol,omitempty"`
+	EnableAPILogging   *bool   `json:"enableApiLogging,omitempty"`
+	HTTPMaxRequestSize *int    `json:"httpMaxRequestSize,omitempty"`
+	HTTPReadBufferSize *int    `json:"httpReadBufferSize,omitempty"`
+	LogLevel           *string `json:"logLevel,omitempty"`
+}
+
+// Ingress opens an app to requests.
+type Ingress struct {
+	Fqdn                   string          `json:"fqdn" arm:"ro"`
+	External               *bool           `json:"external"`
+	TargetPort             *int            `json:"targetPort"`
+	ExposedPort            *int            `json:"exposedPort"`
+	Transport              *string         `json:"transport"`
+	Traffic                []TrafficWeight `json:"traffic"`
+	CustomDomains          []unset         `json:"customDomains"`
+	AllowInsecure          *bool           `json:"allowInsecure"`
+	IPSecurityRestrictions []unset         `json:"ipSecurityRestrictions"`
+	StickySessions         *StickySessions `json:"stickySessions,omitempty"`
+	ClientCertificateMode  *string         `json:"clientCertificateMode,omitempty"`
+}
+
+// TrafficWeight is the share of requests that a revision gets.
+type TrafficWeight struct {
+	RevisionName   *string `json:"revisionName,omitempty"`
+	Weight         *int    `json:"weight,omitempty"`
+	Label          *string `json:"label,omitempty"`
+	LatestRevision *bool   `json:"latestRevision,omitempty"`
+}
+
+// StickySessions says whether a client stays with a replica.
+type StickySessions struct {
+	Affinity *string `json:"affinity"`
+}
+
+// Template is what replicas are made from.
+type Template struct {
+	RevisionSuffix                *string     `json:"revisionSuffix"`
+	TerminationGracePeriodSeconds *int        `json:"terminationGracePeriodSeconds"`
+	Containers                    []Container `json:"containers"`
+	InitContainers                []unset     `json:"initContainers"`
+	Scale                         *Scale      `json:"scale"`
+	Volumes                       []unset     `json:"volumes"`
+	ServiceBinds                  []unset     `json:"serviceBinds"`
+}
+
+// Container is one container of a replica.
+type Container struct {
+	Image        *string    `json:"image"`
+	ImageType    *string    `json:"imageType,omitempty"`
+	Name         *string    `json:"name"`
+	Command      []string   `json:"command,omitempty"`
+	Args         []string   `json:"args,omitempty"`
+	Env          []EnvVar   `json:"env,omitempty"`
+	Resources    *Resources `json:"resources"`
+	Probes       []Probe    `json:"probes,omitempty"`
+	VolumeMounts []unset    `json:"volumeMounts,omitempty"`
+}
+
+// EnvVar is a variable of a container's environment.
+type EnvVar struct {
+	Name      *string `json:"name"`
+	Value     *string `json:"value,omitempty"`
+	SecretRef *string `json:"secretRef,omitempty"`
+}
+
+// Resources are a container's limits.
+type Resources struct {
+	CPU              *float64 `json:"cpu"`
+	Memory           *string  `json:"memory"`
+	EphemeralStorage string   `json:"ephemeralStorage" arm:"ro"`
+}
+
+// Probe asks a container how it is.
+type Probe struct {
+	Type                          *string    `json:"type"`
+	FailureThreshold              *int       `json:"failureThreshold,omitempty"`
+	HTTPGet                       *HTTPGet   `json:"httpGet,omitempty"`
+	InitialDelaySeconds           *int       `json:"initialDelaySeconds,omitempty"`
+	PeriodSeconds                 *int       `json:"periodSeconds,omitempty"`
+	SuccessThreshold              *int       `json:"successThreshold,omitempty"`
+	TCPSocket                     *TCPSocket `json:"tcpSocket,omitempty"`
+	TimeoutSeconds                *int       `json:"timeoutSeconds,omitempty"`
+	TerminationGracePeriodSeconds *int       `json:"terminationGracePeriodSeconds,omitempty"`
+}
+
+// HTTPGet is a probe by an HTTP request.
+type HTTPGet struct {
+	Path        *string  `json:"path,omitempty"`
+	Port        *int     `json:"port"`
+	Scheme      *string  `json:"scheme,omitempty"`
+	Host        *string  `json:"host,omitempty"`
+	HTTPHeaders []Header `json:"httpHeaders,omitempty"`
+}
+
+// Header is a header of a probe's request.
+type Header struct {
+	Name  *string `json:"name"`
+	Value *string `json:"value"`
+}
+
+// TCPSocket is a probe by a connection.
+type TCPSocket struct {
+	Port *int    `json:"port"`
+	Host *string `json:"host,omitempty"`
+}
+
+// Scale bounds the number of replicas.
+type Scale struct {
+	MinReplicas     *int        `json:"minReplicas"`
+	MaxReplicas     *int        `json:"maxReplicas"`
+	CooldownPeriod  *int        `json:"cooldownPeriod"`
+	PollingInterval *int        `json:"pollingInterval"`
+	Rules           []ScaleRule `json:"rules"`
+}
+
+// ScaleRule says what the number of replicas follows.
+type ScaleRule struct {
+	Name       *string     `json:"name"`
+	HTTP       *MetricRule `json:"http,omitempty"`
+	TCP        *MetricRule `json:"tcp,omitempty"`
+	Custom     *CustomRule `json:"custom,omitempty"`
+	AzureQueue *QueueRule  `json:"azureQueue,omitempty"`
+}
+
+// MetricRule follows requests or connections.
+type MetricRule struct {
+	Metadata map[string]string `json:"metadata"`
+	Auth     []RuleAuth        `json:"auth,omitempty"`
+	Identity *string           `json:"identity,omitempty"`
+}
+
+// CustomRule follows what a KEDA scaler measures.
+type CustomRule struct {
+	Type     *string           `json:"type"`
+	Metadata map[string]string `json:"metadata"`
+	Auth     []RuleAuth        `json:"auth,omitempty"`
+	Identity *string           `json:"identity,omitempty"`
+}
+
+// QueueRule follows the length of a storage queue.
+type QueueRule struct {
+	AccountName *string    `json:"accountName,omitempty"`
+	QueueName   *string    `json:"queueName,omitempty"`
+	QueueLength *int       `json:"queueLength,omitempty"`
+	Auth        []RuleAuth `json:"auth,omitempty"`
+	Identity    *string    `json:"identity,omitempty"`
+}
+
+// RuleAuth gives a scaler a secret.
+type RuleAuth struct {
+	SecretRef        *string `json:"secretRef"`
+	TriggerParameter *string `json:"triggerParameter"`
+}

@@ -1,0 +1,241 @@
+package app
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	"penstock/internal/resource"
+)
+
+// Time is written in UTC with seven decimals at most, as ARM does.
+type Time struct{ time.Time }
+
+func (t Time) MarshalText() ([]byte, error) {
+	return []byte(t.UTC().Format("2006-01-02T15:04:05.9999999Z")), nil
+}
+
+// Site is what answers tell about the server.
+type Site struct {
+	// Endpoint is where the client reached the server, "https://localhost:8444", without a slash at the end.
+	Endpoint string
+	// Address is where the ingress listens.
+	Address string
+}
+
+// appType is spelled in two ways by Azure: so in an app's own ID, and with a capital A in its type.
+const appType = "Microsoft.App/containerapps"
+
+// NewContainerApp is how an app is answered. The domain is its environment's.
+func NewContainerApp(a resource.App, domain string, site Site) ContainerApp {
+	id := a.ID
+	id.Type = appType
+	w := ContainerApp{
+		ID:         id.String(),
+		Name:       a.ID.Base(),
+		Type:       resource.TypeApp,
+		Location:   displayRegion(a.Location),
+		Tags:       a.Tags,
+		SystemData: systemData(a.Meta),
+		Identity:   &Identity{Type: "None"},
+		Properties: AppProperties{
+			ProvisioningState:          string(a.Provisioning),
+			ProvisioningError:          a.ProvisioningError,
+			DeploymentErrors:           a.ProvisioningError,
+			RunningStatus:              runningStatus(a),
+			ManagedEnvironmentID:       a.Environment.String(),
+			EnvironmentID:              a.Environment.String(),
+			WorkloadProfileName:        kept[string](a.Stored, "workloadProfileName"),
+			OutboundIPAddresses:        []string{},
+			LatestRevisionName:         a.LatestRevision,
+			LatestReadyRevisionName:    a.LatestReadyRevision,
+			CustomDomainVerificationID: verificationID(a.ID),
+			Configuration:              newConfiguration(a, domain),
+			Template:                   newTemplate(a.Template),
+			EventStreamEndpoint:        streamBase(site, a.ID) + "/eventstream",
+		},
+	}
+	if a.Configuration.Ingress != nil && a.LatestRevision != "" {
+		w.Properties.LatestRevisionFqdn = host(a.LatestRevision, domain, a.Configuration.Ingress.External)
+	}
+	return w
+}
+
+// host is the host name of an app or a revision; outside its environment only an external one is answered. Until the
+// environment has its domain there is none.
+func host(name, domain string, external bool) string {
+	switch {
+	case domain == "":
+		return ""
+	case external:
+		return name + "." + domain
+	}
+	return name + ".internal." + domain
+}
+
+func runningStatus(a resource.App) string {
+	switch {
+	case a.LatestReadyRevision != "":
+		return "Running"
+	case a.Provisioning == resource.Failed:
+		return "Stopped"
+	}
+	return "Progressing"
+}
+
+// streamBase is the address below which the streams of an app are; they have no provider in their path.
+func streamBase(site Site, app resource.ID) string {
+	return fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/containerApps/%s", site.Endpoint, app.Subscription, app.Group, app.Base())
+}
+
+func systemData(m resource.Meta) *SystemData {
+	return &SystemData{CreatedByType: "User", CreatedAt: Time{m.Created}, LastModifiedByType: "User", LastModifiedAt: Time{m.Modified}}
+}
+
+// verificationID is what a domain's owner would put into a TXT record: one for all apps of a subscription.
+func verificationID(id resource.ID) string {
+	return fmt.Sprintf("%X", sha256.Sum256([]byte(strings.ToLower(id.Subscription))))
+}
+
+func newConfiguration(a resource.App, domain string) *Configuration {
+	c := a.Configuration
+	w := &Configuration{
+		ActiveRevisionsMode:  new("Single"),
+		MaxInactiveRevisions: kept[int](c.Stored, "maxInactiveRevisions"),
+		Dapr:                 kept[Dapr](c.Stored, "dapr"),
+	}
+	if in := c.Ingress; in != nil {
+		w.Ingress = &Ingress{
+			Fqdn:                  host(a.ID.Base(), domain, in.External),
+			External:              &in.External,
+			TargetPort:            &in.TargetPort,
+			ExposedPort:           new(0),
+			Transport:             new(string(in.Transport)),
+			Traffic:               []TrafficWeight{{Weight: new(100), LatestRevision: new(true)}},
+			AllowInsecure:         &in.AllowInsecure,
+			StickySessions:        kept[StickySessions](c.Stored, "ingress.stickySessions"),
+			ClientCertificateMode: kept[string](c.Stored, "ingress.clientCertificateMode"),
+		}
+	}
+	return w
+}
+
+func newTemplate(t resource.Template) *Template {
+	w := &Template{
+		RevisionSuffix:                &t.RevisionSuffix,
+		TerminationGracePeriodSeconds: wholeSeconds(t.Grace),
+		Scale: &Scale{
+			MaxReplicas:     &t.Scale.Max,
+			CooldownPeriod:  new(or(kept[int](t.Scale.Stored, "cooldownPeriod"), defaultCooldown)),
+			PollingInterval: new(or(kept[int](t.Scale.Stored, "pollingInterval"), defaultPollingInterval)),
+			Rules:           or(kept[[]ScaleRule](t.Scale.Stored, "rules"), nil),
+		},
+	}
+	if t.Scale.Min > 0 {
+		w.Scale.MinReplicas = &t.Scale.Min
+	}
+	var milli int64
+	for _, c := range t.Containers {
+		milli += c.Resources.MilliCPU
+	}
+	disk := resource.FormatMemory(resource.EphemeralStorage(milli))
+	for _, c := range t.Containers {
+		w.Containers = append(w.Containers, newContainer(c, disk))
+	}
+	return w
+}
+
+func newContainer(c resource.Container, disk string) Container {
+	w := Container{
+		Image:     &c.Image,
+		ImageType: kept[string](c.Stored, "imageType"),
+		Name:      &c.Name,
+		Command:   c.Command,
+		Args:      c.Args,
+		Resources: &Resources{
+			CPU:              new(float64(c.Resources.MilliCPU) / 1000),
+			Memory:           new(resource.FormatMemory(c.Resources.Memory)),
+			EphemeralStorage: disk,
+		},
+	}
+	for _, v := range c.Env {
+		w.Env = append(w.Env, EnvVar{Name: &v.Name, Value: &v.Value})
+	}
+	for _, p := range c.Probes {
+		w.Probes = append(w.Probes, newProbe(p))
+	}
+	return w
+}
+
+func newProbe(p resource.Probe) Probe {
+	w := Probe{
+		Type:                new(string(p.Type)),
+		FailureThreshold:    &p.FailureThreshold,
+		InitialDelaySeconds: wholeSeconds(p.InitialDelay),
+		PeriodSeconds:       wholeSeconds(p.Period),
+		SuccessThreshold:    &p.SuccessThreshold,
+		TimeoutSeconds:      wholeSeconds(p.Timeout),
+	}
+	if p.Grace > 0 {
+		w.TerminationGracePeriodSeconds = wholeSeconds(p.Grace)
+	}
+	if h := p.HTTP; h != nil {
+		w.HTTPGet = &HTTPGet{Path: &h.Path, Port: &h.Port, Scheme: &h.Scheme}
+		if h.Host != "" {
+			w.HTTPGet.Host = &h.Host
+		}
+		for _, header := range h.Headers {
+			w.HTTPGet.HTTPHeaders = append(w.HTTPGet.HTTPHeaders, Header{Name: &header.Name, Value: &header.Value})
+		}
+	}
+	if s := p.TCP; s != nil {
+		w.TCPSocket = &TCPSocket{Port: &s.Port}
+		if s.Host != "" {
+			w.TCPSocket.Host = &s.Host
+		}
+	}
+	return w
+}
+
+func wholeSeconds(d time.Duration) *int { return new(int(d / time.Second)) }
+
+// environmentState is a provisioning state in the words that Azure has for environments.
+func environmentState(e resource.Environment) string {
+	switch {
+	case e.Provisioning == resource.Deleting:
+		return "ScheduledForDelete"
+	case e.Provisioning == resource.InProgress && e.Generation > 1:
+		return "Updating"
+	case e.Provisioning == resource.InProgress:
+		return "InitializationInProgress"
+	}
+	return string(e.Provisioning)
+}
+
+// NewEnvironment is how an environment is answered.
+func NewEnvironment(e resource.Environment, site Site) Environment {
+	return Environment{
+		ID:         e.ID.String(),
+		Name:       e.ID.Base(),
+		Type:       resource.TypeEnvironment,
+		Location:   e.Location,
+		Tags:       e.Tags,
+		SystemData: systemData(e.Meta),
+		Sku:        &Sku{Name: new("Consumption")},
+		Properties: EnvironmentProperties{
+			ProvisioningState:           environmentState(e),
+			DefaultDomain:               e.DefaultDomain,
+			StaticIP:                    site.Address,
+			AppLogsConfiguration:        kept[AppLogs](e.Stored, "appLogsConfiguration"),
+			ZoneRedundant:               new(or(kept[bool](e.Stored, "zoneRedundant"), false)),
+			VnetConfiguration:           kept[Vnet](e.Stored, "vnetConfiguration"),
+			InfrastructureResourceGroup: kept[string](e.Stored, "infrastructureResourceGroup"),
+			PublicNetworkAccess:         kept[string](e.Stored, "publicNetworkAccess"),
+			WorkloadProfiles:            or(kept[[]WorkloadProfile](e.Stored, "workloadProfiles"), nil),
+			CustomDomainConfiguration:   &CustomDomain{CustomDomainVerificationID: verificationID(e.ID)},
+			PeerAuthentication:          &PeerAuthentication{MTLS: &Switch{Enabled: new(false)}},
+			PeerTrafficConfiguration:    &PeerTraffic{Encryption: &Switch{Enabled: new(false)}},
+		},
+	}
+}

@@ -1,0 +1,119 @@
+package arm
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"penstock/internal/arm/app"
+	"penstock/internal/resource"
+)
+
+// Authenticate lets requests through to next that carry the token, as a bearer token or, for programs that know no
+// other way (docker login), as the password of basic authentication.
+func Authenticate(token string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given := bearer(r)
+		if _, password, ok := r.BasicAuth(); ok {
+			given = password
+		}
+		if !equal(given, token) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="penstock"`)
+			http.Error(w, "want the server's token: as a bearer token, or as the password of any user", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// equal takes as long for a wrong token as for the right one.
+func equal(given, want string) bool {
+	g, w := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+	return want != "" && subtle.ConstantTimeCompare(g[:], w[:]) == 1
+}
+
+func (c *call) authorized(found route, vars map[string]string) bool {
+	given := bearer(c.r)
+	if equal(given, c.Token) {
+		return true
+	}
+	if !found.stream {
+		return false
+	}
+	id := resource.AppID(vars["subscription"], vars["group"], vars["app"])
+	return c.validStreamToken(given, id, time.Now())
+}
+
+func (c *call) unauthorized() error {
+	c.w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer authorization_uri="%s", error="invalid_token"`, c.endpoint()))
+	if c.r.Header.Get("Authorization") == "" {
+		return refuse(http.StatusUnauthorized, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing; want Bearer and the server's token.")
+	}
+	return refuse(http.StatusUnauthorized, "InvalidAuthenticationToken", "The access token is invalid; want the server's token.")
+}
+
+// streamTokenLife is how long a stream may begin after its token was asked for.
+const streamTokenLife = time.Hour
+
+// streamToken opens the streams of one app until a time: "<Unix seconds>.<signature>".
+func (a *api) streamToken(id resource.ID, expires time.Time) string {
+	at := strconv.FormatInt(expires.Unix(), 10)
+	mac := hmac.New(sha256.New, a.streamKey[:])
+	_, _ = fmt.Fprintf(mac, "%s\n%s", at, id.Key()) // a hash takes all
+	return at + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func (a *api) validStreamToken(token string, id resource.ID, now time.Time) bool {
+	at, _, _ := strings.Cut(token, ".")
+	expires, err := strconv.ParseInt(at, 10, 64)
+	return err == nil && now.Unix() < expires && equal(token, a.streamToken(id, time.Unix(expires, 0)))
+}
+
+// authToken is the answer of getAuthtoken.
+type authToken struct {
+	ID         string              `json:"id"`
+	Name       string              `json:"name"`
+	Type       string              `json:"type"`
+	Location   string              `json:"location"`
+	Properties authTokenProperties `json:"properties"`
+}
+
+type authTokenProperties struct {
+	Token             string   `json:"token"`
+	Expires           app.Time `json:"expires"`
+	LogStreamEndpoint string   `json:"logStreamEndpoint"`
+}
+
+func getAuthToken(c *call) error {
+	found, err := c.app()
+	if err != nil {
+		return err
+	}
+	expires := time.Now().Add(streamTokenLife).Truncate(time.Second)
+	c.answer(http.StatusOK, authToken{
+		ID:       found.ID.String(),
+		Name:     found.ID.Base(),
+		Type:     resource.TypeApp,
+		Location: found.Location,
+		Properties: authTokenProperties{
+			Token:             c.streamToken(found.ID, expires),
+			Expires:           app.Time{Time: expires},
+			LogStreamEndpoint: c.endpoint(),
+		},
+	})
+	return nil
+}

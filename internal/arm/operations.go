@@ -1,0 +1,157 @@
+package arm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"penstock/internal/arm/app"
+	"penstock/internal/resource"
+	"penstock/internal/store"
+)
+
+// How long an operation can be asked for after it began, and how often older ones are removed.
+const (
+	operationLife = 24 * time.Hour
+	pruneEvery    = time.Hour
+)
+
+// begin makes the operation of a write that has been stored, sets the headers by which it is polled, and asks for it to
+// be carried out.
+func (c *call) begin(m resource.Meta, kind string) error {
+	// The write is done: a client that left does not keep it from being carried out.
+	ctx := context.WithoutCancel(c.r.Context())
+	defer c.Reconcile(m.ID)
+	op := store.Operation{
+		ID: uuid.NewString(), Resource: m.ID, Kind: kind, Generation: m.Generation,
+		Started: time.Now().UTC(), Location: app.RegionName(m.Location),
+	}
+	if err := c.Store.Operations().Put(ctx, op); err != nil {
+		return err
+	}
+	last := c.lastPrune.Load()
+	if op.Started.Unix() >= last+int64(pruneEvery/time.Second) && c.lastPrune.CompareAndSwap(last, op.Started.Unix()) {
+		if err := c.Store.Operations().Prune(ctx, op.Started.Add(-operationLife)); err != nil {
+			c.Log.Warn("old operations are not removed now; the next hour tries again", "err", err)
+		}
+	}
+	what := "containerapp"
+	if m.ID.Is(resource.TypeEnvironment) {
+		what = "managedEnvironment"
+	}
+	query := "?api-version=" + c.r.URL.Query().Get("api-version")
+	base := fmt.Sprintf("%s/subscriptions/%s/providers/Microsoft.App/locations/%s/%sOperation", c.endpoint(), m.ID.Subscription, op.Location, what)
+	h := c.w.Header()
+	h.Set("Azure-AsyncOperation", base+"Statuses/"+op.ID+query+"&azureAsyncOperation=true")
+	h.Set("Location", base+"Results/"+op.ID+query)
+	h.Set("x-ms-async-operation-timeout", "PT15M")
+	h.Set("Retry-After", "1")
+	return nil
+}
+
+// operationStatus is an operation on the wire.
+type operationStatus struct {
+	ID        string   `json:"id"`
+	Name      string   `json:"name"`
+	Status    string   `json:"status"`
+	StartTime app.Time `json:"startTime"`
+	Error     *problem `json:"error,omitempty"`
+}
+
+func (c *call) operation() (store.Operation, error) {
+	op, err := c.Store.Operations().Get(c.r.Context(), c.vars["operation"])
+	if errors.Is(err, resource.ErrNotFound) {
+		return op, refuse(http.StatusNotFound, "OperationNotFound", "There is no operation '%s'; it may have begun more than %s ago.", c.vars["operation"], operationLife)
+	}
+	return op, err
+}
+
+// progress says how far an operation has come: InProgress, Succeeded, Failed or Canceled, and why of the last two.
+func (c *call) progress(op store.Operation) (resource.ProvisioningState, *problem, error) {
+	var meta resource.Meta
+	var state resource.ProvisioningState
+	var cause string
+	var done bool
+	var err error
+	if op.Resource.Is(resource.TypeEnvironment) {
+		var e resource.Environment
+		e, err = c.Store.Environments().Get(c.r.Context(), op.Resource)
+		meta, state, done = e.Meta, e.Provisioning, e.Provisioning != resource.InProgress
+	} else {
+		var a resource.App
+		a, err = c.Store.Apps().Get(c.r.Context(), op.Resource)
+		meta, state, cause, done = a.Meta, a.Provisioning, a.ProvisioningError, a.Observed >= op.Generation
+	}
+	gone := errors.Is(err, resource.ErrNotFound) || err == nil && meta.Created.After(op.Started)
+	switch {
+	case err != nil && !gone:
+		return "", nil, err
+	case op.Kind == "delete" && (gone || state != resource.Deleting):
+		return resource.Succeeded, nil, nil
+	case op.Kind == "delete":
+		return resource.InProgress, nil, nil
+	case gone || state == resource.Deleting:
+		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "The resource was deleted before this was done."}, nil
+	case meta.Generation > op.Generation:
+		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "A more recent write of the resource took the place of this one."}, nil
+	case !done:
+		return resource.InProgress, nil, nil
+	case state == resource.Failed || state == resource.Canceled:
+		cause = cmp.Or(cause, "The resource could not be provisioned; the system log tells more.")
+		return state, &problem{Code: "ContainerAppOperationError", Message: cause}, nil
+	}
+	return resource.Succeeded, nil, nil
+}
+
+func getOperationStatus(c *call) error {
+	op, err := c.operation()
+	if err != nil {
+		return err
+	}
+	state, cause, err := c.progress(op)
+	if err != nil {
+		return err
+	}
+	if state == resource.InProgress {
+		c.w.Header().Set("Retry-After", "1")
+	}
+	c.answer(http.StatusOK, operationStatus{
+		ID: c.r.URL.Path, Name: op.ID, Status: string(state), StartTime: app.Time{Time: op.Started}, Error: cause,
+	})
+	return nil
+}
+
+func getOperationResult(c *call) error {
+	op, err := c.operation()
+	if err != nil {
+		return err
+	}
+	state, cause, err := c.progress(op)
+	switch {
+	case err != nil:
+		return err
+	case state == resource.InProgress:
+		h := c.w.Header()
+		h.Set("Location", c.endpoint()+c.r.URL.RequestURI())
+		h.Set("Retry-After", "1")
+		c.w.WriteHeader(http.StatusAccepted)
+		return nil
+	case cause != nil:
+		return refuse(http.StatusConflict, cause.Code, "%s", cause.Message)
+	case op.Kind == "delete":
+		c.w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	c.vars["subscription"], c.vars["group"] = op.Resource.Subscription, op.Resource.Group
+	if op.Resource.Is(resource.TypeEnvironment) {
+		c.vars["environment"] = op.Resource.Base()
+		return getEnvironment(c)
+	}
+	c.vars["app"] = op.Resource.Base()
+	return getApp(c)
+}

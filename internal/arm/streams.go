@@ -1,0 +1,200 @@
+package arm
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"penstock/internal/logs"
+	"penstock/internal/resource"
+)
+
+const (
+	// defaultTail is how many lines az asks for when nobody says.
+	defaultTail = 20
+	// maxTail bounds what one stream begins with.
+	maxTail = 100_000
+	// streamPatience is how long a client may take no byte before its stream ends.
+	streamPatience = 30 * time.Second
+)
+
+// streamQuery is what all streams are asked with.
+type streamQuery struct {
+	follow bool
+	json   bool
+	tail   int // as logs.Query has it: -1 is none
+}
+
+func readStreamQuery(query url.Values) (q streamQuery, err error) {
+	q.tail = defaultTail
+	var faults []resource.Fault
+	bad := func(field, want, got string) {
+		faults = append(faults, resource.Fault{Code: "InvalidParameterValue", Field: field, Message: fmt.Sprintf("want %s, got %q", want, got)})
+	}
+	if s := query.Get("follow"); s != "" {
+		if q.follow, err = strconv.ParseBool(s); err != nil {
+			bad("follow", "true or false", s)
+		}
+	}
+	switch s := query.Get("output"); strings.ToLower(s) {
+	case "", "json":
+		q.json = true
+	case "text":
+	default:
+		bad("output", "json or text", s)
+	}
+	if s := query.Get("tailLines"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > maxTail {
+			bad("tailLines", fmt.Sprintf("0 to %d", maxTail), s)
+		}
+		q.tail = n
+	}
+	if q.tail == 0 {
+		q.tail = -1
+	}
+	if len(faults) > 0 {
+		return q, &resource.InvalidError{Faults: faults}
+	}
+	return q, nil
+}
+
+// consoleLine is a line of a log stream. Azure's has the time and the text only.
+type consoleLine struct {
+	TimeStamp     string `json:"TimeStamp"`
+	RevisionName  string `json:"RevisionName"`
+	ReplicaName   string `json:"ReplicaName"`
+	ContainerName string `json:"ContainerName"`
+	Stream        string `json:"Stream"`
+	Log           string `json:"Log"`
+}
+
+// streamConsole sends what the containers of an app print: all of them, or those that the address or the query names.
+func streamConsole(c *call) error {
+	found, err := c.app()
+	if err != nil {
+		return err
+	}
+	query := c.r.URL.Query()
+	q, err := readStreamQuery(query)
+	if err != nil {
+		return err
+	}
+	name := func(part string) string {
+		if s := c.vars[part]; s != "" {
+			return s
+		}
+		return query.Get(part)
+	}
+	send := c.startStream(q)
+	lines := c.Console.Read(c.r.Context(), logs.Query{
+		App: found.ID, Revision: name("revision"), Replica: name("replica"), Container: name("container"), Tail: q.tail, Follow: q.follow,
+	})
+	for line, err := range lines {
+		if err != nil {
+			c.endStream(err)
+			return nil
+		}
+		text := strings.ToValidUTF8(line.Text, "\uFFFD")
+		at := line.At.UTC().Format(time.RFC3339Nano)
+		if !send(at+" "+text, consoleLine{at, line.Revision, line.Replica, line.Container, line.Stream, text}) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// systemLine is a line of an event stream, as Azure writes it; DurationMs is how long the step took that it ends.
+type systemLine struct {
+	TimeStamp        string  `json:"TimeStamp"`
+	Type             string  `json:"Type"`
+	ContainerAppName string  `json:"ContainerAppName"`
+	RevisionName     string  `json:"RevisionName"`
+	ReplicaName      string  `json:"ReplicaName"`
+	Msg              string  `json:"Msg"`
+	Reason           string  `json:"Reason"`
+	EventSource      string  `json:"EventSource"`
+	Count            int     `json:"Count"`
+	DurationMs       float64 `json:"DurationMs,omitempty"`
+}
+
+// streamEvents sends what the platform does with an app.
+func streamEvents(c *call) error {
+	found, err := c.app()
+	if err != nil {
+		return err
+	}
+	q, err := readStreamQuery(c.r.URL.Query())
+	if err != nil {
+		return err
+	}
+	send := c.startStream(q)
+	events := c.System.Read(c.r.Context(), logs.EventQuery{
+		App: found.ID, Revision: c.r.URL.Query().Get("revision"), Tail: q.tail, Follow: q.follow,
+	})
+	for e, err := range events {
+		if err != nil {
+			c.endStream(err)
+			return nil
+		}
+		line := systemLine{
+			TimeStamp:        e.At.UTC().Format("2006-01-02 15:04:05.999999999 -0700 MST"),
+			Type:             "Normal",
+			ContainerAppName: found.ID.Base(),
+			RevisionName:     e.Revision,
+			ReplicaName:      e.Replica,
+			Msg:              e.Message,
+			Reason:           e.Reason,
+			EventSource:      e.Source,
+			Count:            1,
+			DurationMs:       float64(e.Duration) / float64(time.Millisecond),
+		}
+		if e.Warning {
+			line.Type = "Warning"
+		}
+		if !send(fmt.Sprintf("%s %s %s %s", line.TimeStamp, line.Type, line.Reason, line.Msg), line) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// startStream sends the headers at once and returns what sends a line; it says no when the client has left.
+func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
+	to := http.NewResponseController(c.w)
+	kind := "text/plain; charset=utf-8"
+	if q.json {
+		kind = "application/x-ndjson; charset=utf-8"
+	}
+	c.w.Header().Set("Content-Type", kind)
+	c.w.WriteHeader(http.StatusOK)
+	left := to.Flush() != nil
+	return func(text string, v any) bool {
+		out := []byte(text)
+		if q.json {
+			var err error
+			if out, err = json.Marshal(v); err != nil {
+				c.Log.Error("stream line is no JSON", "path", c.r.URL.Path, "err", err)
+				return false
+			}
+		}
+		if left || to.SetWriteDeadline(time.Now().Add(streamPatience)) != nil {
+			return false
+		}
+		_, err := c.w.Write(append(out, '\n'))
+		left = err != nil || to.Flush() != nil
+		// The connection may serve other requests after this one.
+		return to.SetWriteDeadline(time.Time{}) == nil && !left
+	}
+}
+
+// endStream notes why a stream ended before its client wanted it to; its status has been sent.
+func (c *call) endStream(err error) {
+	if c.r.Context().Err() == nil {
+		c.Log.Error("stream ended early", "path", c.r.URL.Path, "err", err)
+	}
+}

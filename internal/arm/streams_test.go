@@ -1,0 +1,189 @@
+package arm_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/internal/arm"
+	"penstock/internal/logs"
+	"penstock/internal/resource"
+)
+
+var chatID = resource.AppID(subscription, "ml", "chat")
+
+func (s *server) print(revision, replica string, lines ...string) {
+	s.t.Helper()
+	w := s.console.Writer(logs.Source{App: chatID, Revision: revision, Replica: replica, Container: "chat", Stream: "stdout"})
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestLogStream(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	s.app("chat", chat(nil))
+	s.print("chat--1", "chat--1-a", "one", "two")
+	s.print("chat--2", "chat--2-b", "three")
+
+	app := base + "/containerApps/chat"
+	logOf := func(a answer) string {
+		var text []string
+		for line := range strings.Lines(string(a.body)) {
+			var l struct{ Log, ReplicaName string }
+			if err := json.Unmarshal([]byte(line), &l); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			text = append(text, l.ReplicaName+" "+l.Log)
+		}
+		return strings.Join(text, ", ")
+	}
+	tests := map[string]string{
+		app + "/logstream":                   "chat--1-a one, chat--1-a two, chat--2-b three",
+		app + "/logstream?tailLines=1":       "chat--2-b three",
+		app + "/logstream?tailLines=0":       "",
+		app + "/logstream?revision=chat--1":  "chat--1-a one, chat--1-a two",
+		app + "/logstream?replica=chat--2-b": "chat--2-b three",
+		app + "/revisions/chat--1/replicas/chat--1-a/containers/chat/logstream?follow=false": "chat--1-a one, chat--1-a two",
+		strings.Replace(app, "/providers/Microsoft.App", "", 1) + "/logstream?tailLines=1":   "chat--2-b three",
+	}
+	for path, want := range tests {
+		if got := logOf(s.want(200, "GET", path, "")); got != want {
+			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+	}
+	if a := s.want(200, "GET", app+"/logstream?output=text&tailLines=1", ""); !strings.HasSuffix(string(a.body), "Z three\n") {
+		t.Errorf("text: %q", a.body)
+	}
+	for _, query := range []string{"follow=maybe", "output=xml", "tailLines=-1", "tailLines=many"} {
+		s.want(400, "GET", app+"/logstream?"+query, "")
+	}
+	s.want(404, "GET", base+"/containerApps/web/logstream", "")
+}
+
+func TestLogStreamFollows(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	s.app("chat", chat(nil))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", s.URL+base+"/containerApps/chat/logstream?follow=true&output=text", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	resp, err := s.Client().Do(r) // the headers come before there is a line
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for _, want := range []string{"one", "two"} {
+		s.print("chat--1", "chat--1-a", want)
+		if !lines.Scan() || !strings.HasSuffix(lines.Text(), " "+want) {
+			t.Fatalf("got %q, %v; want %s", lines.Text(), lines.Err(), want)
+		}
+	}
+}
+
+func TestEventStream(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	s.app("chat", chat(nil))
+	at := time.Date(2024, 2, 19, 8, 16, 40, 0, time.UTC)
+	s.system.Append(resource.Event{At: at, App: chatID, Revision: "chat--1", Replica: "chat--1-a", Reason: "PulledImage", Message: "Pulled image", Source: "Engine", Duration: 1500 * time.Millisecond})
+	s.system.Append(resource.Event{At: at, App: chatID, Warning: true, Reason: "ProbeFailed", Message: "Probe failed"})
+	a := s.want(200, "GET", strings.Replace(base, "/providers/Microsoft.App", "", 1)+"/containerApps/chat/eventstream?tailLines=2", "")
+	want := `{"TimeStamp":"2024-02-19 08:16:40 +0000 UTC","Type":"Normal","ContainerAppName":"chat","RevisionName":"chat--1","ReplicaName":"chat--1-a","Msg":"Pulled image","Reason":"PulledImage","EventSource":"Engine","Count":1,"DurationMs":1500}
+{"TimeStamp":"2024-02-19 08:16:40 +0000 UTC","Type":"Warning","ContainerAppName":"chat","RevisionName":"","ReplicaName":"","Msg":"Probe failed","Reason":"ProbeFailed","EventSource":"","Count":1}
+`
+	if string(a.body) != want {
+		t.Errorf("got\n%swant\n%s", a.body, want)
+	}
+	if a := s.want(200, "GET", base+"/containerApps/chat/eventstream?output=text&tailLines=1", ""); string(a.body) != "2024-02-19 08:16:40 +0000 UTC Warning ProbeFailed Probe failed\n" {
+		t.Errorf("text: %q", a.body)
+	}
+}
+
+// The token of getAuthtoken opens the streams of its app, and nothing else.
+func TestStreamToken(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	s.app("chat", chat(nil))
+	s.app("web", chat(nil))
+	granted := s.want(200, "POST", base+"/containerApps/chat/getAuthtoken"+version, "")
+	streamToken, _ := granted.get(t, "properties", "token").(string)
+	if got := granted.get(t, "properties", "logStreamEndpoint"); got != s.URL {
+		t.Errorf("streams are at %v", got)
+	}
+	get := func(path, token string) int {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		return s.send(r).status
+	}
+	at, signature, _ := strings.Cut(streamToken, ".")
+	for name, test := range map[string]struct {
+		path, token string
+		want        int
+	}{
+		"its logs":               {base + "/containerApps/chat/logstream", streamToken, 200},
+		"its events, shouted":    {strings.ToUpper(base) + "/containerApps/CHAT/eventstream", streamToken, 200},
+		"another app":            {base + "/containerApps/web/logstream", streamToken, 401},
+		"the app itself":         {chatPath, streamToken, 401},
+		"a later end":            {base + "/containerApps/chat/logstream", "9" + at + "." + signature, 401},
+		"an end that has passed": {base + "/containerApps/chat/logstream", "1." + signature, 401},
+		"another signature":      {base + "/containerApps/chat/logstream", at + ".AAAA", 401},
+		"no signature":           {base + "/containerApps/chat/logstream", at, 401},
+	} {
+		if got := get(test.path, test.token); got != test.want {
+			t.Errorf("%s: got %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestAuthenticate(t *testing.T) {
+	handler := arm.Authenticate(token, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	for name, test := range map[string]struct {
+		set  func(*http.Request)
+		want int
+	}{
+		"a bearer token": {func(r *http.Request) { r.Header.Set("Authorization", "bearer "+token) }, 418},
+		"a password":     {func(r *http.Request) { r.SetBasicAuth("docker", token) }, 418},
+		"a wrong one":    {func(r *http.Request) { r.SetBasicAuth(token, "docker") }, 401},
+		"nothing":        {func(*http.Request) {}, 401},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test.set(r)
+		w := &recorder{header: http.Header{}}
+		handler.ServeHTTP(w, r)
+		if w.status != test.want || (w.status == 401) != (w.header.Get("WWW-Authenticate") != "") {
+			t.Errorf("%s: got %d %v, want %d", name, w.status, w.header, test.want)
+		}
+	}
+}
+
+type recorder struct {
+	header http.Header
+	status int
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
