@@ -1,0 +1,113 @@
+package ingress
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// unavailable is what Azure's ingress shows for a host that no running app has. Programs look for its title and text.
+const unavailable = `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Azure Container App - Unavailable</title>
+<style>body{font-family:sans-serif;max-width:40em;margin:15vh auto;padding:0 1em;color:#222}small{color:#666}</style>
+</head>
+<body>
+<h1>Error 404 - This Container App is stopped or does not exist.</h1>
+<p>The name in the address is not that of an app with ingress, or the app does not answer from where you are.</p>
+<p><small>Answered by Penstock's ingress. <code>penstock app list</code> shows which apps there are.</small></p>
+</body>
+</html>
+`
+
+// The words of Envoy, which Azure's clients know.
+const (
+	textReset   = "upstream connect error or disconnect/reset before headers. "
+	textRetried = "retried and the latest "
+	textTimeout = "upstream request timeout"
+	textSilent  = "stream timeout"
+
+	reasonRefused    = "reset reason: remote connection failure, transport failure reason: delayed connect error: "
+	reasonTimeout    = "reset reason: connection timeout"
+	reasonTerminated = "reset reason: connection termination"
+	reasonProtocol   = "reset reason: protocol error"
+)
+
+// answer ends the request with an error of the ingress.
+func (x *exchange) answer(status int, flag Flags, text string) {
+	x.rec.Flags |= flag
+	x.plain(status, "text/plain", text)
+}
+
+func (x *exchange) plain(status int, kind, text string) {
+	h := x.w.Header()
+	clear(h)
+	if x.r.ContentLength != 0 && x.body == nil && !x.read {
+		// net/http reads what there is of the body first. Deadlines fail where the client is gone.
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(lingerFor))
+	}
+	h.Set("Content-Type", kind)
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	x.commit(status)
+	if x.r.Method != http.MethodHead {
+		n, _ := x.w.Write([]byte(text)) // a client that has gone needs no answer
+		x.rec.BytesOut += int64(n)
+	}
+	x.in.stats.refused.Add(1)
+}
+
+func (x *exchange) answerNoRoute() {
+	x.rec.Flags |= FlagNoRoute
+	x.plain(http.StatusNotFound, "text/html; charset=utf-8", unavailable)
+}
+
+// answerRefusal is for a request that got no place.
+func (x *exchange) answerRefusal(r *refusal) {
+	if r.busy {
+		x.retryAfter = "1"
+	}
+	x.answer(http.StatusServiceUnavailable, r.flag, r.text)
+}
+
+// answerReset is for a request whose replica gave no answer.
+func (x *exchange) answerReset(status int, flag Flags, reason string) {
+	text := textReset
+	if x.rec.Attempts > 1 {
+		text += textRetried
+	}
+	x.answer(status, flag, text+reason)
+}
+
+// redirect leads from http to https, with the status that Envoy's https_redirect has.
+func (x *exchange) redirect() {
+	to := "https://" + x.rec.Host
+	if port := x.in.cfg.HTTPSPort; port != 443 {
+		to += fmt.Sprintf(":%d", port)
+	}
+	h := x.w.Header()
+	h.Set("Location", to+x.r.URL.RequestURI())
+	h.Set("Content-Length", "0")
+	x.commit(http.StatusMovedPermanently)
+}
+
+// commit sends the head of the response.
+func (x *exchange) commit(status int) {
+	h := x.w.Header()
+	if x.in.life.draining.Load() || x.r.ProtoMajor == 1 && x.body.unread() {
+		// net/http must not look for a request behind a body that was not read to its end: what a replica did not
+		// want of it would become one.
+		h.Set("Connection", "close")
+	}
+	if x.retryAfter != "" {
+		h.Set("Retry-After", x.retryAfter)
+	}
+	if h["Content-Type"] == nil {
+		h["Content-Type"] = nil // else net/http would guess one
+	}
+	x.rec.Status = status
+	x.committed = true
+	x.w.WriteHeader(status)
+}

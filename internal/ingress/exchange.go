@@ -1,0 +1,316 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"penstock/internal/ingress/upstream"
+)
+
+// Why a request's context ended, or its wait.
+var (
+	errClientGone = errors.New("the client left")
+	errCut        = errors.New("the drain took too long")
+)
+
+// exchange is one request and its response.
+type exchange struct {
+	in     *Ingress
+	scheme string
+	w      http.ResponseWriter
+	r      *http.Request
+	client *client
+	rec    Record
+	ticket ticket
+
+	end        time.Time // by RequestTimeout; zero: none
+	until      time.Time // write deadline of an HTTP/2 stream
+	retryAfter string
+	committed  bool // the response's head is out
+	websocket  bool
+
+	out   []byte // the request's head, and a small body behind it; kept for the next exchange
+	small []byte // the request's body when it is small, once it was read; kept likewise
+	read  bool   // small has been read
+	body  *upload
+
+	fresh   bool      // no pooled connection: one was stale
+	resent  bool      // once is enough for a request that may have brought a replica down
+	refused time.Time // since when replicas do not accept its connection
+	reason  string    // what to say of that
+	pauses  int       // between rounds of tries
+}
+
+// verdict is what became of one try.
+type verdict int
+
+const (
+	over  verdict = iota // answered
+	again                // another try, by the newest table
+	cut                  // the connection to the client must end, as the response is not whole
+)
+
+// Handler serves the requests that come by that scheme, "http" or "https".
+func (in *Ingress) Handler(scheme string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		in.life.enter()
+		defer in.life.exit()
+		x := in.exchanges.Get().(*exchange)
+		x.begin(in, scheme, w, r)
+		v := x.serve()
+		x.finish()
+		in.exchanges.Put(x)
+		if v == cut {
+			// net/http's one way to end a response so that the client sees that it is not whole.
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: in.clientOf(r), out: x.out[:0], small: x.small[:0]}
+	x.rec = Record{
+		Start: now, Client: x.client.address, Scheme: scheme, Proto: r.Proto,
+		Host: hostname(r.Host), Method: r.Method, Path: r.URL.Path,
+	}
+	x.ticket = ticket{host: x.rec.Host, since: now}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		x.ticket.conn = x.client
+	}
+	if c := x.client; !c.until.IsZero() && c.until.Sub(now) < staleGuard {
+		c.until = time.Time{}
+		_ = c.conn.SetWriteDeadline(time.Time{}) // see guard
+	}
+}
+
+// finish accounts for the exchange and lets go of what it used.
+func (x *exchange) finish() {
+	x.rec.Held = x.ticket.held
+	x.rec.Duration = time.Since(x.rec.Start)
+	x.in.stats.requests.Add(1)
+	if x.in.cfg.Observe != nil {
+		x.in.cfg.Observe(&x.rec)
+	}
+	*x = exchange{out: trim(x.out), small: trim(x.small)}
+}
+
+// trim lets a buffer go that one large head has blown up.
+func trim(b []byte) []byte {
+	if cap(b) > 2*maxSmall {
+		return nil
+	}
+	return b
+}
+
+func (x *exchange) serve() verdict {
+	if n := fields(x.r.Header); n > x.in.cfg.MaxHeaders {
+		x.answer(http.StatusRequestHeaderFieldsTooLarge, FlagDownstreamProtocol, "too many header fields")
+		return over
+	}
+	if x.r.Method == http.MethodConnect {
+		x.answer(http.StatusMethodNotAllowed, FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
+		return over
+	}
+	x.websocket = wantsWebSocket(x.r)
+	for {
+		rt := x.in.table.Load().route(x.rec.Host)
+		if rt == nil || !rt.external && !x.client.inside {
+			x.answerNoRoute()
+			return over
+		}
+		x.rec.App = rt.app
+		if x.scheme == "http" && !rt.allowInsecure {
+			x.redirect()
+			return over
+		}
+		v := x.place(rt.choose())
+		if v != again {
+			x.endUpload()
+			return v
+		}
+		clear(x.w.Header())
+	}
+}
+
+func fields(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
+// place gets a place in the room and makes one try.
+func (x *exchange) place(rm *room) verdict {
+	r, err := rm.claim(x.r.Context(), &x.ticket)
+	if err == nil {
+		defer rm.release(r)
+		x.rec.Revision, x.rec.Replica = rm.name, r.name
+		return x.try(rm, r)
+	}
+	if refusal, ok := errors.AsType[*refusal](err); ok {
+		x.rec.Revision = rm.name
+		x.answerRefusal(refusal)
+		return over
+	}
+	switch {
+	case errors.Is(err, errMoved):
+		return again
+	case errors.Is(err, errTried):
+		return x.pause()
+	default:
+		return x.left(err)
+	}
+}
+
+// left ends the exchange because its client or its time has gone.
+func (x *exchange) left(err error) verdict {
+	if !errors.Is(err, errCut) {
+		x.rec.Flags |= FlagDownstreamTermination
+		return cut
+	}
+	if x.committed {
+		x.rec.Flags |= FlagLocalReset
+		return cut
+	}
+	x.retryAfter = "1"
+	x.answer(http.StatusServiceUnavailable, FlagLocalReset, "the ingress is being replaced, and this request waited for too long")
+	return over
+}
+
+// try sends the request to r and passes its response on.
+func (x *exchange) try(rm *room, r *replica) verdict {
+	settings := &x.ticket.settings
+	ctx := x.r.Context()
+	if x.end.IsZero() && settings.RequestTimeout > 0 {
+		x.end = time.Now().Add(settings.RequestTimeout)
+	}
+	if x.rec.Attempts > 0 {
+		x.in.stats.retried.Add(1)
+	}
+	x.rec.Attempts++
+	conn, reused, err := r.pool.Get(ctx, time.Now(), x.rested())
+	if err != nil {
+		return x.unconnected(rm, r, err)
+	}
+	if reused {
+		x.in.stats.reused.Add(1)
+	} else {
+		x.in.stats.dialled.Add(1)
+	}
+	conn.Begin(time.Now(), upstream.Limits{Silence: settings.IdleTimeout, End: x.end})
+	stop := context.AfterFunc(ctx, conn.Abort)
+	v, clean, err := x.talk(conn)
+	if err != nil {
+		v = x.broken(rm, r, conn, reused, err)
+	}
+	if stop() && clean {
+		r.pool.Put(conn, time.Now())
+	} else {
+		conn.Close()
+	}
+	return v
+}
+
+// talk carries the exchange over conn. Clean says whether conn may carry another one; an error, that there is no whole
+// response.
+func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) {
+	if err := x.send(conn); err != nil {
+		return over, false, err
+	}
+	h := x.w.Header()
+	var head upstream.Head
+	for {
+		if head, err = conn.ReadHead(x.r.Method, h); err != nil {
+			return over, false, err
+		}
+		if !head.Interim() {
+			break
+		}
+		x.interim(head.Status, h)
+	}
+	x.rec.FirstByte = time.Since(x.rec.Start)
+	x.body.settle()
+	if head.Status == http.StatusSwitchingProtocols {
+		return x.tunnel(conn, head)
+	}
+	x.guard()
+	x.commit(head.Status)
+	if err := x.receive(conn); err != nil {
+		return over, false, err
+	}
+	for name, values := range conn.Trailer() {
+		h[http.TrailerPrefix+name] = values
+	}
+	return over, x.body.sentOn(conn) && conn.Reusable(), nil
+}
+
+// interim passes on a response before the response. A 100 is for the body's sender: net/http has its own for the
+// client, sent when the body is first read.
+func (x *exchange) interim(status int, h http.Header) {
+	switch {
+	case status == http.StatusContinue:
+		x.body.proceed()
+	case x.r.ProtoAtLeast(1, 1):
+		x.w.WriteHeader(status)
+	}
+	clear(h)
+}
+
+// errWrite wraps what kept bytes from the client.
+type errWrite struct{ error }
+
+// receive passes the body on as it comes.
+func (x *exchange) receive(conn *upstream.Conn) error {
+	flusher, ok := x.w.(http.Flusher)
+	if !ok {
+		return errWrite{errors.New("the server cannot flush")}
+	}
+	for {
+		p, err := conn.Next(flusher)
+		if len(p) > 0 {
+			x.guard()
+			n, err := x.w.Write(p)
+			x.rec.BytesOut += int64(n)
+			if err != nil {
+				return errWrite{err}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// staleGuard is how near a deadline that an earlier request left on the connection may be for it to be lifted.
+const staleGuard = 30 * time.Second
+
+// guard moves the time by which the client must have taken what is written. It is moved in large steps, as that is
+// cheaper; a client that takes nothing is ended after three quarters to the whole of the idle timeout.
+func (x *exchange) guard() {
+	idle := x.ticket.settings.IdleTimeout
+	if idle <= 0 || x.r.ProtoMajor == 1 && x.client.conn == nil {
+		return
+	}
+	until := &x.until
+	if x.r.ProtoMajor == 1 {
+		until = &x.client.until
+	}
+	now := time.Now()
+	if left := until.Sub(now); left > idle/4*3 && left <= idle {
+		return
+	}
+	*until = now.Add(idle)
+	// It fails only where the connection is gone, which the write says better.
+	if x.r.ProtoMajor > 1 {
+		_ = http.NewResponseController(x.w).SetWriteDeadline(*until)
+	} else {
+		_ = x.client.conn.SetWriteDeadline(*until)
+	}
+}

@@ -1,0 +1,84 @@
+package ingress
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"penstock/internal/link"
+)
+
+// tableFormat is the version of the file that SaveTable writes.
+const tableFormat = 1
+
+type tableFile struct {
+	Format int        `json:"format"`
+	Table  link.Table `json:"table"`
+}
+
+// SaveTable keeps the last table in a file, for an ingress that starts while control is away. The file has the private
+// keys of certificates, so only its owner may read it.
+func (in *Ingress) SaveTable(path string) error {
+	in.mu.Lock()
+	t, applied := in.last, in.applied
+	in.mu.Unlock()
+	if !applied {
+		return nil
+	}
+	text, err := json.Marshal(tableFile{tableFormat, t})
+	if err != nil {
+		return fmt.Errorf("save routes: %w", err)
+	}
+	if err := replaceFile(path, text); err != nil {
+		return fmt.Errorf("save routes: %w", err)
+	}
+	return nil
+}
+
+// LoadTable applies the table that SaveTable kept. Without a file there is nothing to do.
+func (in *Ingress) LoadTable(path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("load routes: %w", err)
+	}
+	var f tableFile
+	if err := json.Unmarshal(text, &f); err != nil {
+		return fmt.Errorf("load routes from %s: %w", path, err)
+	}
+	if f.Format != tableFormat {
+		return fmt.Errorf("load routes from %s: want format %d, got %d", path, tableFormat, f.Format)
+	}
+	in.Apply(f.Table)
+	return nil
+}
+
+// replaceFile writes text to path so that a crash leaves the old file or the new one.
+func replaceFile(path string, text []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err := f.Write(text); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

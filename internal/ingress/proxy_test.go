@@ -1,0 +1,335 @@
+package ingress_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/internal/ingress"
+	"penstock/internal/resource"
+)
+
+func TestRequestHeaders(t *testing.T) {
+	var got http.Header
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) { got = r.Header.Clone() })))
+	_, r := f.dial(t, "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close, x-mine, X-Forwarded-For\r\nX-Mine: 1\r\n"+
+		"Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers, deflate\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n"+
+		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Client-Cert: forged\r\n"+
+		"X-Request-Id: abc\r\nX-Kept: a\r\nX-Kept: b\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
+	if _, err := http.ReadResponse(r, nil); err != nil {
+		t.Fatal(err)
+	}
+	wanted := http.Header{
+		"X-Kept": {"a", "b"}, "X-Request-Id": {"abc"}, "X-Forwarded-For": {"1.2.3.4, 127.0.0.1"},
+		"X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"app.test"}, "Te": {"trailers"}, "Connection": {"TE"},
+	}
+	if fmt.Sprint(got) != fmt.Sprint(wanted) {
+		t.Errorf("got  %v\nwant %v", got, wanted)
+	}
+	f.get(t, "/")
+	if id := got.Get("X-Request-Id"); !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(id) {
+		t.Errorf("x-request-id: got %q, want a version 4 UUID", id)
+	}
+}
+
+func TestResponseHeaders(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(says(t, "HTTP/1.1 200 Fine\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\n"+
+		"set-cookie: a=1\r\nSet-Cookie: b=2\r\nX-Empty:\r\nContent-Length: 6\r\n\r\n<html>")))
+	resp, body := f.get(t, "/")
+	want(t, resp, body, 200, "<html>")
+	resp.Header.Del("Date")
+	wanted := http.Header{"Content-Length": {"6"}, "Set-Cookie": {"a=1", "b=2"}, "X-Empty": {""}}
+	if fmt.Sprint(resp.Header) != fmt.Sprint(wanted) {
+		t.Errorf("got  %v\nwant %v", resp.Header, wanted)
+	}
+}
+
+func TestResponsesWithoutBody(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/204":
+			w.WriteHeader(204)
+		case "/304":
+			w.Header().Set("ETag", `"x"`)
+			w.WriteHeader(304)
+		default:
+			w.Header().Set("Content-Length", "1000")
+		}
+	})))
+	for path, wanted := range map[string]int{"/204": 204, "/304": 304, "/head": 200} {
+		method := http.MethodGet
+		if path == "/head" {
+			method = http.MethodHead
+		}
+		for range 2 { // the second one comes over the connection of the first
+			resp, body := f.do(t, request(t, method, path, nil))
+			want(t, resp, body, wanted, "")
+			if path == "/head" && resp.ContentLength != 1000 {
+				t.Errorf("HEAD: got content-length %d, want 1000", resp.ContentLength)
+			}
+		}
+	}
+	if got := f.Stats(); got.Dialled != 1 || got.Reused != 5 {
+		t.Errorf("got %+v, want 1 connection for 6 requests", got)
+	}
+}
+
+func TestInterimResponsesPass(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		io.WriteString(w, "final")
+	})))
+	var hints []string
+	r := request(t, http.MethodGet, "/", nil)
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			hints = append(hints, fmt.Sprint(code, h["Link"]))
+			return nil
+		},
+	}))
+	resp, body := f.do(t, r)
+	want(t, resp, body, 200, "final")
+	if fmt.Sprint(hints) != "[103 [</style.css>]]" || resp.Header.Get("Link") != "" {
+		t.Errorf("got %v then Link %q, want one 103 with its link", hints, resp.Header.Get("Link"))
+	}
+}
+
+func TestTrailersPassBothWays(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Announced")
+		io.Copy(w, r.Body)
+		w.Header().Set("X-Announced", r.Trailer.Get("X-Sum"))
+		w.Header().Set(http.TrailerPrefix+"X-Surprise", "2")
+	})))
+	r := request(t, http.MethodPost, "/", struct{ io.Reader }{strings.NewReader("body")})
+	r.Trailer = http.Header{"X-Sum": {"1"}}
+	resp, body := f.do(t, r)
+	want(t, resp, body, 200, "body")
+	if resp.Trailer.Get("X-Announced") != "1" || resp.Trailer.Get("X-Surprise") != "2" {
+		t.Errorf("got trailer %v, want X-Announced 1, X-Surprise 2", resp.Trailer)
+	}
+}
+
+func TestEventArrivesBeforeTheNextIsSent(t *testing.T) {
+	next := make(chan struct{})
+	handler := func(length string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			if length != "" {
+				w.Header().Set("Content-Length", length)
+			}
+			w.(http.Flusher).Flush()
+			for i := range 10 {
+				<-next
+				fmt.Fprintf(w, "data: %d\n\n", i)
+				w.(http.Flusher).Flush()
+			}
+		}
+	}
+	for name, length := range map[string]string{"chunked": "", "with a length": "90"} {
+		f := serve(t, ingress.Config{})
+		f.Apply(replicas(app(t, handler(length))))
+		resp, err := f.client.Do(request(t, http.MethodGet, "/", nil)) // comes before the first event
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(resp.Body)
+		for i := range 10 {
+			next <- struct{}{}
+			got, err := lines.ReadString('\n')
+			if got != fmt.Sprintf("data: %d\n", i) || err != nil {
+				t.Fatalf("%s, event %d: got %q, %v", name, i, got, err)
+			}
+			lines.ReadString('\n')
+		}
+		if _, err := lines.ReadByte(); err != io.EOF {
+			t.Errorf("%s: got %v, want the end", name, err)
+		}
+		resp.Body.Close()
+	}
+}
+
+func TestBothWaysAtOnce(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		buf := make([]byte, 10)
+		for {
+			n, err := r.Body.Read(buf)
+			w.Write(buf[:n])
+			w.(http.Flusher).Flush()
+			if err != nil {
+				return
+			}
+		}
+	})))
+	in, out := io.Pipe()
+	resp, err := f.client.Do(request(t, http.MethodPost, "/", in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	buf := make([]byte, 4)
+	for range 10 {
+		io.WriteString(out, "ping")
+		if _, err := io.ReadFull(resp.Body, buf); err != nil || string(buf) != "ping" {
+			t.Fatalf("got %q, %v, want ping", buf, err)
+		}
+	}
+	out.Close()
+	if _, err := resp.Body.Read(buf); err != io.EOF {
+		t.Errorf("got %v, want the end", err)
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	hang := func(conn net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) }
+	half := func(conn net.Conn, r *bufio.Reader) {
+		http.ReadRequest(r)
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+		io.Copy(io.Discard, r)
+	}
+	short := 50 * time.Millisecond
+	for name, test := range map[string]struct {
+		talk   func(net.Conn, *bufio.Reader)
+		set    func(*resource.Settings)
+		status int // 0: the body is cut
+		text   string
+		flags  ingress.Flags
+	}{
+		"request":                 {hang, func(s *resource.Settings) { s.RequestTimeout = short }, 504, "upstream request timeout", ingress.FlagUpstreamTimeout},
+		"idle":                    {hang, func(s *resource.Settings) { s.IdleTimeout = short }, 504, "stream timeout", ingress.FlagStreamIdle},
+		"request within the body": {half, func(s *resource.Settings) { s.RequestTimeout = short }, 0, "half", ingress.FlagUpstreamTimeout},
+		"idle within the body":    {half, func(s *resource.Settings) { s.IdleTimeout = short }, 0, "half", ingress.FlagStreamIdle},
+	} {
+		var rec records
+		f := serve(t, ingress.Config{Observe: rec.observe})
+		f.Apply(set(replicas(raw(t, test.talk)), test.set))
+		resp, err := f.client.Do(request(t, http.MethodPost, "/", strings.NewReader("x")))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if test.status == 0 {
+			if string(body) != test.text || err == nil {
+				t.Errorf("%s: got %q, %v, want %q and an error", name, body, err, test.text)
+			}
+		} else {
+			want(t, resp, string(body), test.status, test.text)
+		}
+		if got := rec.last(t, 1); got.Flags != test.flags {
+			t.Errorf("%s: got flags %v, want %v", name, got.Flags, test.flags)
+		}
+		if got := f.Stats().Retried; got != 0 {
+			t.Errorf("%s: got %d more tries, want none", name, got)
+		}
+	}
+}
+
+// A stream that is quiet for less than the limit each time may last for as long as it likes.
+func TestIdleTimeoutIsNotATotal(t *testing.T) {
+	t.Parallel()
+	f := serve(t, ingress.Config{})
+	f.Apply(set(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		tick := time.NewTicker(40 * time.Millisecond)
+		defer tick.Stop()
+		for range 10 {
+			<-tick.C
+			io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+		}
+	})), func(s *resource.Settings) { s.IdleTimeout = 200 * time.Millisecond }))
+	for range 2 {
+		resp, body := f.get(t, "/")
+		want(t, resp, body, 200, "xxxxxxxxxx")
+	}
+}
+
+func TestClientThatLeavesEndsTheUpstreamRequest(t *testing.T) {
+	var rec records
+	f := serve(t, ingress.Config{Observe: rec.observe})
+	ended := make(chan struct{}, 1)
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		ended <- struct{}{}
+	})))
+	conn, r := f.dial(t, "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
+	r.ReadString('\n')
+	conn.Close()
+	receive(t, "the replica hears of it", ended)
+	if got := rec.last(t, 1); got.Flags != ingress.FlagDownstreamTermination || got.Status != 200 {
+		t.Errorf("got status %d, flags %v, want 200 and DC", got.Status, got.Flags)
+	}
+}
+
+func TestTooManyOrTooLargeHeaders(t *testing.T) {
+	t.Parallel()
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {})))
+	for name, fields := range map[string]string{
+		"101 fields": strings.Repeat("A: b\r\n", 101),
+		"70 KiB":     "A: " + strings.Repeat("b", 70<<10) + "\r\n",
+	} {
+		_, r := f.dial(t, "GET / HTTP/1.1\r\nHost: app.test\r\n"+fields+"\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != 431 {
+			t.Errorf("%s: got %v, %v, want 431", name, resp, err)
+		}
+	}
+}
+
+func TestSlowHeadIsCutOff(t *testing.T) {
+	f := serve(t, ingress.Config{HeaderTimeout: 50 * time.Millisecond})
+	_, r := f.dial(t, "GET / HTTP/1.1\r\nHost:")
+	if _, err := io.ReadAll(r); err != nil {
+		t.Errorf("got %v, want the end of the connection", err)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	var rec records
+	f := serve(t, ingress.Config{Observe: rec.observe})
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "answer")
+	})))
+	r := request(t, http.MethodPost, "/path?secret=1", strings.NewReader("question"))
+	r.Header.Set("X-Request-Id", "id")
+	f.do(t, r)
+	got := rec.last(t, 1)
+	if got.Duration <= 0 || got.FirstByte <= 0 || got.FirstByte > got.Duration || got.Start.IsZero() {
+		t.Errorf("times: got %+v", got)
+	}
+	got.Start, got.Duration, got.FirstByte = time.Time{}, 0, 0
+	wanted := ingress.Record{
+		Client: "127.0.0.1", Scheme: "http", Proto: "HTTP/1.1", Host: host, Method: "POST", Path: "/path", RequestID: "id",
+		App: "/app", Revision: "app--1", Replica: "r0", Attempts: 1, Status: 200, BytesIn: 8, BytesOut: 6,
+	}
+	if got != wanted {
+		t.Errorf("got  %+v\nwant %+v", got, wanted)
+	}
+	if got := (ingress.FlagConnectFailure | ingress.FlagNoHealthyUpstream).String(); got != "UH,UF" {
+		t.Errorf("flags: got %q, want UH,UF", got)
+	}
+}

@@ -1,0 +1,168 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"syscall"
+	"time"
+
+	"penstock/internal/ingress/upstream"
+	"penstock/internal/resource"
+)
+
+// refusedFor is how long an app that accepts no connection is tried before the answer is 503; Azure's ingress was
+// measured to answer after 0.25 to 0.5 s. A replica that has just died leaves the table well within it.
+const refusedFor = 500 * time.Millisecond
+
+// pause lets some time go before replicas are tried that did not accept a connection, or gives up.
+func (x *exchange) pause() verdict {
+	if time.Since(x.refused) >= refusedFor {
+		x.answerReset(http.StatusServiceUnavailable, 0, x.reason)
+		return over
+	}
+	x.ticket.tried = x.ticket.tried[:0]
+	wait := time.NewTimer(min(10*time.Millisecond<<x.pauses, 100*time.Millisecond))
+	defer wait.Stop()
+	x.pauses++
+	select {
+	case <-wait.C:
+		return again
+	case <-x.r.Context().Done():
+		return x.left(context.Cause(x.r.Context()))
+	}
+}
+
+// briefRest is how old an idle connection may be for a request that must not be sent twice. Servers close idle ones
+// after 2 s (gunicorn), 5 s (Apache, Node, uvicorn) or more; on one that was used just now, such a request does not meet
+// the end of the connection halfway, when nobody could say whether it was taken.
+const briefRest = time.Second
+
+// rested is how old an idle connection may be for this request.
+func (x *exchange) rested() time.Duration {
+	switch {
+	case x.fresh:
+		return 0
+	case mayResend(x.r.Method, x.ticket.settings.Retry):
+		return upstream.MaxRest
+	default:
+		return briefRest
+	}
+}
+
+// unconnected decides what follows when r took no connection. Nothing was sent, so it is always tried elsewhere.
+func (x *exchange) unconnected(rm *room, r *replica, err error) verdict {
+	if ctx := x.r.Context(); ctx.Err() != nil {
+		return x.left(context.Cause(ctx))
+	}
+	x.rec.Flags |= FlagConnectFailure
+	x.reason = reasonRefused + "Connection refused"
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != syscall.ECONNREFUSED {
+		x.reason = reasonRefused + errno.Error()
+	} else if !ok {
+		x.reason = reasonTimeout
+	}
+	return x.elsewhere(rm, r)
+}
+
+// elsewhere has the next try made with another replica, as long as there is one.
+func (x *exchange) elsewhere(rm *room, r *replica) verdict {
+	now := time.Now()
+	if !x.end.IsZero() && now.After(x.end) {
+		x.answer(http.StatusGatewayTimeout, FlagUpstreamTimeout, textTimeout)
+		return over
+	}
+	if x.refused.IsZero() {
+		x.refused = now
+	}
+	rm.shun(r, now)
+	if !slices.Contains(x.ticket.tried, r) {
+		x.ticket.tried = append(x.ticket.tried, r)
+	}
+	return again
+}
+
+// broken decides what follows when an exchange over conn failed.
+func (x *exchange) broken(rm *room, r *replica, conn *upstream.Conn, reused bool, err error) verdict {
+	if bad := x.body.failed(); bad != nil {
+		return x.badBody(bad)
+	}
+	if bad, ok := errors.AsType[errBody](err); ok {
+		return x.badBody(bad.error)
+	}
+	if ctx := x.r.Context(); ctx.Err() != nil {
+		return x.left(context.Cause(ctx))
+	}
+	if write, ok := errors.AsType[errWrite](err); ok {
+		return x.left(write)
+	}
+	if x.committed {
+		x.rec.Flags |= flagOf(err)
+		// A connection that ends without a word would look to the client like one that was closed while idle, after
+		// which it may send the request again. Where flushing fails the client has gone.
+		_ = http.NewResponseController(x.w).Flush()
+		return cut
+	}
+	switch flag := flagOf(err); flag {
+	case FlagUpstreamTimeout:
+		x.answer(http.StatusGatewayTimeout, flag, textTimeout)
+		return over
+	case FlagStreamIdle:
+		status := http.StatusGatewayTimeout
+		if x.body != nil && x.body.reading.Load() {
+			status = http.StatusRequestTimeout // it is the client that says nothing
+		}
+		x.answer(status, flag, textSilent)
+		return over
+	case FlagUpstreamProtocol:
+		x.in.cfg.Log.Warn("a replica's response was refused", "replica", r.name, "err", err)
+		x.answerReset(http.StatusBadGateway, flag, reasonProtocol)
+		return over
+	}
+	x.reason = reasonTerminated
+	replay := x.body.replayable()
+	switch {
+	case replay && conn.Untaken(err) && reused:
+		// It was the connection's end, not the replica's.
+		x.fresh = true
+		return again
+	case replay && conn.Untaken(err):
+		x.rec.Flags |= FlagUpstreamTermination
+		return x.elsewhere(rm, r)
+	case replay && !conn.Heard() && !x.resent && mayResend(x.r.Method, x.ticket.settings.Retry):
+		x.resent, x.fresh = true, true
+		x.rec.Flags |= FlagUpstreamTermination
+		return x.elsewhere(rm, r)
+	}
+	x.answerReset(http.StatusServiceUnavailable, FlagUpstreamTermination, reasonTerminated)
+	return over
+}
+
+func flagOf(err error) Flags {
+	switch {
+	case errors.Is(err, upstream.ErrTooLong):
+		return FlagUpstreamTimeout
+	case errors.Is(err, upstream.ErrSilent):
+		return FlagStreamIdle
+	case errors.Is(err, upstream.ErrProtocol):
+		return FlagUpstreamProtocol
+	default:
+		return FlagUpstreamTermination
+	}
+}
+
+// mayResend says whether a request that a replica took, and gave no byte back for, may be sent to another.
+func mayResend(method string, retry resource.Retry) bool {
+	switch retry {
+	case resource.RetryAll:
+		return true
+	case resource.RetryNone:
+		return false
+	}
+	switch method { // RFC 9110 section 9.2.2
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}

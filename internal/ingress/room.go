@@ -1,0 +1,245 @@
+package ingress
+
+import (
+	"container/list"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"penstock/internal/ingress/upstream"
+	"penstock/internal/link"
+	"penstock/internal/resource"
+)
+
+// room is a revision's places and waiting room.
+type room struct {
+	name string
+	in   *Ingress
+
+	mu       sync.Mutex
+	open     bool // in the table
+	settings resource.Settings
+	failed   string
+	blocked  string
+	replicas []*replica // that may be given requests, in the table's order
+	leaving  []*replica // that may not, and still have some
+	turn     int        // whose it is, in round robin
+	waiting  list.List  // of *waiter, oldest request first
+}
+
+// replica is guarded by its room's mu, but for the pool.
+type replica struct {
+	name     string
+	pool     *upstream.Pool
+	inFlight int
+	gone     bool
+	// shunned is until when it is given requests only if no other can take them: it did not accept a connection.
+	shunned time.Time
+}
+
+// shunFor is short: a replica that does not accept connections is about to leave the table, or to come back.
+const shunFor = time.Second
+
+// ticket is a request's claim to a place.
+type ticket struct {
+	host  string
+	since time.Time  // when it came; who came first goes first, also after a second try
+	tried []*replica // that did not accept its connection
+	conn  *client    // set when only the connection tells whether the client is still there
+
+	settings resource.Settings // the revision's, when it got its place
+	held     time.Duration     // how long it waited
+}
+
+// Ends of a claim that lead to another one.
+var (
+	// errMoved means that the request's host leads elsewhere now.
+	errMoved = errors.New("the route changed")
+	// errTried means that each replica there is has refused this request's connection.
+	errTried = errors.New("every replica was tried")
+)
+
+func newRoom(name string, in *Ingress) *room { return &room{name: name, in: in, open: true} }
+
+// pick chooses a replica with a free place that is not among those tried. It is called with mu held.
+//
+// The least loaded one, and of equals the first, so that little traffic stays on few replicas and the others become
+// idle; Azure's behaviour is a plain round robin.
+func (rm *room) pick(tried []*replica) *replica {
+	limit := rm.settings.MaxConcurrency
+	can := func(r *replica) bool {
+		return (limit == 0 || r.inFlight < limit) && (len(tried) == 0 || !slices.Contains(tried, r))
+	}
+	if rm.settings.Behaviour == resource.Azure {
+		for i := range rm.replicas {
+			at := (rm.turn + i) % len(rm.replicas)
+			if can(rm.replicas[at]) {
+				rm.turn = at + 1
+				return rm.replicas[at]
+			}
+		}
+		return nil
+	}
+	var best, last *replica
+	for _, r := range rm.replicas {
+		switch {
+		case !can(r):
+		case !r.shunned.IsZero() && time.Now().Before(r.shunned):
+			if last == nil || r.inFlight < last.inFlight {
+				last = r
+			}
+		case best == nil || r.inFlight < best.inFlight:
+			best = r
+		}
+	}
+	if best == nil {
+		return last
+	}
+	return best
+}
+
+// hand gives places to those who wait, in their order. It is called with mu held.
+func (rm *room) hand() {
+	for first := rm.waiting.Front(); first != nil; first = rm.waiting.Front() {
+		r := rm.pick(nil)
+		if r == nil {
+			return
+		}
+		rm.remove(first)
+		w := first.Value.(*waiter)
+		rm.give(w.ticket, r)
+		w.outcome <- outcome{replica: r}
+	}
+}
+
+// give is called with mu held.
+func (rm *room) give(t *ticket, r *replica) {
+	r.inFlight++
+	t.settings = rm.settings
+}
+
+// release gives a place back.
+func (rm *room) release(r *replica) {
+	rm.mu.Lock()
+	r.inFlight--
+	drained := r.gone && r.inFlight == 0
+	if drained {
+		rm.leaving = slices.DeleteFunc(rm.leaving, func(l *replica) bool { return l == r })
+	} else if !r.gone {
+		rm.hand()
+	}
+	over := drained && !rm.open && len(rm.leaving) == 0
+	rm.mu.Unlock()
+	if drained {
+		r.pool.Close()
+		rm.in.nudge()
+	}
+	if over {
+		rm.in.forget(rm)
+	}
+}
+
+// shun notes that r did not accept a connection.
+func (rm *room) shun(r *replica, now time.Time) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	r.shunned = now.Add(shunFor)
+}
+
+// reopen is called before the table that has the room is there to be used.
+func (rm *room) reopen() {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	rm.open = true
+}
+
+// update makes the room as rev says, and sends away those who wait here for a host that t leads elsewhere.
+func (rm *room) update(rev link.Revision, t *table) {
+	rm.mu.Lock()
+	old := append(rm.replicas, rm.leaving...)
+	rm.settings, rm.failed, rm.blocked = rev.Settings, rev.Failed, rev.Blocked
+	rm.replicas, rm.leaving = make([]*replica, 0, len(rev.Replicas)), nil
+	for _, want := range rev.Replicas {
+		i := slices.IndexFunc(old, func(r *replica) bool { return r.name == want.Name })
+		var r *replica
+		if i < 0 {
+			r = &replica{name: want.Name, pool: rm.in.upstreams.Pool(want.Addr)}
+		} else {
+			r = old[i]
+			old = slices.Delete(old, i, i+1)
+			r.gone = false
+			r.pool.Reset(want.Addr)
+		}
+		rm.replicas = append(rm.replicas, r)
+	}
+	rm.dismiss(old)
+	rm.send(rm.astray(t))
+	rm.hand()
+	if rm.failed != "" && len(rm.replicas) == 0 {
+		err := rm.refuse()
+		rm.send(func(*waiter) error { return err })
+	}
+	rm.mu.Unlock()
+	for _, r := range old {
+		r.pool.Close()
+	}
+}
+
+// dismiss keeps account of replicas that are given no more requests. It is called with mu held.
+func (rm *room) dismiss(replicas []*replica) {
+	for _, r := range replicas {
+		r.gone = true
+		if r.inFlight > 0 {
+			rm.leaving = append(rm.leaving, r)
+		}
+	}
+}
+
+// retire closes the room, which has left the table, and says whether nothing of it is left.
+func (rm *room) retire() (over bool) {
+	rm.mu.Lock()
+	rm.open = false
+	old := rm.replicas
+	rm.replicas = nil
+	rm.dismiss(old)
+	rm.send(func(*waiter) error { return errMoved })
+	over = len(rm.leaving) == 0
+	rm.mu.Unlock()
+	for _, r := range old {
+		r.pool.Close()
+	}
+	return over
+}
+
+func (rm *room) over() bool {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return !rm.open && len(rm.leaving) == 0
+}
+
+// report adds what the room counts.
+func (rm *room) report(to *link.Report) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	for _, list := range [][]*replica{rm.replicas, rm.leaving} {
+		for _, r := range list {
+			if r.inFlight > 0 {
+				to.InFlight[r.name] += r.inFlight
+			}
+		}
+	}
+	if n := rm.waiting.Len(); n > 0 {
+		to.Waiting[rm.name] += n
+	}
+}
+
+// pools appends those of the room's replicas.
+func (rm *room) pools(to []*upstream.Pool) []*upstream.Pool {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	for _, r := range rm.replicas {
+		to = append(to, r.pool)
+	}
+	return to
+}

@@ -1,0 +1,171 @@
+package ingress
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// keepAlive is how long a client's connection may be idle. It is longer than the idle time of common clients and
+// balancers (Azure's: 4 minutes), so that it is they who close it, and no request meets a closing connection.
+const keepAlive = 5 * time.Minute
+
+// life counts what must be over before Serve may return: connections, and requests, of which HTTP/2 and tunnels have
+// some that outlive their connection.
+type life struct {
+	draining atomic.Bool
+	n        atomic.Int64
+	quiet    chan struct{} // receives when n came to 0 while draining; takes one without blocking
+}
+
+func (l *life) enter() { l.n.Add(1) }
+
+func (l *life) exit() {
+	if l.n.Add(-1) == 0 && l.draining.Load() {
+		select {
+		case l.quiet <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait until nothing is left or ctx ends.
+func (l *life) wait(ctx context.Context) {
+	for l.n.Load() > 0 {
+		select {
+		case <-l.quiet:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *life) state(_ net.Conn, s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		l.enter()
+	case http.StateClosed, http.StateHijacked:
+		l.exit()
+	}
+}
+
+// Serve takes requests from the two listeners, either of which may be nil, until ctx ends or one of them fails. Then it
+// drains: it takes no more connections, asks its clients to use new ones, and waits for what is in flight, for as long
+// as Config says. When it returns, nothing of it is left. It is called once.
+func (in *Ingress) Serve(ctx context.Context, plain, secure net.Listener) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	// Requests live on when ctx ends, until the drain has lasted too long.
+	requests, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+
+	var wg sync.WaitGroup
+	var servers []*http.Server
+	run := func(scheme string, ln net.Listener, serve func(*http.Server) error) {
+		server := in.server(requests, scheme)
+		servers = append(servers, server)
+		wg.Go(func() {
+			if err := serve(server); ctx.Err() == nil {
+				stop(fmt.Errorf("serve %s on %v: %w", scheme, ln.Addr(), err))
+			}
+		})
+	}
+	if plain != nil {
+		run("http", plain, func(s *http.Server) error { return s.Serve(plain) })
+	}
+	if secure != nil {
+		run("https", secure, func(s *http.Server) error {
+			s.TLSConfig = in.TLSConfig()
+			return s.ServeTLS(secure, "", "")
+		})
+	}
+	wg.Go(func() { in.sweep(requests) })
+
+	<-ctx.Done()
+	err := context.Cause(ctx)
+	in.drain(servers, []net.Listener{plain, secure}, end)
+	end(nil)
+	wg.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+func (in *Ingress) server(requests context.Context, scheme string) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(scheme == "https")
+	return &http.Server{
+		Handler:                      in.Handler(scheme),
+		Protocols:                    protocols,
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is the app's to answer
+		ReadHeaderTimeout:            in.cfg.HeaderTimeout,
+		IdleTimeout:                  keepAlive,
+		MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
+		ConnState:                    in.life.state,
+		BaseContext:                  func(net.Listener) context.Context { return requests },
+		ConnContext:                  in.withClient,
+		ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
+	}
+}
+
+// serverLog takes what net/http logs: of clients that fail a handshake or talk garbage, and of panics.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.HasPrefix(p, []byte("http: panic")) {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "http server", "says", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// drain ends servers so that clients notice as little as can be. Shutdown alone closes idle connections in the moment
+// in which a request may be on its way on them; "Connection: close" on the responses before that does not.
+func (in *Ingress) drain(servers []*http.Server, listeners []net.Listener, end context.CancelCauseFunc) {
+	in.life.draining.Store(true)
+	for _, ln := range listeners {
+		if ln != nil {
+			ln.Close() // Serve's own, or a duplicate: in neither case is there a use for an error
+		}
+	}
+	limit, cancel := context.WithTimeout(context.Background(), in.cfg.Drain)
+	defer cancel()
+	soft, cancelSoft := context.WithTimeout(limit, in.cfg.SoftDrain)
+	defer cancelSoft()
+	in.life.wait(soft)
+
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(func() {
+			if s.Shutdown(limit) != nil {
+				in.cfg.Log.Warn("drain took too long; what is left is cut", "limit", in.cfg.Drain, "left", in.life.n.Load())
+			}
+		})
+	}
+	wg.Wait()
+	in.life.wait(limit) // tunnels, which Shutdown does not know
+	end(errCut)
+	// Requests that had not begun to be answered get an answer.
+	last, cancelLast := context.WithTimeout(context.Background(), lastWords)
+	defer cancelLast()
+	in.life.wait(last)
+	for _, s := range servers {
+		_ = s.Close() // closes connections; listeners are closed already, which is its error
+	}
+	in.life.wait(context.Background())
+}
+
+// lastWords is how long what was cut has to say so to its client.
+const lastWords = 500 * time.Millisecond

@@ -1,0 +1,173 @@
+package ingress
+
+import (
+	"crypto/tls"
+	"math/rand/v2"
+	"strings"
+
+	"penstock/internal/link"
+)
+
+// table is what one request is routed by. It never changes.
+type table struct {
+	hosts   map[string]*route
+	limbo   *route // of every host, while there has been no table
+	lobbies map[*room]bool
+	// By the name, or by the parent of names below a wildcard.
+	exact, wildcard map[string]*tls.Certificate
+	parsed          map[string]*tls.Certificate // by PEM, for the next table
+}
+
+type route struct {
+	app                     string
+	external, allowInsecure bool
+	targets                 []target
+	total                   int   // of the weights
+	lobby                   *room // when there is no target
+}
+
+type target struct {
+	room   *room
+	weight int
+}
+
+// build makes t into a table and opens the rooms that it names. It is called with mu held.
+func (in *Ingress) build(t link.Table) *table {
+	next := &table{
+		hosts:    make(map[string]*route, len(t.Routes)),
+		lobbies:  map[*room]bool{},
+		exact:    map[string]*tls.Certificate{},
+		wildcard: map[string]*tls.Certificate{},
+		parsed:   map[string]*tls.Certificate{},
+	}
+	known := map[string]bool{}
+	for _, rev := range t.Revisions {
+		known[rev.ID] = true
+		rm := in.rooms[rev.ID]
+		if rm == nil {
+			rm = newRoom(rev.ID, in)
+			in.rooms[rev.ID] = rm
+		}
+		rm.reopen()
+	}
+	for _, r := range t.Routes {
+		rt := &route{app: r.App, external: r.External, allowInsecure: r.AllowInsecure}
+		for _, to := range r.Targets {
+			if to.Weight <= 0 || !known[to.Revision] {
+				continue
+			}
+			rt.targets = append(rt.targets, target{in.rooms[to.Revision], to.Weight})
+			rt.total += to.Weight
+		}
+		if rt.total == 0 {
+			rt.lobby = in.lobby(r.App)
+			next.lobbies[rt.lobby] = true
+		}
+		next.hosts[hostname(r.Host)] = rt
+	}
+	last := in.table.Load()
+	for _, c := range t.Certificates {
+		next.addCertificate(c, last, in)
+	}
+	return next
+}
+
+func (t *table) addCertificate(c link.Certificate, last *table, in *Ingress) {
+	pem := string(c.Cert) + string(c.Key)
+	cert := last.parsed[pem]
+	if cert == nil {
+		pair, err := tls.X509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			in.cfg.Log.Error("a certificate cannot be used; its names are refused", "names", c.Names, "err", err)
+			return
+		}
+		cert = &pair
+	}
+	t.parsed[pem] = cert
+	for _, name := range c.Names {
+		name = hostname(name)
+		if parent, ok := strings.CutPrefix(name, "*."); ok {
+			t.wildcard[parent] = cert
+		} else {
+			t.exact[name] = cert
+		}
+	}
+}
+
+// certificate is the one for that name, or nil.
+func (t *table) certificate(name string) *tls.Certificate {
+	name = hostname(name)
+	if cert := t.exact[name]; cert != nil {
+		return cert
+	}
+	_, parent, ok := strings.Cut(name, ".")
+	if !ok {
+		return nil
+	}
+	return t.wildcard[parent]
+}
+
+// route is that of a host as hostname returns it, or nil.
+func (t *table) route(host string) *route {
+	if t.limbo != nil {
+		return t.limbo
+	}
+	return t.hosts[host]
+}
+
+// leads says whether requests of that host may be led to rm.
+func (t *table) leads(host string, rm *room) bool {
+	rt := t.route(host)
+	if rt == nil {
+		return false
+	}
+	for _, to := range rt.targets {
+		if to.room == rm {
+			return true
+		}
+	}
+	return rt.lobby == rm
+}
+
+// choose throws the dice among the targets, so that ingresses and hand-overs need not agree on whose turn it is.
+func (rt *route) choose() *room {
+	switch len(rt.targets) {
+	case 0:
+		return rt.lobby
+	case 1:
+		return rt.targets[0].room
+	}
+	n := rand.IntN(rt.total)
+	for _, to := range rt.targets {
+		if n -= to.weight; n < 0 {
+			return to.room
+		}
+	}
+	return rt.targets[0].room
+}
+
+// hostname is the host of a Host header as routes are keyed: without a port, in lower case, without the dot that a
+// fully qualified name may end in.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
+	}
+	host = strings.TrimSuffix(host, ".")
+	for i := range len(host) {
+		if 'A' <= host[i] && host[i] <= 'Z' {
+			return lower(host)
+		}
+	}
+	return host
+}
+
+// lower is for ASCII only: names beyond it are not host names, and their lower case may be one ("K", the kelvin sign).
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c | 0x20
+		}
+	}
+	return string(b)
+}

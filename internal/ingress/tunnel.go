@@ -1,0 +1,105 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock/internal/ingress/upstream"
+)
+
+// tunnelSize is the buffer of one direction. Messages of a WebSocket are small, and tunnels stay open for long.
+const tunnelSize = 4 << 10
+
+// tunnel joins the two connections after the replica has agreed to switch protocols.
+func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, clean bool, err error) {
+	if !x.websocket || !strings.EqualFold(head.Upgrade, "websocket") {
+		return over, false, fmt.Errorf("%w: 101 to a request for no upgrade", upstream.ErrProtocol)
+	}
+	front, buffered, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		return over, false, errWrite{err}
+	}
+	defer front.Close()
+	x.in.stats.tunnelled.Add(1)
+	x.rec.Status, x.committed = head.Status, true
+
+	b := append(x.out[:0], "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"...)
+	for name, values := range x.w.Header() {
+		for _, value := range values {
+			b = appendField(b, name, value)
+		}
+	}
+	x.out = append(b, "\r\n"...)
+	early, back := conn.Raw()
+	x.out = append(x.out, early...)
+	// Peek cannot fail for what is buffered.
+	first, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+
+	j := joint{silence: x.ticket.settings.IdleTimeout}
+	j.moved.Store(time.Now().UnixNano())
+	var wg sync.WaitGroup
+	wg.Go(func() { x.rec.BytesIn = j.pipe(back, front, first) })
+	x.rec.BytesOut = j.pipe(front, back, x.out)
+	wg.Wait()
+	return over, false, nil
+}
+
+// joint is two connections that are each other's input and output.
+type joint struct {
+	silence time.Duration
+	moved   atomic.Int64 // when a byte last moved, Unix nanoseconds
+}
+
+// pipe writes first to dst, then what comes from src. At the end of src it ends the writing half of dst, so that the
+// other direction can go on; on a failure it ends both.
+func (j *joint) pipe(dst, src net.Conn, first []byte) (total int64) {
+	buf := make([]byte, tunnelSize)
+	p := first
+	for {
+		if len(p) > 0 {
+			j.extend(dst.SetWriteDeadline)
+			n, err := dst.Write(p)
+			total += int64(n)
+			if err != nil {
+				break
+			}
+			j.moved.Store(time.Now().UnixNano())
+		}
+		j.extend(src.SetReadDeadline)
+		n, err := src.Read(buf)
+		p = buf[:n]
+		if n > 0 {
+			j.moved.Store(time.Now().UnixNano())
+			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && j.stillMoves() {
+			continue
+		}
+		if half, ok := dst.(interface{ CloseWrite() error }); ok && errors.Is(err, io.EOF) && half.CloseWrite() == nil {
+			return total
+		}
+		if err != nil {
+			break
+		}
+	}
+	dst.Close()
+	src.Close()
+	return total
+}
+
+// extend sets a deadline to when the tunnel would have been silent for too long. It fails on a closed connection only.
+func (j *joint) extend(set func(time.Time) error) {
+	if j.silence > 0 {
+		_ = set(time.Unix(0, j.moved.Load()).Add(j.silence))
+	}
+}
+
+func (j *joint) stillMoves() bool { return time.Since(time.Unix(0, j.moved.Load())) < j.silence }

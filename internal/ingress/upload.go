@@ -1,0 +1,324 @@
+package ingress
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock/internal/ingress/upstream"
+)
+
+const (
+	// maxKept bounds how much of a body is kept in case it must be sent again, and maxKeptOnce how much of one that
+	// is sent again only when the replica provably got nothing, which shows early.
+	maxKept     = 1 << 20
+	maxKeptOnce = 64 << 10
+	// continueAfter is how long a replica may take to answer "Expect: 100-continue"; many know nothing of it, and
+	// RFC 9110 section 10.1.1 wants nobody to wait for ever. curl waits as long.
+	continueAfter = time.Second
+	// lastWrite is how long the end of a body may still be on its way when the response is there already, before it
+	// counts as a body that the replica did not want to have.
+	lastWrite = 100 * time.Millisecond
+	// lingerFor is how long net/http may read what a client still sends of a body that nobody wants, so that the
+	// client gets to read the response.
+	lingerFor = 2 * time.Second
+
+	// chunkSpace is in front of a chunk's data for its size.
+	chunkSpace = 10
+	uploadSize = 32 << 10
+)
+
+// upload reads a request's body in a goroutine and writes it to a connection, and to the next one if that fails. A nil
+// upload is that of a request which is sent in one piece.
+type upload struct {
+	r       *http.Request
+	chunked bool
+	expects bool
+	conns   chan *upstream.Conn // takes one without blocking
+	allowed chan struct{}       // takes one without blocking
+	sent    chan struct{}       // receives when the body went out whole; takes one without blocking
+	over    chan struct{}       // closed at the end
+	ending  atomic.Bool         // the last write has begun
+	reading atomic.Bool         // it is the client that is waited for
+	read    atomic.Int64
+
+	mu    sync.Mutex
+	keep  int    // at most so many bytes; below 0: no longer
+	kept  []byte // all that was read
+	err   error  // of reading the body
+	eof   bool   // all of it was read
+	whole *upstream.Conn
+}
+
+func (x *exchange) newUpload() *upload {
+	u := &upload{
+		r:       x.r,
+		chunked: x.r.ContentLength < 0,
+		expects: expectsContinue(x.r),
+		conns:   make(chan *upstream.Conn, 1),
+		allowed: make(chan struct{}, 1),
+		sent:    make(chan struct{}, 1),
+		over:    make(chan struct{}),
+		keep:    maxKeptOnce,
+	}
+	if mayResend(x.r.Method, x.ticket.settings.Retry) {
+		u.keep = maxKept
+	}
+	if x.r.ProtoMajor == 1 {
+		// Else net/http reads the body to its end before the response's head goes out.
+		if err := http.NewResponseController(x.w).EnableFullDuplex(); err != nil {
+			x.in.cfg.Log.Debug("responses wait for the end of uploads", "err", err)
+		}
+	}
+	go u.run()
+	return u
+}
+
+// use makes conn the connection that the body goes to.
+func (u *upload) use(conn *upstream.Conn) {
+	select {
+	case <-u.conns: // one that failed before anything was written to it
+	default:
+	}
+	u.conns <- conn
+}
+
+// proceed lets a body go that waited for the replica's consent.
+func (u *upload) proceed() {
+	if u == nil {
+		return
+	}
+	select {
+	case u.allowed <- struct{}{}:
+	default:
+	}
+}
+
+// failed is why the body could not be read.
+func (u *upload) failed() error {
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// unread says whether some of the body is still to come.
+func (u *upload) unread() bool {
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.eof
+}
+
+// replayable says whether all that was read could be written again.
+func (u *upload) replayable() bool {
+	if u == nil {
+		return true
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.keep >= 0
+}
+
+// settle lets go of what was kept, as the response has begun.
+func (u *upload) settle() {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.keep, u.kept = -1, nil
+}
+
+// sentOn says whether all of the body went over conn.
+func (u *upload) sentOn(conn *upstream.Conn) bool {
+	if u == nil {
+		return true
+	}
+	u.mu.Lock()
+	whole := u.whole
+	u.mu.Unlock()
+	if whole != conn && u.ending.Load() {
+		late := time.NewTimer(lastWrite)
+		defer late.Stop()
+		select {
+		case <-u.sent:
+		case <-late.C:
+		case <-u.over:
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.whole == conn
+}
+
+// endUpload stops the goroutine of the upload, wherever it is.
+func (x *exchange) endUpload() {
+	u := x.body
+	if u == nil {
+		return
+	}
+	close(u.conns)
+	if u.unread() {
+		// Its connection is closed, so that it can only be reading. Deadlines fail where the client is gone, and then
+		// the read fails by itself.
+		control := http.NewResponseController(x.w)
+		_ = control.SetReadDeadline(time.Now().Add(-time.Second))
+		<-u.over
+		_ = control.SetReadDeadline(time.Now().Add(lingerFor))
+	}
+	<-u.over
+	x.rec.BytesIn = u.read.Load()
+}
+
+// run ends when conns is closed, and when the body cannot be read.
+func (u *upload) run() {
+	defer close(u.over)
+	conn, ok := <-u.conns
+	if ok && u.expects {
+		conn, ok = u.wait(conn)
+	}
+	buf := make([]byte, chunkSpace+uploadSize+2)
+	for ok {
+		u.reading.Store(true)
+		n, err := u.r.Body.Read(buf[chunkSpace : chunkSpace+uploadSize])
+		u.reading.Store(false)
+		u.read.Add(int64(n))
+		u.store(buf[chunkSpace:chunkSpace+n], errors.Is(err, io.EOF))
+		if err != nil && !errors.Is(err, io.EOF) {
+			u.mu.Lock()
+			u.err = err
+			u.mu.Unlock()
+			conn.Abort() // a request that will never be whole
+			return
+		}
+		select {
+		case conn, ok = <-u.conns:
+			if !ok {
+				return
+			}
+			conn, ok = u.repeat(conn, err != nil)
+			continue
+		default:
+		}
+		if u.write(conn, buf, n, err != nil) != nil || err != nil {
+			conn, ok = u.next(err != nil)
+		}
+	}
+}
+
+// wait is for the replica's consent, or for the time after which it is taken for granted.
+func (u *upload) wait(conn *upstream.Conn) (*upstream.Conn, bool) {
+	late := time.NewTimer(continueAfter)
+	defer late.Stop()
+	for {
+		select {
+		case <-u.allowed:
+			return conn, true
+		case <-late.C:
+			return conn, true
+		case next, ok := <-u.conns:
+			if !ok {
+				return nil, false
+			}
+			conn = next
+		}
+	}
+}
+
+// next waits for another connection and writes to it what the one before it got.
+func (u *upload) next(eof bool) (*upstream.Conn, bool) {
+	conn, ok := <-u.conns
+	if !ok {
+		return nil, false
+	}
+	return u.repeat(conn, eof)
+}
+
+// repeat writes to conn what was read so far. If that fails, or if that is all, it waits for the next connection.
+func (u *upload) repeat(conn *upstream.Conn, eof bool) (*upstream.Conn, bool) {
+	for {
+		u.mu.Lock()
+		kept := u.kept
+		u.mu.Unlock()
+		buf := make([]byte, chunkSpace+len(kept)+2)
+		copy(buf[chunkSpace:], kept)
+		if u.write(conn, buf, len(kept), eof) == nil && !eof {
+			return conn, true
+		}
+		var ok bool
+		if conn, ok = <-u.conns; !ok {
+			return nil, false
+		}
+	}
+}
+
+// store keeps what was read, as long as it is little enough.
+func (u *upload) store(p []byte, eof bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.eof = eof
+	if len(u.kept)+len(p) > u.keep {
+		u.keep, u.kept = -1, nil
+		return
+	}
+	u.kept = append(u.kept, p...)
+}
+
+// write sends n bytes that stand in buf behind chunkSpace, and the body's end with them if last is set.
+func (u *upload) write(conn *upstream.Conn, buf []byte, n int, last bool) error {
+	p := buf[chunkSpace : chunkSpace+n]
+	if u.chunked {
+		p = p[:0]
+		if n > 0 {
+			var size [chunkSpace]byte
+			head := append(strconv.AppendInt(size[:0], int64(n), 16), "\r\n"...)
+			start := chunkSpace - len(head)
+			copy(buf[start:], head)
+			p = append(buf[start:chunkSpace+n], "\r\n"...)
+		}
+		if last {
+			p = u.appendEnd(p)
+		}
+	}
+	if last {
+		u.ending.Store(true)
+	}
+	if len(p) > 0 {
+		if _, err := conn.Write(p); err != nil {
+			return err
+		}
+	}
+	if last {
+		u.mu.Lock()
+		u.whole = conn
+		u.mu.Unlock()
+		select {
+		case u.sent <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// appendEnd appends the last chunk and the trailer.
+func (u *upload) appendEnd(p []byte) []byte {
+	p = append(p, "0\r\n"...)
+	for name, values := range u.r.Trailer {
+		if upstream.ForbiddenInTrailer(name) {
+			continue
+		}
+		for _, value := range values {
+			p = appendField(p, name, value)
+		}
+	}
+	return append(p, "\r\n"...)
+}

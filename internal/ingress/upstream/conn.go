@@ -1,0 +1,210 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Limits bound one exchange.
+type Limits struct {
+	Silence time.Duration // between two bytes, in whichever direction; 0: none
+	End     time.Time     // of the whole exchange; zero: none
+}
+
+// Conn is a connection that carries one exchange at a time: Begin, writes, ReadHead, Next until io.EOF. Writes may go
+// on in a second goroutine while the first one reads. Abort may be called by any.
+type Conn struct {
+	nc     net.Conn
+	raw    syscall.RawConn // nil where the connection has none
+	addr   string
+	parked time.Time // when it became idle
+
+	buffers *buffers
+	in      []byte // taken from buffers for the time of an exchange
+	r, w    int    // in[r:w] was received and not yet consumed
+	body    body
+
+	limits Limits
+	timer  time.Time    // the read deadline that nc has
+	moved  atomic.Int64 // when a byte last moved, Unix nanoseconds
+
+	written atomic.Int64 // bytes that the kernel took, over the connection's life
+	base    int64        // written when the exchange began
+	heard   bool         // a byte of this exchange's response came
+}
+
+func newConn(nc net.Conn, addr string, b *buffers) *Conn {
+	c := &Conn{nc: nc, addr: addr, buffers: b}
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
+	return c
+}
+
+// Begin starts an exchange at now.
+func (c *Conn) Begin(now time.Time, limits Limits) {
+	c.limits = limits
+	c.base = c.written.Load()
+	c.heard = false
+	c.moved.Store(now.UnixNano())
+	if c.in == nil {
+		c.in = c.buffers.getSmall()
+	}
+	c.r, c.w = 0, 0
+	c.body = body{}
+	// A deadline that is left from an earlier exchange and comes too early costs one turn of fill, setting it
+	// for each exchange costs each exchange.
+	if end := c.deadline(now.UnixNano()); !end.IsZero() && (c.timer.IsZero() || end.Before(c.timer)) {
+		c.setTimer(end)
+	}
+}
+
+// deadline is when a read must give up if no byte moves after last.
+func (c *Conn) deadline(last int64) time.Time {
+	end := c.limits.End
+	if c.limits.Silence > 0 {
+		if quiet := time.Unix(0, last).Add(c.limits.Silence); end.IsZero() || quiet.Before(end) {
+			end = quiet
+		}
+	}
+	return end
+}
+
+func (c *Conn) setTimer(t time.Time) {
+	c.timer = t
+	// It fails on a closed connection only, and the read says that better.
+	_ = c.nc.SetReadDeadline(t)
+}
+
+// Write sends bytes of the request.
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.nc.Write(p)
+	if n > 0 {
+		c.written.Add(int64(n))
+		c.Touch()
+	}
+	return n, err
+}
+
+// Touch notes that bytes move on behalf of the exchange.
+func (c *Conn) Touch() { c.moved.Store(time.Now().UnixNano()) }
+
+// Untaken says whether the replica provably got nothing of the request of this exchange, which ended with err. It is
+// asked before Close.
+func (c *Conn) Untaken(err error) bool {
+	return !c.heard && (c.written.Load() == c.base || errors.Is(err, io.EOF) && c.unacknowledged())
+}
+
+// Heard says whether a byte of the response came.
+func (c *Conn) Heard() bool { return c.heard }
+
+// Abort ends all reads and writes. The owner still calls Close.
+func (c *Conn) Abort() { c.nc.Close() }
+
+// Close ends the connection.
+func (c *Conn) Close() {
+	c.nc.Close()
+	c.drop()
+}
+
+func (c *Conn) drop() {
+	if c.in != nil {
+		c.buffers.put(c.in)
+		c.in = nil
+	}
+}
+
+// fill reads once into the free end of the buffer, which must not be full.
+func (c *Conn) fill() error {
+	for {
+		n, err := c.nc.Read(c.in[c.w:])
+		if n > 0 {
+			c.w += n
+			c.heard = true
+			c.Touch()
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		now := time.Now()
+		if end := c.limits.End; !end.IsZero() && !now.Before(end) {
+			return ErrTooLong
+		}
+		last := c.moved.Load()
+		if c.limits.Silence > 0 && now.Sub(time.Unix(0, last)) >= c.limits.Silence {
+			return ErrSilent
+		}
+		c.setTimer(c.deadline(last))
+	}
+}
+
+// more makes room and reads once. Large says that a larger buffer is worth it.
+func (c *Conn) more(large bool) error {
+	if c.r == c.w {
+		full := c.w == len(c.in)
+		c.r, c.w = 0, 0
+		if large && full && len(c.in) < largeSize {
+			c.buffers.put(c.in)
+			c.in = c.buffers.getLarge()
+		}
+	}
+	if c.w == len(c.in) {
+		switch {
+		case c.r > 0:
+			c.w = copy(c.in, c.in[c.r:c.w])
+			c.r = 0
+		case len(c.in) < largeSize:
+			bigger := c.buffers.getLarge()
+			c.w = copy(bigger, c.in[:c.w])
+			c.buffers.put(c.in)
+			c.in = bigger
+		default:
+			return errTooLarge
+		}
+	}
+	return c.fill()
+}
+
+// Next returns the next bytes of the body; they stay valid until the call after it. io.EOF ends the body, and then
+// the trailer is complete. Before it waits for the network it flushes to, so that nothing is held back.
+func (c *Conn) Next(to http.Flusher) ([]byte, error) {
+	for {
+		p, need, err := c.body.take(c)
+		if err != nil || len(p) > 0 {
+			return p, err
+		}
+		if !need {
+			return nil, io.EOF
+		}
+		to.Flush()
+		if err := c.more(true); err != nil {
+			return nil, c.body.cut(err)
+		}
+	}
+}
+
+// Trailer is what followed a chunked body.
+func (c *Conn) Trailer() http.Header { return c.body.trailer }
+
+// Reusable says whether the connection stands between two exchanges; the request must have been sent whole.
+func (c *Conn) Reusable() bool { return c.body.done && !c.body.close && c.r == c.w }
+
+// Raw ends the HTTP part, after a 101: it returns what was received beyond the head, valid until Close.
+func (c *Conn) Raw() (received []byte, nc net.Conn) {
+	c.setTimer(time.Time{})
+	received = c.in[c.r:c.w]
+	c.r, c.w = 0, 0
+	return received, c.nc
+}

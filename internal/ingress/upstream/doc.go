@@ -1,0 +1,23 @@
+// Package upstream is the ingress's side of HTTP/1.1 towards a replica: pooled connections that the goroutine of a
+// request writes and reads by itself, with framing that admits no second reading.
+//
+//	Pool ── Get ──► Conn ── Write head, body ──► replica
+//	  ▲              │ ◄─── ReadHead, Next ─────
+//	  └──── Put ─────┘      (or Close, when the stream is not at a clean end)
+//
+// A connection has no goroutine of its own. While it is idle it has no buffer either.
+package upstream
+
+import "errors"
+
+// Errors that say why an exchange ended early. Those of the network come as they are.
+var (
+	// ErrProtocol is wrapped by everything that a replica sent and that HTTP/1.1 (RFC 9112) does not allow.
+	ErrProtocol = errors.New("not http/1.1")
+	// ErrSilent means that no byte moved in either direction for Limits.Silence.
+	ErrSilent = errors.New("silent for too long")
+	// ErrTooLong means that the exchange was not over at Limits.End.
+	ErrTooLong = errors.New("took too long")
+	// ErrTruncated means that the connection ended inside a response.
+	ErrTruncated = errors.New("response cut short")
+)

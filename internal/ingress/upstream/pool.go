@@ -1,0 +1,130 @@
+package upstream
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// maxIdle bounds the idle connections that are kept to one replica, and MaxRest how long: what a burst has opened is
+// given back.
+const (
+	maxIdle = 256
+	MaxRest = 60 * time.Second
+)
+
+// Client is what all pools have in common.
+type Client struct {
+	dialer  net.Dialer
+	buffers buffers
+}
+
+// NewClient returns a client that gives up a dial after that time.
+func NewClient(dialTimeout time.Duration) *Client {
+	return &Client{dialer: net.Dialer{Timeout: dialTimeout}, buffers: newBuffers()}
+}
+
+// Pool returns a pool of connections to addr.
+func (cl *Client) Pool(addr string) *Pool { return &Pool{client: cl, addr: addr} }
+
+// Pool keeps idle connections to one address.
+type Pool struct {
+	client *Client
+
+	mu     sync.Mutex
+	addr   string
+	closed bool
+	idle   []*Conn // the one used last is last
+}
+
+// Reset opens the pool for addr; idle connections to another address are closed.
+func (p *Pool) Reset(addr string) {
+	p.mu.Lock()
+	moved := p.addr != addr
+	p.addr, p.closed = addr, false
+	var old []*Conn
+	if moved {
+		old, p.idle = p.idle, nil
+	}
+	p.mu.Unlock()
+	closeAll(old)
+}
+
+// Close ends the idle connections, and each busy one when it is put back.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	old := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	closeAll(old)
+}
+
+// Get returns an idle connection that is still open and has not rested longer than that by now, or dials one.
+func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c *Conn, reused bool, err error) {
+	for {
+		if c = p.pop(now.Add(-rested)); c == nil {
+			break
+		}
+		if !c.stale() {
+			return c, true, nil
+		}
+		c.Close()
+	}
+	p.mu.Lock()
+	addr := p.addr
+	p.mu.Unlock()
+	nc, err := p.client.dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, false, err
+	}
+	return newConn(nc, addr, &p.client.buffers), false, nil
+}
+
+// pop takes the connection that was used last, if that was after since.
+func (p *Pool) pop(since time.Time) *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 || !p.idle[n-1].parked.After(since) {
+		return nil
+	}
+	c := p.idle[n-1]
+	p.idle[n-1] = nil
+	p.idle = p.idle[:n-1]
+	return c
+}
+
+// Put takes back a Reusable connection at now.
+func (p *Pool) Put(c *Conn, now time.Time) {
+	c.drop()
+	c.parked = now
+	p.mu.Lock()
+	keep := !p.closed && len(p.idle) < maxIdle && c.addr == p.addr
+	if keep {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	if !keep {
+		c.Close()
+	}
+}
+
+// Sweep closes the connections that rested too long by now.
+func (p *Pool) Sweep(now time.Time) {
+	p.mu.Lock()
+	n := 0
+	for n < len(p.idle) && now.Sub(p.idle[n].parked) > MaxRest {
+		n++
+	}
+	old := p.idle[:n:n]
+	p.idle = append([]*Conn(nil), p.idle[n:]...)
+	p.mu.Unlock()
+	closeAll(old)
+}
+
+func closeAll(conns []*Conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
