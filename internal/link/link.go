@@ -43,13 +43,14 @@ type Route struct {
 
 // Target is a revision and its share of a route. Weights of a route add up to 100.
 type Target struct {
-	Revision string `json:"revision"` // Revision.Name
+	Revision string `json:"revision"` // Revision.ID
 	Weight   int    `json:"weight"`
 }
 
 // Revision is where requests go in the end.
 type Revision struct {
-	Name     string            `json:"name"`
+	// ID is the resource's: apps of two environments may have revisions of one name.
+	ID       string            `json:"id"`
 	Port     int               `json:"port"`
 	Settings resource.Settings `json:"settings"`
 	// Replicas are those that may be given requests now.
@@ -81,7 +82,7 @@ type Report struct {
 	// InFlight counts the requests on each replica, by name, also on those that have left the table. Those with none
 	// are left out.
 	InFlight map[string]int `json:"inFlight"`
-	// Waiting counts the requests that wait for a replica, by revision name.
+	// Waiting counts the requests that wait for a replica, by revision ID.
 	Waiting map[string]int `json:"waiting"`
 }
 

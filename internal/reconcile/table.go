@@ -103,12 +103,12 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 			t.Revisions = append(t.Revisions, upstream(rev, running[rev.ID.Key()]))
 			own := route
 			own.Host = Host(rev.Name(), domain, in.External)
-			own.Targets = []link.Target{{Revision: rev.Name(), Weight: 100}}
+			own.Targets = []link.Target{{Revision: rev.ID.String(), Weight: 100}}
 			t.Routes = append(t.Routes, own)
 		}
 		route.Host = Host(app.ID.Base(), domain, in.External)
 		if name := cmp.Or(app.LatestReadyRevision, app.LatestRevision); name != "" {
-			route.Targets = []link.Target{{Revision: name, Weight: 100}}
+			route.Targets = []link.Target{{Revision: app.ID.Child("revisions", name).String(), Weight: 100}}
 		}
 		t.Routes = append(t.Routes, route)
 	}
@@ -117,7 +117,7 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 
 // upstream is a revision as an ingress sees it.
 func upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
-	up := link.Revision{Name: rev.Name(), Port: rev.TargetPort, Settings: rev.Settings}
+	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings}
 	for _, replica := range replicas {
 		if replica.State == resource.ReplicaReady {
 			addr := netip.AddrPortFrom(replica.Address, uint16(rev.TargetPort))

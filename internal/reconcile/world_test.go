@@ -266,7 +266,7 @@ func (r *routes) last() link.Table {
 
 func (r *routes) revision(name string) link.Revision {
 	for _, rev := range r.last().Revisions {
-		if rev.Name == name {
+		if rev.ID == name || strings.HasSuffix(rev.ID, "/"+name) {
 			return rev
 		}
 	}
