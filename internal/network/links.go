@@ -1,0 +1,269 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// uplink is the device that the default route goes through.
+type uplink struct {
+	name string // "" when the machine has no default route
+	mtu  int
+}
+
+func findUplink() (uplink, error) {
+	const ethernet = 1500
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return uplink{}, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst != nil && r.Dst.IP != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		l, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			continue // it went between the two calls
+		}
+		// A replica's packets leave through it; a smaller MTU would cut them, a larger one makes them black holes.
+		return uplink{name: l.Attrs().Name, mtu: l.Attrs().MTU}, nil
+	}
+	return uplink{mtu: ethernet}, nil
+}
+
+func (n *Network) bridgeName(environment string) string {
+	return fmt.Sprintf("%s%02x", n.bridgePrefix(), n.plan.Environments[environment])
+}
+
+// bridgeUp makes the bridge of an environment that has a place, or makes what there is right.
+func (n *Network) bridgeUp(environment string) error {
+	name := n.bridgeName(environment)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, n.uplink.mtu
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if err := netlink.LinkAdd(bridge); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add: %w", err)
+	}
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find: %w", err)
+	}
+	// Before it is up, so that it never has a link-local address that the host could be reached through.
+	for key, value := range map[string]string{
+		"net/ipv6/conf/" + name + "/disable_ipv6": "1",
+		"net/ipv4/conf/" + name + "/forwarding":   "1",
+	} {
+		if err := setSysctl(key, value); err != nil {
+			return err
+		}
+	}
+	if n.uplink.name != "" {
+		if err := setSysctl("net/ipv4/conf/"+n.uplink.name+"/forwarding", "1"); err != nil {
+			return err
+		}
+	}
+	subnet := n.plan.subnet(n.plan.Environments[environment])
+	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(gatewayOf(subnet), environmentBits))}
+	if err := netlink.AddrReplace(l, addr); err != nil {
+		return fmt.Errorf("give it %s: %w", addr.IPNet, err)
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	n.bridged[environment] = true
+	return nil
+}
+
+// cable is a veth pair from a new network namespace to a bridge.
+type cable struct {
+	namespace string // path
+	host      string // device on the host
+	bridge    string
+	address   netip.Prefix
+	gateway   netip.Addr
+	mtu       int
+}
+
+// plugNamespace makes the namespace and both ends of the cable.
+func plugNamespace(c cable) error {
+	done := make(chan error, 1)
+	// A thread that has entered another namespace must not run other goroutines: this one stays locked and so ends with
+	// its goroutine.
+	go func() {
+		runtime.LockOSThread()
+		done <- c.inNewNamespace()
+	}()
+	if err := <-done; err != nil {
+		return err
+	}
+	host, err := netlink.LinkByName(c.host)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", c.host, err)
+	}
+	bridge, err := netlink.LinkByName(c.bridge)
+	if err != nil {
+		return fmt.Errorf("find bridge %s: %w", c.bridge, err)
+	}
+	if err := setSysctl("net/ipv6/conf/"+c.host+"/disable_ipv6", "1"); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMasterByIndex(host, bridge.Attrs().Index); err != nil {
+		return fmt.Errorf("plug %s into %s: %w", c.host, c.bridge, err)
+	}
+	// Isolated ports of a bridge do not see each other, whatever net.bridge.bridge-nf-call-iptables says; the gateway
+	// is no port.
+	if err := netlink.LinkSetIsolated(host, true); err != nil {
+		return fmt.Errorf("isolate %s: %w", c.host, err)
+	}
+	if err := netlink.LinkSetUp(host); err != nil {
+		return fmt.Errorf("up %s: %w", c.host, err)
+	}
+	return waitForwarding(c.host)
+}
+
+// waitForwarding waits until the bridge passes on what comes by a port. The kernel takes that decision a moment after
+// the port is up, and a packet that is lost before costs its sender a second.
+func waitForwarding(port string) error {
+	const forwarding = "3" // BR_STATE_FORWARDING, linux/if_bridge.h
+	deadline := time.Now().Add(2 * time.Second)
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		state, err := os.ReadFile(filepath.Join("/sys/class/net", port, "brport/state"))
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(state)) == forwarding {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: its bridge does not forward (state %s)", port, strings.TrimSpace(string(state)))
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (c cable) inNewNamespace() error {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("new network namespace: %w", err)
+	}
+	f, err := os.OpenFile(c.namespace, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", c.namespace, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount network namespace: %w", err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = "eth0", c.mtu
+	attrs.HardwareAddr = hardwareAddress(c.address.Addr())
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: c.host, PeerNamespace: netlink.NsFd(home.Fd())}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth %s: %w", c.host, err)
+	}
+	eth0, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("find eth0: %w", err)
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	for key, value := range map[string]string{
+		// The namespace belongs to the host, so a container's root has no say over its low ports.
+		"net/ipv4/ip_unprivileged_port_start": "0",
+		"net/ipv6/conf/eth0/disable_ipv6":     "1",
+	} {
+		if err := setSysctl(key, value); err != nil {
+			return err
+		}
+	}
+	if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(c.address)}); err != nil {
+		return fmt.Errorf("give eth0 %s: %w", c.address, err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("up lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(eth0); err != nil {
+		return fmt.Errorf("up eth0: %w", err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: c.gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("default route by %s: %w", c.gateway, err)
+	}
+	return nil
+}
+
+// hardwareAddress is the same for everybody who has an address after another: the host remembers for half a minute
+// whose it was, and would send to nobody.
+func hardwareAddress(a netip.Addr) net.HardwareAddr {
+	b := a.As4()
+	return append(net.HardwareAddr{0x02, 0x70}, b[:]...) // 02: given out locally
+}
+
+// removeLink removes a device, and with one end of a veth pair the other.
+func removeLink(name string) error {
+	l, err := netlink.LinkByName(name)
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// removeLinks removes all devices whose names start with prefix, but for those to keep.
+func removeLinks(prefix string, keep func(device string) bool) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, prefix) && !keep(l.Attrs().Name) {
+			errs = append(errs, removeLink(l.Attrs().Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func linkExists(name string) bool {
+	_, err := os.Stat(filepath.Join("/sys/class/net", name))
+	return err == nil
+}
+
+// setSysctl sets a value of the network namespace that the thread is in. A kernel without IPv6 has no IPv6 settings.
+func setSysctl(key, value string) error {
+	err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
+	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(key, "net/ipv6/") {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("set %s to %s: %w", strings.ReplaceAll(key, "/", "."), value, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+}

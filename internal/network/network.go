@@ -1,0 +1,169 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// Port is a port on the gateway that replicas may reach.
+type Port struct {
+	Protocol string // "tcp" or "udp"
+	Number   uint16
+}
+
+// Config says where a Network keeps what it knows and what its replicas may reach.
+type Config struct {
+	// Dir keeps the address range and the environments' places in it over a reboot.
+	Dir string
+	// State holds the network namespaces; a reboot may empty it, as it ends them.
+	State string
+	// Instance tells this platform's bridges, rules and addresses from those of another on the machine.
+	Instance string
+	// Range is the /16 to use. The zero value chooses a free one in 10.0.0.0/8 and keeps to it.
+	Range netip.Prefix
+	// Open lists what replicas may reach on their gateway: the ingress and the resolver.
+	Open []Port
+	Log  *slog.Logger
+}
+
+func (c Config) validate() error {
+	var errs []error
+	for name, dir := range map[string]string{"dir": c.Dir, "state": c.State} {
+		if !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("network %s: want an absolute path, got %q", name, dir))
+		}
+	}
+	if c.Instance == "" {
+		errs = append(errs, errors.New("network instance: want a name, got none"))
+	}
+	if c.Range.IsValid() && (!c.Range.Addr().Is4() || c.Range.Bits() != rangeBits) {
+		errs = append(errs, fmt.Errorf("network range: want an IPv4 /%d, got %s", rangeBits, c.Range))
+	}
+	for _, p := range c.Open {
+		if p.Number == 0 || (p.Protocol != "tcp" && p.Protocol != "udp") {
+			errs = append(errs, fmt.Errorf("network open port: want tcp or udp and 1 to 65535, got %q and %d", p.Protocol, p.Number))
+		}
+	}
+	if c.Log == nil {
+		errs = append(errs, errors.New("network log: want a logger, got none"))
+	}
+	return errors.Join(errs...)
+}
+
+// Network makes and removes the networks of replicas. Its methods may be called at once.
+type Network struct {
+	log    *slog.Logger
+	dir    string
+	netns  string // folder of the network namespaces
+	tag    string // what this instance's devices and tables have in their names
+	uplink uplink
+
+	mu       sync.Mutex
+	plan     plan
+	bridged  map[string]bool       // environments whose bridge is up
+	attached map[string]Attachment // by replica
+	used     map[netip.Addr]bool
+}
+
+// Open brings up the bridges and rules of an instance and finds the replicas that are attached.
+func Open(ctx context.Context, cfg Config) (*Network, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Network{
+		log:      cfg.Log,
+		dir:      cfg.Dir,
+		netns:    filepath.Join(cfg.State, "netns"),
+		tag:      tagOf(cfg.Instance),
+		bridged:  map[string]bool{},
+		attached: map[string]Attachment{},
+		used:     map[netip.Addr]bool{},
+	}
+	for _, dir := range []string{n.dir, n.netns} {
+		// 0711: a container's root, which is nobody here, must be able to walk through it.
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("open network: %w", err)
+		}
+	}
+	var err error
+	if n.uplink, err = findUplink(); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	if n.plan, err = loadPlan(n.planPath()); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	if err := n.choose(cfg.Range); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	for key := range n.plan.Environments {
+		if err := n.bridgeUp(key); err != nil {
+			return nil, fmt.Errorf("open network: bridge of %s: %w", key, err)
+		}
+	}
+	if err := installRules(n.table(), n.bridgePrefix(), n.plan.Range, cfg.Open); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	foreign, err := droppingChains(n.table())
+	if err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	for _, chain := range foreign {
+		n.log.Warn("another firewall drops what it does not know, so replicas may not reach the internet or the ingress",
+			"chain", chain, "accept", n.bridgePrefix()+"*")
+	}
+	if err := n.adopt(ctx); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	return n, nil
+}
+
+// Range is where all addresses of this instance come from.
+func (n *Network) Range() netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.plan.Range
+}
+
+// Destroy removes every namespace, bridge and rule of the instance, and its plan.
+func (n *Network) Destroy(ctx context.Context) error {
+	n.mu.Lock()
+	names := make([]string, 0, len(n.attached))
+	for name := range n.attached {
+		names = append(names, name)
+	}
+	n.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, n.Detach(ctx, name))
+	}
+	none := func(string) bool { return false }
+	errs = append(errs, removeLinks(n.bridgePrefix(), none), removeRules(n.table()))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("destroy network: %w", err)
+	}
+	if err := os.RemoveAll(n.planPath()); err != nil {
+		return fmt.Errorf("destroy network: %w", err)
+	}
+	return nil
+}
+
+func (n *Network) planPath() string { return filepath.Join(n.dir, "network.json") }
+func (n *Network) table() string    { return "penstock_" + n.tag }
+
+// The kernel takes 15 bytes for a device's name: "ps" + 5 of the instance + one letter + 4 of the address.
+func (n *Network) bridgePrefix() string { return "ps" + n.tag + "b" }
+func (n *Network) vethPrefix() string   { return "ps" + n.tag + "v" }
+
+// tagOf makes an instance's name short enough for a device's name.
+func tagOf(instance string) string {
+	h := fnv.New32a()
+	h.Write([]byte(instance))
+	return fmt.Sprintf("%05x", h.Sum32()&0xfffff)
+}

@@ -1,0 +1,509 @@
+package network_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"penstock/internal/network"
+)
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("missing: root, for network namespaces and nftables")
+	}
+}
+
+func open(t testing.TB, cfg network.Config) *network.Network {
+	t.Helper()
+	if cfg.Dir == "" {
+		cfg.Dir, cfg.State = t.TempDir(), t.TempDir()
+	}
+	if cfg.Instance == "" {
+		cfg.Instance = t.Name()
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	n, err := network.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func destroyAfter(t testing.TB, n *network.Network) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := n.Destroy(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func attach(t testing.TB, n *network.Network, replica, environment string) network.Attachment {
+	t.Helper()
+	a, err := n.Attach(t.Context(), replica, environment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// inside runs f on a thread that has entered a replica's namespace.
+func inside(t testing.TB, a network.Attachment, f func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		ns, err := os.Open(a.Namespace)
+		if err == nil {
+			defer ns.Close()
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// dial connects from a namespace. It uses plain system calls, because net.Dial may go on on another thread.
+func dial(t testing.TB, from network.Attachment, to netip.AddrPort) error {
+	t.Helper()
+	return inside(t, from, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		limit := unix.NsecToTimeval(int64(2 * time.Second))
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+			return err
+		}
+		return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	})
+}
+
+// listen serves one port until the test ends; in a namespace when there is one.
+func listen(t testing.TB, in *network.Attachment, address string) netip.AddrPort {
+	t.Helper()
+	var ln net.Listener
+	open := func() (err error) {
+		ln, err = net.Listen("tcp4", address)
+		return err
+	}
+	var err error
+	if in != nil {
+		err = inside(t, *in, open)
+	} else {
+		err = open()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	return netip.MustParseAddrPort(ln.Addr().String())
+}
+
+func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
+	needRoot(t)
+	// The listeners tell their ports first, so that the rules can name one of them.
+	ingress := listen(t, nil, "0.0.0.0:0")
+	arm := listen(t, nil, "0.0.0.0:0")
+	n := open(t, network.Config{Open: []network.Port{{Protocol: "tcp", Number: ingress.Port()}, {Protocol: "udp", Number: 53}}})
+	destroyAfter(t, n)
+	a := attach(t, n, "app--1-a", "blue")
+	b := attach(t, n, "app--1-b", "blue")
+	c := attach(t, n, "app--1-c", "green")
+	for _, x := range []network.Attachment{a, b, c} {
+		if !n.Range().Contains(x.Address) {
+			t.Errorf("address %s is outside %s", x.Address, n.Range())
+		}
+	}
+	if a.Gateway != b.Gateway || a.Gateway == c.Gateway {
+		t.Errorf("gateways %s, %s, %s: want one an environment", a.Gateway, b.Gateway, c.Gateway)
+	}
+	served := map[string]netip.AddrPort{}
+	for name, x := range map[string]*network.Attachment{"a": &a, "b": &b, "c": &c} {
+		p := listen(t, x, "0.0.0.0:80") // a low port: no privilege is needed for one inside
+		served[name] = netip.AddrPortFrom(x.Address, p.Port())
+	}
+
+	reaches := map[string]struct {
+		to   netip.AddrPort
+		want bool
+	}{
+		"the ingress on its gateway":              {netip.AddrPortFrom(a.Gateway, ingress.Port()), true},
+		"itself":                                  {served["a"], true},
+		"another port on its gateway":             {netip.AddrPortFrom(a.Gateway, arm.Port()), false},
+		"the ingress on another gateway":          {netip.AddrPortFrom(c.Gateway, ingress.Port()), false},
+		"a replica of its environment":            {served["b"], false},
+		"a replica of another environment":        {served["c"], false},
+		"a port of the host by another address":   {netip.AddrPortFrom(hostAddress(t), arm.Port()), false},
+		"the ingress by another address of hosts": {netip.AddrPortFrom(hostAddress(t), ingress.Port()), false},
+	}
+	for what, c := range reaches {
+		if err := dial(t, a, c.to); (err == nil) != c.want {
+			t.Errorf("replica to %s (%s): %v, want reached: %v", what, c.to, err, c.want)
+		}
+	}
+	for name, to := range served {
+		conn, err := net.DialTimeout("tcp", to.String(), 2*time.Second)
+		if err != nil {
+			t.Errorf("host to replica %s: %v", name, err)
+			continue
+		}
+		conn.Close()
+	}
+}
+
+// hostAddress is an address of the machine that is no gateway.
+func hostAddress(t testing.TB) netip.Addr {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() && !strings.HasPrefix(p.Addr().String(), "10.") {
+			return p.Addr()
+		}
+	}
+	return netip.MustParseAddr("127.0.0.1")
+}
+
+func TestOutboundPacketsLeaveWithTheHostsAddress(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	a := attach(t, n, "out", "blue")
+	inet := internet(t)
+	if err := dial(t, a, inet); err != nil {
+		t.Fatalf("replica to the internet: %v", err)
+	}
+}
+
+func TestAttachingAgainGivesTheSameNetwork(t *testing.T) {
+	needRoot(t)
+	cfg := network.Config{Dir: t.TempDir(), State: t.TempDir()}
+	n := open(t, cfg)
+	first := attach(t, n, "r1", "blue")
+	second := attach(t, n, "r2", "blue")
+	if again := attach(t, n, "r1", "blue"); again != first {
+		t.Errorf("attached again: %+v, want %+v", again, first)
+	}
+
+	after := open(t, cfg) // as after a restart of the platform
+	destroyAfter(t, after)
+	if again := attach(t, after, "r1", "blue"); again != first {
+		t.Errorf("after a restart: %+v, want %+v", again, first)
+	}
+	served := listen(t, &second, "0.0.0.0:8080")
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(second.Address, served.Port()).String(), 2*time.Second)
+	if err != nil {
+		t.Errorf("host to a replica from before the restart: %v", err)
+	} else {
+		conn.Close()
+	}
+	if third := attach(t, after, "r3", "blue"); third.Address == first.Address || third.Address == second.Address {
+		t.Errorf("a new replica got %s, which another has", third.Address)
+	}
+	if got := len(after.Attached()); got != 3 {
+		t.Errorf("%d attached, want 3", got)
+	}
+}
+
+func TestAnAddressThatWasAnothersAnswersAtOnce(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	var first netip.Addr
+	for i := range 20 {
+		a := attach(t, n, "r", "blue")
+		if i == 0 {
+			first = a.Address
+		} else if a.Address != first {
+			t.Fatalf("address %s, want %s again", a.Address, first)
+		}
+		port := listen(t, &a, "0.0.0.0:8080").Port()
+		start := time.Now()
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(a.Address, port).String(), 5*time.Second)
+		if err != nil {
+			t.Fatalf("replica %d at that address: %v", i, err)
+		}
+		conn.Close()
+		if took := time.Since(start); took > 500*time.Millisecond {
+			t.Errorf("replica %d at that address answered after %v", i, took)
+		}
+		if err := n.Detach(t.Context(), "r"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTwoInstancesUseDifferentRanges(t *testing.T) {
+	needRoot(t)
+	one := open(t, network.Config{Instance: t.Name() + "1"})
+	destroyAfter(t, one)
+	a := attach(t, one, "r", "blue")
+	two := open(t, network.Config{Instance: t.Name() + "2"})
+	destroyAfter(t, two)
+	b := attach(t, two, "r", "blue")
+	if one.Range().Overlaps(two.Range()) {
+		t.Fatalf("ranges %s and %s overlap", one.Range(), two.Range())
+	}
+	port := listen(t, &b, "0.0.0.0:8080").Port()
+	if err := dial(t, a, netip.AddrPortFrom(b.Address, port)); err == nil {
+		t.Error("a replica reached one of another instance")
+	}
+	if err := one.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(b.Address, port).String(), 2*time.Second)
+	if err != nil {
+		t.Fatalf("after the other instance was destroyed: %v", err)
+	}
+	conn.Close()
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	needRoot(t)
+	cfg := network.Config{Dir: t.TempDir(), State: t.TempDir(), Instance: t.Name()}
+	n := open(t, cfg)
+	var tag string
+	for range 3 {
+		for i := range 3 {
+			tag = tagOf(t, attach(t, n, fmt.Sprintf("r%d", i), "blue"))
+		}
+		for i := range 3 {
+			if err := n.Detach(t.Context(), fmt.Sprintf("r%d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := n.Detach(t.Context(), "r0"); err != nil {
+			t.Errorf("detached twice: %v", err)
+		}
+		if got := leftovers(t, tag, cfg.State); len(got) != 2 { // the bridge and the rules stay
+			t.Errorf("after all were detached: %q", got)
+		}
+	}
+	attach(t, n, "forgotten", "blue")
+	if err := n.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := leftovers(t, tag, cfg.State); len(got) != 0 {
+		t.Errorf("after destroy: %q", got)
+	}
+	if entries, err := os.ReadDir(cfg.Dir); err != nil || len(entries) != 0 {
+		t.Errorf("files left in dir: %v, %v", entries, err)
+	}
+}
+
+// tagOf is what an instance's devices and tables have in their names, read off the bridge of one of its replicas.
+func tagOf(t testing.TB, a network.Attachment) string {
+	t.Helper()
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, addr := range addrs {
+			if addr.IP.String() == a.Gateway.String() {
+				return l.Attrs().Name[2:7]
+			}
+		}
+	}
+	t.Fatalf("no device has the gateway %s", a.Gateway)
+	return ""
+}
+
+// leftovers lists the devices, tables, mounts and files of an instance.
+func leftovers(t testing.TB, tag, state string) []string {
+	t.Helper()
+	var found []string
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.Contains(l.Attrs().Name, tag) {
+			found = append(found, "device "+l.Attrs().Name)
+		}
+	}
+	nft, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := nft.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		if strings.Contains(table.Name, tag) {
+			found = append(found, "table "+table.Name)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, state) {
+			found = append(found, "mount "+line)
+		}
+	}
+	entries, err := os.ReadDir(state + "/netns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		found = append(found, "file "+e.Name())
+	}
+	return found
+}
+
+// internet is a listener in a namespace that the host reaches by a device of its own, and that knows no way back to
+// the replicas' addresses.
+func internet(t testing.TB) netip.AddrPort {
+	t.Helper()
+	const device = "tstinet0"
+	here, there := netip.MustParsePrefix("203.0.113.1/30"), netip.MustParsePrefix("203.0.113.2/30")
+	a := network.Attachment{Namespace: t.TempDir() + "/ns"}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- func() error {
+			home, err := os.Open("/proc/thread-self/ns/net")
+			if err != nil {
+				return err
+			}
+			defer home.Close()
+			if err := os.WriteFile(a.Namespace, nil, 0o600); err != nil {
+				return err
+			}
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			if err := unix.Mount("/proc/thread-self/ns/net", a.Namespace, "", unix.MS_BIND, ""); err != nil {
+				return err
+			}
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "eth0"
+			if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: device, PeerNamespace: netlink.NsFd(home.Fd())}); err != nil {
+				return err
+			}
+			return up("eth0", there)
+		}()
+	}()
+	t.Cleanup(func() {
+		if l, err := netlink.LinkByName(device); err == nil {
+			netlink.LinkDel(l)
+		}
+		unix.Unmount(a.Namespace, unix.MNT_DETACH)
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := up(device, here); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+device+"/forwarding", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return netip.AddrPortFrom(there.Addr(), listen(t, &a, "0.0.0.0:0").Port())
+}
+
+func up(device string, address netip.Prefix) error {
+	l, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	addr, err := netlink.ParseAddr(address.String())
+	if err != nil {
+		return err
+	}
+	if err := netlink.AddrAdd(l, addr); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(l)
+}
+
+func TestWrongConfigurationIsRefusedByName(t *testing.T) {
+	tests := map[string]struct {
+		change func(*network.Config)
+		want   string
+	}{
+		"relative folder": {func(c *network.Config) { c.Dir = "data" }, `network dir: want an absolute path, got "data"`},
+		"no instance":     {func(c *network.Config) { c.Instance = "" }, "network instance: want a name, got none"},
+		"small range":     {func(c *network.Config) { c.Range = netip.MustParsePrefix("10.1.0.0/24") }, "network range: want an IPv4 /16, got 10.1.0.0/24"},
+		"protocol":        {func(c *network.Config) { c.Open = []network.Port{{Protocol: "sctp", Number: 1}} }, `network open port: want tcp or udp and 1 to 65535, got "sctp" and 1`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			cfg := network.Config{Dir: "/a", State: "/b", Instance: "x", Log: slog.New(slog.DiscardHandler)}
+			test.change(&cfg)
+			if _, err := network.Open(t.Context(), cfg); err == nil || err.Error() != test.want {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestDamagedPlanIsRefused(t *testing.T) {
+	needRoot(t)
+	for name, plan := range map[string]string{
+		"not JSON":      "{",
+		"other version": `{"Version":9}`,
+		"wrong range":   `{"Version":1,"Range":"10.0.0.0/8","Environments":{}}`,
+		"wrong place":   `{"Version":1,"Range":"10.9.0.0/16","Environments":{"blue":99}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(dir+"/network.json", []byte(plan), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg := network.Config{Dir: dir, State: t.TempDir(), Instance: t.Name(), Log: slog.New(slog.DiscardHandler)}
+			if n, err := network.Open(t.Context(), cfg); err == nil {
+				destroyAfter(t, n)
+				t.Error("opened with a damaged plan")
+			}
+		})
+	}
+}
+
+func TestReplicaNamesThatAreNoFileNamesAreRefused(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	for _, name := range []string{"", "../up", "a/b", ".", "a b"} {
+		if _, err := n.Attach(t.Context(), name, "blue"); err == nil {
+			t.Errorf("attached %q", name)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package network
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// installRules replaces the instance's table in one transaction. The rules match the bridges by the prefix of their
+// names, so their number does not grow with environments or replicas (a rule for each pair of environments no longer
+// fits one netlink message at 100 of them).
+func installRules(table, bridges string, addresses netip.Prefix, open []Port) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: table}
+	c.AddTable(t) // so that the next line finds one
+	c.DelTable(t)
+	c.AddTable(t)
+
+	ports := &nftables.Set{
+		Table: t, Name: "open", Concatenation: true,
+		// Unique in this transaction. Without one the library counts in a variable that nothing guards.
+		ID:      1,
+		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+	}
+	elements := make([]nftables.SetElement, len(open))
+	for i, p := range open {
+		elements[i] = nftables.SetElement{Key: portKey(p)}
+	}
+	if err := c.AddSet(ports, elements); err != nil {
+		return fmt.Errorf("nftables set: %w", err)
+	}
+	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+		accept := nftables.ChainPolicyAccept // nothing else on the machine is our business
+		return c.AddChain(&nftables.Chain{Table: t, Name: name, Type: typ, Hooknum: hook, Priority: priority, Policy: &accept})
+	}
+	rule := func(ch *nftables.Chain, parts ...[]expr.Any) {
+		var all []expr.Any
+		for _, p := range parts {
+			all = append(all, p...)
+		}
+		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: all})
+	}
+	fromBridge := name(expr.MetaKeyIIFNAME, expr.CmpOpEq, bridges)
+	toBridge := name(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridges)
+
+	in := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	rule(in, established(), accept())
+	rule(in, fromBridge, ipv4(), source(expr.CmpOpNeq, addresses), drop())
+	rule(in, fromBridge, localOnDevice(), inSet(ports), accept())
+	rule(in, fromBridge, reject())
+
+	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	rule(forward, established(), accept())
+	rule(forward, fromBridge, spoofed(), drop())
+	rule(forward, toBridge, reject()) // from another environment or from outside
+
+	out := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	rule(out, name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, bridges), ipv4(), source(expr.CmpOpEq, addresses), []expr.Any{&expr.Masq{}})
+
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nftables table %s: %w", table, err)
+	}
+	return nil
+}
+
+func removeRules(table string) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: table}
+	c.AddTable(t)
+	c.DelTable(t)
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("remove nftables table %s: %w", table, err)
+	}
+	return nil
+}
+
+// droppingChains names the chains of others that drop what nobody accepts: there, an accept of ours does not help.
+func droppingChains(own string) ([]string, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	var names []string
+	for _, ch := range chains {
+		if ch.Table.Name == own || ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop || ch.Hooknum == nil {
+			continue
+		}
+		if *ch.Hooknum == *nftables.ChainHookForward || *ch.Hooknum == *nftables.ChainHookInput {
+			names = append(names, ch.Table.Name+"/"+ch.Name)
+		}
+	}
+	return names, nil
+}
+
+func portKey(p Port) []byte {
+	proto := byte(unix.IPPROTO_TCP)
+	if p.Protocol == "udp" {
+		proto = unix.IPPROTO_UDP
+	}
+	key := make([]byte, 8) // each part of a concatenation is padded to four bytes
+	key[0] = proto
+	binary.BigEndian.PutUint16(key[4:], p.Number)
+	return key
+}
+
+// name matches a device whose name starts with prefix: a comparison of fewer bytes than a name has.
+func name(key expr.MetaKey, op expr.CmpOp, prefix string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: []byte(prefix)}}
+}
+
+// ipv4 must stand before every match on an IPv4 header in an inet table.
+func ipv4() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV4}},
+	}
+}
+
+func source(op expr.CmpOp, p netip.Prefix) []expr.Any {
+	mask := ipNet(p).Mask
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	}
+}
+
+func established() []expr.Any {
+	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// localOnDevice matches what is for an address that the device it came by has: the gateway, and no other address of
+// the host.
+func localOnDevice() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: 1, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+// spoofed matches a source that the device it came by does not lead to.
+func spoofed() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+func inSet(s *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		// Registers of four bytes start at 8: the second half of a concatenation in register 1 is register 9.
+		&expr.Payload{DestRegister: 9, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID},
+	}
+}
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
+
+// reject answers at once, so that a caller inside sees a refusal and not a time-out.
+func reject() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+}
