@@ -1,0 +1,3 @@
+module penstock/examples/hello
+
+go 1.26.6

@@ -1,0 +1,211 @@
+// Hello is a web server of a few megabytes that says hello, and that shows on request what a container runtime does
+// with a program that misbehaves: it eats memory, spins, prints, exits, looks around.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "hello:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string) error {
+	if len(args) == 2 && args[0] == "exit" { // a program that ends at once
+		code, err := strconv.Atoi(args[1])
+		if err != nil {
+			return fmt.Errorf("exit: want a code, got %q", args[1])
+		}
+		fmt.Println("exiting with", code)
+		os.Exit(code)
+	}
+	if len(args) == 1 && args[0] == "deaf" { // a program that takes no notice of being asked to end
+		signal.Ignore(syscall.SIGTERM)
+	}
+	s := &server{name: cmp.Or(getenv("NAME"), "world")}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.hello)
+	mux.HandleFunc("GET /env", s.env)
+	mux.HandleFunc("GET /file", s.file)
+	mux.HandleFunc("POST /eat", s.eat)
+	mux.HandleFunc("POST /spin", s.spin)
+	mux.HandleFunc("POST /print", s.print)
+	mux.HandleFunc("POST /write", s.write)
+	mux.HandleFunc("POST /exit", s.exit)
+	mux.HandleFunc("GET /dial", s.dial)
+	web := &http.Server{Addr: ":" + cmp.Or(getenv("PORT"), "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	wg.Go(func() {
+		<-ctx.Done()
+		drain, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer done()
+		web.Shutdown(drain)
+	})
+	fmt.Println("listening on", web.Addr)
+	err := web.ListenAndServe()
+	cancel()
+	wg.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+type server struct {
+	name string
+
+	mu    sync.Mutex
+	eaten [][]byte
+}
+
+func (s *server) hello(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, "hello, %s\n", s.name)
+}
+
+// env answers with the environment, one variable a line.
+func (s *server) env(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
+}
+
+// file answers with what is in ?path=.
+func (s *server) file(w http.ResponseWriter, r *http.Request) {
+	b, err := os.ReadFile(r.FormValue("path"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	w.Write(b)
+}
+
+// eat takes ?mb= of memory and keeps it.
+func (s *server) eat(w http.ResponseWriter, r *http.Request) {
+	mb, ok := number(w, r, "mb")
+	if !ok {
+		return
+	}
+	const page = 4096
+	for range mb {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += page {
+			b[i] = 1 // memory is only taken when it is written to
+		}
+		s.mu.Lock()
+		s.eaten = append(s.eaten, b)
+		s.mu.Unlock()
+	}
+	fmt.Fprintf(w, "ate %d MiB\n", mb)
+}
+
+// spin uses as much CPU as it gets on every core for ?ms=.
+func (s *server) spin(w http.ResponseWriter, r *http.Request) {
+	ms, ok := number(w, r, "ms")
+	if !ok {
+		return
+	}
+	until := time.Now().Add(time.Duration(ms) * time.Millisecond)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for time.Now().Before(until) && r.Context().Err() == nil {
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Fprintf(w, "spun for %d ms\n", ms)
+}
+
+// print writes ?lines= numbered lines of ?text= to standard output and as many to standard error.
+func (s *server) print(w http.ResponseWriter, r *http.Request) {
+	lines, ok := number(w, r, "lines")
+	if !ok {
+		return
+	}
+	for i := range lines {
+		fmt.Fprintf(os.Stdout, "%s %d\n", r.FormValue("text"), i)
+		fmt.Fprintf(os.Stderr, "%s %d\n", r.FormValue("text"), i)
+	}
+	fmt.Fprintf(w, "printed %d lines\n", lines)
+}
+
+// write makes a file at ?path= of ?mb=.
+func (s *server) write(w http.ResponseWriter, r *http.Request) {
+	mb, ok := number(w, r, "mb")
+	if !ok {
+		return
+	}
+	f, err := os.Create(r.FormValue("path"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	for range mb {
+		if err == nil {
+			_, err = f.Write(make([]byte, 1<<20))
+		}
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		http.Error(w, err.Error(), http.StatusInsufficientStorage)
+		return
+	}
+	fmt.Fprintf(w, "wrote %d MiB\n", mb)
+}
+
+// exit ends the program with ?code=, after it has answered.
+func (s *server) exit(w http.ResponseWriter, r *http.Request) {
+	code, ok := number(w, r, "code")
+	if !ok {
+		return
+	}
+	const bye = "bye\n"
+	w.Header().Set("Content-Length", strconv.Itoa(len(bye))) // complete, though the server ends before it is closed
+	fmt.Fprint(w, bye)
+	http.NewResponseController(w).Flush()
+	time.AfterFunc(time.Duration(max(0, optional(r, "after")))*time.Millisecond, func() { os.Exit(code) })
+}
+
+// dial connects to ?to= and answers 200 when it could.
+func (s *server) dial(w http.ResponseWriter, r *http.Request) {
+	c, err := net.DialTimeout("tcp", r.FormValue("to"), 2*time.Second)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	c.Close()
+	fmt.Fprintln(w, "connected")
+}
+
+func optional(r *http.Request, name string) int {
+	n, err := strconv.Atoi(r.FormValue(name))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func number(w http.ResponseWriter, r *http.Request, name string) (int, bool) {
+	n, err := strconv.Atoi(r.FormValue(name))
+	if err != nil || n < 0 {
+		http.Error(w, fmt.Sprintf("%s: want a number from 0, got %q", name, r.FormValue(name)), http.StatusBadRequest)
+		return 0, false
+	}
+	return n, true
+}

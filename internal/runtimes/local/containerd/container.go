@@ -1,0 +1,290 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes/local"
+)
+
+// What a container's record in containerd says about it.
+const (
+	idLabel      = "penstock/id"
+	replicaLabel = "penstock/replica"
+	nameLabel    = "penstock/name"
+)
+
+// container is one that this driver has made or adopted.
+type container struct {
+	id, key, replica, name string
+	view                   string
+	dir                    string // its run folder
+	cgroup                 string
+	created                time.Time
+
+	// ended is closed when its process has ended, after exit was set.
+	ended chan struct{}
+
+	mu     sync.Mutex
+	pid    int
+	start  time.Time
+	exit   *resource.Exit
+	oomed  uint64 // OOM kills that watchers were told of
+	output []*reader
+}
+
+func (c *container) path(name string) string { return filepath.Join(c.dir, name) }
+
+// status is what is kept beside a container's pipes: what containerd forgets when this process ends.
+type status struct {
+	Started time.Time
+	Exit    *resource.Exit `json:",omitempty"`
+}
+
+// keepStatus writes the status. The caller holds c.mu, so that an exit is not overwritten by a start.
+func (c *container) keepStatus() error {
+	b, err := json.Marshal(status{Started: c.start, Exit: c.exit})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path(".status.json"), b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(c.path(".status.json"), c.path("status.json"))
+}
+
+func (d *Driver) container(id string) (*container, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, ok := d.containers[id]
+	if !ok {
+		return nil, fmt.Errorf("container %s: %w", id, local.ErrGone)
+	}
+	return c, nil
+}
+
+// Create implements local.Driver.
+func (d *Driver) Create(ctx context.Context, want local.Container) error {
+	ctx = inNamespace(ctx)
+	if err := d.create(ctx, want); err != nil {
+		return fmt.Errorf("create container: %w", plain(err))
+	}
+	return nil
+}
+
+// plain leaves of an error of runc what its user can do something about: the layers above it all say that a container
+// could not be created.
+func plain(err error) error {
+	const inside = "error during container init: "
+	if _, why, found := strings.Cut(err.Error(), inside); found {
+		return errors.New(why)
+	}
+	return err
+}
+
+func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
+	s, err := d.sandbox(want.Replica)
+	if err != nil {
+		return err
+	}
+	image, err := d.resolve(ctx, want.Image)
+	if err != nil {
+		return err
+	}
+	v, err := d.unpacked(ctx, image)
+	if err != nil {
+		return fmt.Errorf("unpack image %s: %w", want.Image, err)
+	}
+	key := keyOf(want.ID)
+	c := &container{
+		id: want.ID, key: key, replica: want.Replica, name: want.Name, view: v.key,
+		dir:     d.runDir(key),
+		cgroup:  filepath.Join(d.cfg.CgroupParent, want.Replica, key),
+		created: time.Now(), ended: make(chan struct{}),
+	}
+	d.mu.Lock()
+	if _, ok := d.containers[want.ID]; ok {
+		d.mu.Unlock()
+		return errors.New("it exists already")
+	}
+	d.containers[want.ID] = c
+	d.mu.Unlock()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.undo(context.WithoutCancel(ctx), c))
+		}
+	}()
+	if err := os.MkdirAll(c.dir, 0o711); err != nil {
+		return err
+	}
+	if err := d.mountRoot(c, s, v); err != nil {
+		return err
+	}
+	if err := writeHostFiles(c, s, want.Hostname); err != nil {
+		return err
+	}
+	record, err := d.record(ctx, c, s, want, image)
+	if err != nil {
+		return err
+	}
+	if _, err := d.client.ContainerService().Create(ctx, record); err != nil {
+		return err
+	}
+	if err := c.openOutput(d.cfg.Console, s.Revision, d.log); err != nil {
+		return err
+	}
+	created, err := d.client.TaskService().Create(ctx, &tasks.CreateTaskRequest{
+		ContainerID: key, Stdout: c.path("stdout"), Stderr: c.path("stderr"),
+	})
+	if err != nil {
+		return errgrpc.ToNative(err)
+	}
+	c.mu.Lock()
+	c.pid = int(created.Pid)
+	c.mu.Unlock()
+	// Not before the shim has opened its ends: a pipe without a writer reads as ended.
+	c.readOutput(&d.wg)
+	return nil
+}
+
+// record is what containerd keeps of a container.
+func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want local.Container, image imageOf) (containers.Container, error) {
+	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{
+		BinaryName: d.runc,
+		Root:       filepath.Join(d.cfg.State, "runc"),
+		// An image may open /dev/stdout by name, which it must own.
+		IoUid: s.FirstID, IoGid: s.FirstID,
+	})
+	if err != nil {
+		return containers.Container{}, err
+	}
+	record := containers.Container{
+		ID: c.key,
+		Labels: map[string]string{
+			idLabel: c.id, replicaLabel: c.replica, nameLabel: c.name, viewLabel: c.view,
+		},
+		Runtime: containers.RuntimeInfo{Name: d.shim, Options: options},
+	}
+	spec, err := d.spec(ctx, &record, c, s, want, image)
+	if err != nil {
+		return containers.Container{}, err
+	}
+	if record.Spec, err = typeurl.MarshalAnyToProto(spec); err != nil {
+		return containers.Container{}, err
+	}
+	return record, nil
+}
+
+// Start implements local.Driver.
+func (d *Driver) Start(ctx context.Context, id string) (int, error) {
+	c, err := d.container(id)
+	if err != nil {
+		return 0, fmt.Errorf("start: %w", err)
+	}
+	answer, err := d.client.TaskService().Start(inNamespace(ctx), &tasks.StartRequest{ContainerID: c.key})
+	if err != nil {
+		return 0, fmt.Errorf("start container %s: %w", id, errgrpc.ToNative(err))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid, c.start = int(answer.Pid), time.Now()
+	if err := c.keepStatus(); err != nil {
+		return 0, fmt.Errorf("start container %s: %w", id, err)
+	}
+	return c.pid, nil
+}
+
+// Kill implements local.Driver.
+func (d *Driver) Kill(ctx context.Context, id string, signal syscall.Signal) error {
+	c, err := d.container(id)
+	if err != nil {
+		return fmt.Errorf("kill: %w", err)
+	}
+	if err := d.kill(inNamespace(ctx), c, signal); err != nil {
+		return fmt.Errorf("kill container %s: %w", id, err)
+	}
+	return nil
+}
+
+func (d *Driver) kill(ctx context.Context, c *container, signal syscall.Signal) error {
+	_, err := d.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: c.key, Signal: uint32(signal), All: signal == syscall.SIGKILL})
+	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
+		return nil // it has ended already
+	}
+	return err
+}
+
+// Delete implements local.Driver.
+func (d *Driver) Delete(ctx context.Context, id string) error {
+	d.mu.Lock()
+	c, ok := d.containers[id]
+	d.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	ctx = inNamespace(ctx)
+	if err := d.kill(ctx, c, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	if err := d.undo(ctx, c); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	return nil
+}
+
+// undo removes whatever there is of a container, its record last.
+func (d *Driver) undo(ctx context.Context, c *container) error {
+	// Deleting a task by force costs 100 ms in runc, so it is killed and its exit awaited.
+	_, err := d.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: c.key})
+	switch err = errgrpc.ToNative(err); {
+	case errdefs.IsNotFound(err):
+	case err != nil:
+		return err
+	default:
+		if err := d.kill(ctx, c, syscall.SIGKILL); err != nil {
+			return err
+		}
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for its end: %w", context.Cause(ctx))
+		}
+		if _, err := d.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: c.key}); err != nil {
+			if err = errgrpc.ToNative(err); !errdefs.IsNotFound(err) {
+				return err
+			}
+		}
+	}
+	if err := c.drainOutput(ctx); err != nil {
+		return err
+	}
+	if err := d.unmountRoot(c); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return err
+	}
+	if err := d.client.ContainerService().Delete(ctx, c.key); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	d.mu.Lock()
+	delete(d.containers, c.id)
+	d.mu.Unlock()
+	return nil
+}

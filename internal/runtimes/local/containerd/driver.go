@@ -1,0 +1,213 @@
+package containerd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+
+	"penstock/internal/network"
+	"penstock/internal/oci"
+	"penstock/internal/runtimes/local"
+)
+
+// Config says where a Driver keeps things and what it runs containers with. Two drivers on a machine differ in Root,
+// State, CgroupParent and Network.
+type Config struct {
+	// Root keeps images, layers and the records and disks of sandboxes.
+	Root string
+	// State holds sockets, mounts and pipes, and must have a short path; a reboot may empty it.
+	State string
+	// Shim and Runc are programs that are copied below Root, so that they may be replaced while containers run.
+	Shim string
+	Runc string
+	// CgroupParent is the cgroup above all containers, "/penstock". This process should not be in it.
+	CgroupParent string
+	Network      *network.Network
+	Console      local.Console
+	Log          *slog.Logger
+}
+
+var cgroupPath = regexp.MustCompile(`^(/[A-Za-z0-9][A-Za-z0-9._-]*)+$`)
+
+func (c Config) validate() error {
+	var errs []error
+	for _, p := range []struct{ name, path string }{{"root", c.Root}, {"state", c.State}, {"shim", c.Shim}, {"runc", c.Runc}} {
+		if !filepath.IsAbs(p.path) {
+			errs = append(errs, fmt.Errorf("containerd %s: want an absolute path, got %q", p.name, p.path))
+		}
+	}
+	if !cgroupPath.MatchString(c.CgroupParent) {
+		errs = append(errs, fmt.Errorf("containerd cgroup parent: want a path like /penstock, got %q", c.CgroupParent))
+	}
+	if c.Network == nil || c.Console == nil || c.Log == nil {
+		errs = append(errs, errors.New("containerd: want a network, a console and a logger"))
+	}
+	return errors.Join(errs...)
+}
+
+// Driver runs containers. It is local.Driver.
+type Driver struct {
+	cfg     Config
+	log     *slog.Logger
+	engine  *engine
+	client  *client.Client
+	images  *oci.Images
+	shim    string
+	runc    string
+	cgroups cgroups
+	// remap says whether each sandbox gets user ids of its own, and firstID is where they start.
+	remap   bool
+	firstID uint32
+	// disks makes what sandboxes write to; it knows whether their limits can be kept.
+	disks *disks
+	// files is the limit of open files that containers get.
+	files uint64
+
+	wg     sync.WaitGroup
+	cancel context.CancelFunc
+	closed chan struct{}
+
+	unpacking sync.Mutex
+
+	mu         sync.Mutex
+	views      map[string]view // by image digest
+	sandboxes  map[string]*sandbox
+	containers map[string]*container // by ID
+	watchers   map[*watcher]struct{}
+}
+
+// Open boots containerd, and adopts the sandboxes and containers that it finds.
+func Open(ctx context.Context, cfg Config) (*Driver, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	d := &Driver{
+		cfg: cfg, log: cfg.Log,
+		views: map[string]view{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, watchers: map[*watcher]struct{}{},
+		closed:  make(chan struct{}),
+		firstID: firstID(cfg.Network.Range()),
+	}
+	var err error
+	if err = os.MkdirAll(cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("open containerd: %w", err)
+	}
+	// 0711: a container's root, which is nobody here, walks through it to its own files.
+	for _, dir := range []string{cfg.State, d.runDir("")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("open containerd: %w", err)
+		}
+	}
+	if err := searchable(cfg.State); err != nil {
+		return nil, fmt.Errorf("open containerd: %w", err)
+	}
+	bin := filepath.Join(cfg.Root, "bin")
+	if d.shim, err = keepBinary(bin, cfg.Shim); err != nil {
+		return nil, fmt.Errorf("open containerd: shim: %w", err)
+	}
+	if d.runc, err = keepBinary(bin, cfg.Runc); err != nil {
+		return nil, fmt.Errorf("open containerd: runc: %w", err)
+	}
+	if d.cgroups, err = findCgroups(cgroupRoot, "/proc/self/mountinfo"); err != nil {
+		return nil, fmt.Errorf("open containerd: %w", err)
+	}
+	d.disks = openDisks(filepath.Join(cfg.Root, "templates"), cfg.Log)
+	if d.files, err = fileLimit(); err != nil {
+		return nil, fmt.Errorf("open containerd: %w", err)
+	}
+	if d.engine, err = bootEngine(ctx, cfg.Root, cfg.State, logsTo(cfg.Log)); err != nil {
+		return nil, fmt.Errorf("open containerd: %w", err)
+	}
+	d.client = d.engine.client
+	d.images = oci.NewImages(d.Stores())
+	if err := d.begin(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open containerd: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// searchable says which folder above a container's files its root, which is nobody here, may not walk through.
+func searchable(dir string) error {
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("state: %s: want everybody to be able to search it (chmod o+x), got mode %v", dir, info.Mode().Perm())
+		}
+	}
+	return nil
+}
+
+// begin starts to listen before it looks, so that no exit is missed between the two.
+func (d *Driver) begin(ctx context.Context) error {
+	own, cancel := context.WithCancel(inNamespace(context.WithoutCancel(ctx)))
+	d.cancel = cancel
+	capabilities, err := d.client.GetSnapshotterCapabilities(own, snapshotter)
+	if err != nil {
+		return fmt.Errorf("capabilities of the snapshotter: %w", err)
+	}
+	if d.remap = slices.Contains(capabilities, "remap-ids"); !d.remap {
+		d.log.Warn("this kernel cannot map the owners of an overlay's layers, so containers share the host's user ids and get fewer capabilities")
+	}
+	events, errs := d.client.Subscribe(own, `topic=="/tasks/exit"`, `topic=="/tasks/oom"`)
+	d.wg.Go(func() { d.follow(own, events, errs) })
+	if err := d.adopt(own); err != nil {
+		return err
+	}
+	return d.pruneViews(own)
+}
+
+// Close stops containerd, ends all watching and leaves containers running. A Driver that was closed is of no more use.
+func (d *Driver) Close() error {
+	close(d.closed)
+	if d.cancel != nil {
+		d.cancel()
+	}
+	d.mu.Lock()
+	for _, c := range d.containers {
+		c.detachOutput()
+	}
+	d.mu.Unlock()
+	err := d.engine.stop()
+	d.wg.Wait()
+	if err != nil {
+		return fmt.Errorf("close containerd: %w", err)
+	}
+	return nil
+}
+
+// Stores are where this driver finds images; they belong together.
+func (d *Driver) Stores() oci.Stores {
+	return oci.Stores{
+		Content: d.client.ContentStore(),
+		Images:  d.client.ImageService(),
+		Leases:  d.client.LeasesService(),
+	}
+}
+
+func inNamespace(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, oci.Namespace)
+}
+
+// runDir is where a container's mounts, pipes and status are: short and without what a name may have in it.
+func (d *Driver) runDir(key string) string { return filepath.Join(d.cfg.State, "t", key) }
+
+// keyOf makes a container's ID a name for containerd, which takes no "--", and for files.
+func keyOf(id string) string {
+	h := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(h[:10])
+}
+
+var _ local.Driver = (*Driver)(nil)

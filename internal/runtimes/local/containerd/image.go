@@ -1,0 +1,144 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/image-spec/identity"
+
+	"penstock/internal/oci"
+	"penstock/internal/runtimes/local"
+)
+
+const (
+	snapshotter = "overlayfs"
+	viewPrefix  = "view-"
+	viewLabel   = "penstock/view" // on a container: the view that its root file system stands on
+)
+
+// view is an unpacked image, held so by a read-only snapshot of its own.
+type view struct {
+	key string
+	// lower is the folders of the layers, topmost first.
+	lower []string
+}
+
+// Image implements local.Driver.
+func (d *Driver) Image(ctx context.Context, ref string) (local.Image, error) {
+	ctx = inNamespace(ctx)
+	image, err := d.resolve(ctx, ref)
+	if err != nil {
+		return local.Image{}, err
+	}
+	if _, err := d.unpacked(ctx, image); err != nil {
+		return local.Image{}, fmt.Errorf("unpack image %s: %w", ref, err)
+	}
+	return local.Image{Ref: ref, Digest: image.Digest.String(), Bytes: image.Size}, nil
+}
+
+func (d *Driver) resolve(ctx context.Context, ref string) (oci.Image, error) {
+	image, err := d.images.Resolve(ctx, ref)
+	// An image for other machines can be had no more than one that is not there.
+	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrPlatform) {
+		return oci.Image{}, fmt.Errorf("%w: %w", local.ErrImageNotFound, err)
+	}
+	return image, err
+}
+
+// unpacked makes the image's layers ready to mount.
+func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
+	digest := image.Digest.String()
+	d.mu.Lock()
+	v, ok := d.views[digest]
+	d.mu.Unlock()
+	if ok {
+		return v, nil
+	}
+	// One at a time: images share layers, and two unpackings of the same one only make each other fail.
+	d.unpacking.Lock()
+	defer d.unpacking.Unlock()
+	img := client.NewImage(d.client, image.Record)
+	if done, err := img.IsUnpacked(ctx, snapshotter); err != nil {
+		return view{}, err
+	} else if !done {
+		if err := img.Unpack(ctx, snapshotter); err != nil {
+			return view{}, err
+		}
+	}
+	layers, err := img.RootFS(ctx)
+	if err != nil {
+		return view{}, err
+	}
+	v = view{key: viewPrefix + image.Digest.Encoded()}
+	sn := d.client.SnapshotService(snapshotter)
+	mounts, err := sn.Mounts(ctx, v.key)
+	if errdefs.IsNotFound(err) {
+		// Kept until pruneViews finds that nobody uses it: a container that restarts needs its image though the tag
+		// has moved on, so the view holds the manifest, and that the config and the layers.
+		mounts, err = sn.View(ctx, v.key, identity.ChainID(layers).String(), snapshots.WithLabels(map[string]string{
+			"containerd.io/gc.root":          "penstock",
+			"containerd.io/gc.ref.content.m": digest,
+		}))
+	}
+	if err != nil {
+		return view{}, err
+	}
+	for _, m := range mounts {
+		if m.Type == "bind" {
+			v.lower = []string{m.Source} // an image of one layer, or none
+		}
+		for _, o := range m.Options {
+			if dirs, ok := strings.CutPrefix(o, "lowerdir="); ok {
+				v.lower = strings.Split(dirs, ":")
+			}
+		}
+	}
+	if len(v.lower) == 0 {
+		return view{}, fmt.Errorf("snapshot %s has no folders: %v", v.key, mounts)
+	}
+	d.mu.Lock()
+	d.views[digest] = v
+	d.mu.Unlock()
+	return v, nil
+}
+
+// pruneViews lets go of images that are neither in the image store nor under a container.
+func (d *Driver) pruneViews(ctx context.Context) error {
+	used := map[string]bool{}
+	images, err := d.client.ImageService().List(ctx)
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	for _, i := range images {
+		used[viewPrefix+i.Target.Digest.Encoded()] = true
+	}
+	d.mu.Lock()
+	for c := range maps.Values(d.containers) {
+		used[c.view] = true
+	}
+	d.mu.Unlock()
+	sn := d.client.SnapshotService(snapshotter)
+	var unused []string
+	err = sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		if strings.HasPrefix(info.Name, viewPrefix) && !used[info.Name] {
+			unused = append(unused, info.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	for _, key := range slices.Sorted(slices.Values(unused)) {
+		if err := sn.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove snapshot %s: %w", key, err)
+		}
+	}
+	return nil
+}

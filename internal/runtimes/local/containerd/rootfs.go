@@ -1,0 +1,61 @@
+package containerd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"golang.org/x/sys/unix"
+)
+
+// mountRoot puts a writable layer on the sandbox's disk above the image's layers. containerd's own snapshots would
+// lie outside that disk, and so outside its limit.
+func (d *Driver) mountRoot(c *container, s *sandbox, v view) error {
+	upper, work, root := filepath.Join(d.writable(c), "upper"), filepath.Join(d.writable(c), "work"), c.path("rootfs")
+	for _, dir := range []string{upper, work, root} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	options := []string{
+		"lowerdir=" + strings.Join(v.lower, ":"), "upperdir=" + upper, "workdir=" + work,
+	}
+	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
+		options = append(options, "index=off") // layers are shared by overlays that do not know of each other
+	}
+	if s.FirstID != 0 {
+		// The layers' owners are mapped; the new files of the upper folder belong to the mapped ids themselves.
+		for _, dir := range []string{upper, work} {
+			if err := os.Chown(dir, int(s.FirstID), int(s.FirstID)); err != nil {
+				return err
+			}
+		}
+		mapping := fmt.Sprintf("0:%d:%d", s.FirstID, idCount)
+		options = append(options, "uidmap="+mapping, "gidmap="+mapping)
+	}
+	if err := mount.All([]mount.Mount{{Type: "overlay", Source: "overlay", Options: options}}, root); err != nil {
+		return fmt.Errorf("mount root file system: %w", err)
+	}
+	return nil
+}
+
+// unmountRoot removes the root file system and what was written to it.
+func (d *Driver) unmountRoot(c *container) error {
+	if err := mount.UnmountAll(c.path("rootfs"), unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount root file system: %w", err)
+	}
+	return os.RemoveAll(d.writable(c))
+}
+
+// writable is a container's folder on its sandbox's disk.
+func (d *Driver) writable(c *container) string { return filepath.Join(d.diskDir(c.replica), c.key) }
+
+// unmountBelow unmounts everything in a folder, the deepest first.
+func unmountBelow(dir string) error {
+	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount what is in %s: %w", dir, err)
+	}
+	return nil
+}

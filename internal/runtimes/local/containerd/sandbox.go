@@ -1,0 +1,213 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"penstock/internal/network"
+	"penstock/internal/runtimes/local"
+)
+
+const (
+	recordVersion = 1
+	// idCount is how many user and group ids a sandbox has: those that a 16-bit program knows.
+	idCount = 65536
+)
+
+// sandbox is what the containers of a replica share.
+type sandbox struct {
+	local.Sandbox
+	Version int
+	Address netip.Addr
+	Gateway netip.Addr
+	Netns   string
+	// FirstID is the host's user and group id that is 0 inside; 0 without a user namespace.
+	FirstID uint32
+}
+
+// A replica's name is a folder's and a cgroup's name. It is checked because a client of the API chose part of it.
+var replicaName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
+
+func (d *Driver) sandboxDir(replica string) string {
+	return filepath.Join(d.cfg.Root, "sandboxes", replica)
+}
+
+func (d *Driver) diskDir(replica string) string { return filepath.Join(d.sandboxDir(replica), "disk") }
+
+func (d *Driver) imagePath(replica string) string {
+	return filepath.Join(d.sandboxDir(replica), "disk.ext4")
+}
+
+// CreateSandbox implements local.Driver.
+func (d *Driver) CreateSandbox(ctx context.Context, s local.Sandbox) (netip.Addr, error) {
+	if !replicaName.MatchString(s.Replica) {
+		return netip.Addr{}, fmt.Errorf("create sandbox: want a name of letters, digits, '.', '_' and '-', got %q", s.Replica)
+	}
+	d.mu.Lock()
+	have, ok := d.sandboxes[s.Replica]
+	d.mu.Unlock()
+	if ok {
+		return have.Address, nil
+	}
+	made, err := d.makeSandbox(ctx, s)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("create sandbox %s: %w", s.Replica, errors.Join(err, d.undoSandbox(context.WithoutCancel(ctx), s.Replica)))
+	}
+	return made.Address, nil
+}
+
+func (d *Driver) makeSandbox(ctx context.Context, s local.Sandbox) (*sandbox, error) {
+	dir := d.sandboxDir(s.Replica)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	at, err := d.cfg.Network.Attach(ctx, s.Replica, s.Environment.Key())
+	if err != nil {
+		return nil, err
+	}
+	made := &sandbox{Sandbox: s, Version: recordVersion, Address: at.Address, Gateway: at.Gateway, Netns: at.Namespace}
+	if d.remap {
+		made.FirstID = d.idsOf(at)
+	}
+	if err := d.disks.attach(ctx, d.imagePath(s.Replica), d.diskDir(s.Replica), s.DiskLimit); err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(made)
+	if err != nil {
+		return nil, err
+	}
+	// Not synced: what a crash of the machine loses is the record of a sandbox that ended with it.
+	tmp := filepath.Join(dir, ".record.json")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, "record.json")); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.sandboxes[s.Replica] = made
+	d.mu.Unlock()
+	return made, nil
+}
+
+// firstID is where an instance's user ids start. Each of 15 parts of the 32-bit ids holds 4,096 sandboxes; instances
+// differ in the second byte of their addresses, so that two on a machine mostly differ in ids too.
+func firstID(addresses netip.Prefix) uint32 {
+	const part = 1 << 28
+	return part * (1 + uint32(addresses.Addr().As4()[1])%14)
+}
+
+// idsOf gives a sandbox the ids that its address has: unique while it lives, and nothing to remember.
+func (d *Driver) idsOf(at network.Attachment) uint32 {
+	a := at.Address.As4()
+	return d.firstID + (uint32(a[2])<<8|uint32(a[3]))%4096*idCount
+}
+
+// RemoveSandbox implements local.Driver.
+func (d *Driver) RemoveSandbox(ctx context.Context, replica string) error {
+	if !replicaName.MatchString(replica) {
+		return nil // no such sandbox was ever made
+	}
+	d.mu.Lock()
+	for _, c := range d.containers {
+		if c.replica == replica {
+			d.mu.Unlock()
+			return fmt.Errorf("remove sandbox %s: its container %s has not been deleted", replica, c.name)
+		}
+	}
+	d.mu.Unlock()
+	if err := d.undoSandbox(ctx, replica); err != nil {
+		return fmt.Errorf("remove sandbox %s: %w", replica, err)
+	}
+	return nil
+}
+
+// undoSandbox removes whatever there is of a sandbox; the record goes last, so that a crash leaves it to be removed
+// again.
+func (d *Driver) undoSandbox(ctx context.Context, replica string) error {
+	err := errors.Join(
+		d.cfg.Network.Detach(ctx, replica),
+		d.disks.detach(d.imagePath(replica), d.diskDir(replica)),
+		d.cgroups.remove(filepath.Join(d.cfg.CgroupParent, replica)),
+	)
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(d.sandboxDir(replica)); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	delete(d.sandboxes, replica)
+	d.mu.Unlock()
+	return nil
+}
+
+// loadSandboxes finds the sandboxes of earlier processes. After a reboot a sandbox has lost its network and its disk's
+// mount: it gets new ones, and its containers show as exited.
+func (d *Driver) loadSandboxes(ctx context.Context) error {
+	entries, err := os.ReadDir(filepath.Join(d.cfg.Root, "sandboxes"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		replica := e.Name()
+		s, err := readRecord(filepath.Join(d.sandboxDir(replica), "record.json"))
+		if err != nil {
+			d.log.Warn("a sandbox has no good record; it is removed", "replica", replica, "err", err)
+			if err := d.undoSandbox(ctx, replica); err != nil {
+				return fmt.Errorf("remove sandbox %s: %w", replica, err)
+			}
+			continue
+		}
+		at, err := d.cfg.Network.Attach(ctx, replica, s.Environment.Key())
+		if err != nil {
+			return err
+		}
+		if at.Address != s.Address {
+			d.log.Info("a sandbox has lost its network and got a new one", "replica", replica, "was", s.Address, "is", at.Address)
+			s.Address, s.Gateway, s.Netns = at.Address, at.Gateway, at.Namespace
+		}
+		if err := d.disks.attach(ctx, d.imagePath(replica), d.diskDir(replica), s.DiskLimit); err != nil {
+			return fmt.Errorf("disk of sandbox %s: %w", replica, err)
+		}
+		d.mu.Lock()
+		d.sandboxes[replica] = s
+		d.mu.Unlock()
+	}
+	return nil
+}
+
+func readRecord(path string) (*sandbox, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &sandbox{}
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, err
+	}
+	if s.Version != recordVersion {
+		return nil, fmt.Errorf("want version %d, got %d", recordVersion, s.Version)
+	}
+	return s, nil
+}
+
+func (d *Driver) sandbox(replica string) (*sandbox, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.sandboxes[replica]
+	if !ok {
+		return nil, fmt.Errorf("sandbox %s: %w", replica, local.ErrGone)
+	}
+	return s, nil
+}

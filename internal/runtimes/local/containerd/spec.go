@@ -1,0 +1,182 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	images "penstock/internal/oci"
+	"penstock/internal/resource"
+	"penstock/internal/runtimes/local"
+)
+
+type imageOf = images.Image
+
+const (
+	// processLimit is twice what Podman gives a container (pids_limit, containers.conf(5)): servers of models start a
+	// thread per core and request in several libraries.
+	processLimit = 4096
+	// fileLimitWanted is what Docker Engine's unit has used for its containers (LimitNOFILE, docker.service); servers
+	// with a connection per user run out of less.
+	fileLimitWanted = 1 << 20
+	cpuPeriod       = 100_000 // microseconds, the kernel's default
+	// pathDefault is what Docker sets for an image that names no PATH (moby: DefaultPathEnvUnix).
+	pathDefault = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// dockerCapabilities are those that images made for Docker expect
+// (docs.docker.com/engine/containers/run, "Runtime privilege and Linux capabilities").
+var dockerCapabilities = []string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
+	"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+}
+
+// hostCapabilities are those of dockerCapabilities that reach beyond the container when its root is the host's.
+var hostCapabilities = []string{"CAP_NET_RAW", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SYS_CHROOT"}
+
+func capabilities(want resource.Capabilities, remapped bool) []string {
+	switch {
+	case want == resource.CapabilitiesNone:
+		return nil
+	case remapped:
+		return dockerCapabilities
+	}
+	return slices.DeleteFunc(slices.Clone(dockerCapabilities), func(c string) bool { return slices.Contains(hostCapabilities, c) })
+}
+
+// spec is the container as the OCI runtime specification writes it. Its root file system must be mounted, because the
+// image's user is looked up there.
+func (d *Driver) spec(ctx context.Context, record *containers.Container, c *container, s *sandbox, want local.Container, image imageOf) (*specs.Spec, error) {
+	command, err := commandOf(want, image)
+	if err != nil {
+		return nil, err
+	}
+	env := make([]string, len(want.Env))
+	for i, v := range want.Env {
+		env[i] = v.Name + "=" + v.Value
+	}
+	options := []oci.SpecOpts{
+		oci.WithRootFSPath(c.path("rootfs")),
+		oci.WithImageConfig(client.NewImage(d.client, image.Record)),
+		oci.WithProcessArgs(command...),
+		withDefaultPath,
+		oci.WithEnv(env),
+		oci.WithHostname(want.Hostname),
+		oci.WithoutRunMount, // Docker has none, and images have files there
+		oci.WithCapabilities(capabilities(s.Capabilities, s.FirstID != 0)),
+		oci.WithNoNewPrivileges,
+		seccomp.WithDefaultProfile(), // after the capabilities, on which it depends
+		oci.WithCgroup(c.cgroup),
+		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: s.Netns}),
+		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
+		oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: d.files, Hard: d.files}),
+		withLimits(want.Resources),
+		withHostFiles(c),
+	}
+	if s.FirstID != 0 {
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: s.FirstID, Size: idCount}}
+		options = append(options, oci.WithUserNamespace(ids, ids), withHostSysfs)
+	}
+	spec, err := oci.GenerateSpec(ctx, d.client, record, options...)
+	if err != nil {
+		return nil, err
+	}
+	return spec, neverAbove(spec)
+}
+
+// commandOf follows Kubernetes, as Container Apps does: a command replaces the image's entrypoint and its cmd, args
+// only the cmd.
+func commandOf(want local.Container, image imageOf) ([]string, error) {
+	command, args := want.Command, want.Args
+	if len(command) == 0 {
+		command = image.Config.Entrypoint
+		if len(args) == 0 {
+			args = image.Config.Cmd
+		}
+	}
+	all := append(slices.Clone(command), args...)
+	if len(all) == 0 {
+		return nil, errors.New("image " + want.Image + " says nothing to run; set command")
+	}
+	return all, nil
+}
+
+func withDefaultPath(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+	if !slices.ContainsFunc(s.Process.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		s.Process.Env = append(s.Process.Env, pathDefault)
+	}
+	return nil
+}
+
+// withLimits makes memory a limit without swap, and CPU a quota and a weight.
+func withLimits(r resource.Resources) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+		if r.MilliCPU < 1 || r.Memory < 1 {
+			return fmt.Errorf("resources: want CPU and memory, got %d thousandths and %d bytes", r.MilliCPU, r.Memory)
+		}
+		period, quota := uint64(cpuPeriod), max(r.MilliCPU*cpuPeriod/1000, 1000) // the kernel takes no quota below 1 ms
+		shares := uint64(max(r.MilliCPU*1024/1000, 2))                           // 1,024 a CPU, the kernel's scale
+		processes := int64(processLimit)
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Period: &period, Quota: &quota, Shares: &shares}
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &r.Memory, Swap: &r.Memory} // swap counts both together
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &processes}
+		return nil
+	}
+}
+
+// withHostFiles binds the three files that a runtime owes to a container.
+func withHostFiles(c *container) oci.SpecOpts {
+	options := []string{"bind", "rw", "nosuid", "noexec", "nodev"}
+	mounts := make([]specs.Mount, len(hostFiles))
+	for i, name := range hostFiles {
+		mounts[i] = specs.Mount{Destination: "/etc/" + name, Type: "bind", Source: c.path(name), Options: options}
+	}
+	return oci.WithMounts(mounts)
+}
+
+// withHostSysfs replaces /sys by the host's, read-only: the network namespace belongs to the host, so the kernel lets
+// no root of another user namespace mount one of its own.
+func withHostSysfs(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+	for i, m := range s.Mounts {
+		if m.Type == "sysfs" {
+			s.Mounts[i] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "rro", "nosuid", "noexec", "nodev"}}
+		}
+	}
+	return nil
+}
+
+// neverAbove keeps a container from being spared by the kernel's OOM killer as this process may be. Raising the score
+// is always allowed; leaving it as it is where it is not below 0 needs no right.
+func neverAbove(s *specs.Spec) error {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return err
+	}
+	if score, err := strconv.Atoi(strings.TrimSpace(string(b))); err != nil || score >= 0 {
+		return err
+	}
+	zero := 0
+	s.Process.OOMScoreAdj = &zero
+	return nil
+}
+
+// fileLimit is the limit of open files that containers get: raising it above our own needs a right that a virtual
+// machine's root may lack.
+func fileLimit() (uint64, error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, fmt.Errorf("limit of open files: %w", err)
+	}
+	return min(l.Max, fileLimitWanted), nil
+}
