@@ -1,0 +1,67 @@
+package supervisor
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// What a role says to its supervisor.
+const (
+	wordReady = "ready"
+	wordStop  = "stop"
+)
+
+// firstInherited is the first descriptor after stdin, stdout and stderr.
+const firstInherited = 3
+
+// Inherited is what a role got from its supervisor.
+type Inherited struct {
+	Listeners map[string]net.Listener
+
+	mu   sync.Mutex
+	pipe *os.File
+}
+
+// Inherit takes over what the supervisor passed on; spec is the value of the argument --inherit.
+func Inherit(spec string) (*Inherited, error) {
+	in := &Inherited{Listeners: map[string]net.Listener{}}
+	fd := firstInherited
+	for name := range strings.SplitSeq(spec, ",") {
+		if name == "" {
+			continue
+		}
+		// What this process starts must not get the listeners: a shim would hold the port for years.
+		syscall.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), name)
+		ln, err := net.FileListener(f)
+		if err != nil {
+			return nil, fmt.Errorf("inherited listener %s: %w; a role is started by `penstock server`, not by hand", name, err)
+		}
+		f.Close() // the listener has a copy
+		in.Listeners[name] = ln
+		fd++
+	}
+	syscall.CloseOnExec(fd)
+	in.pipe = os.NewFile(uintptr(fd), "supervisor")
+	if _, err := in.pipe.Stat(); err != nil {
+		return nil, fmt.Errorf("inherited pipe: %w; a role is started by `penstock server`, not by hand", err)
+	}
+	return in, nil
+}
+
+// Ready says that this process serves now.
+func (in *Inherited) Ready() { in.say(wordReady) }
+
+// Stop asks the supervisor to end the whole server.
+func (in *Inherited) Stop() { in.say(wordStop) }
+
+func (in *Inherited) say(word string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	// The only fault can be that the supervisor has gone, and then this process has been told to end already.
+	_, _ = in.pipe.WriteString(word + "\n")
+}

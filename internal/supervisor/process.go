@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// process is one child. Its channels are closed, never sent on.
+type process struct {
+	pid     int
+	handle  *os.Process
+	began   time.Time
+	ready   chan struct{} // it serves
+	askStop chan struct{} // it wants the whole server to end
+	done    chan struct{} // it has ended; exit says how
+	exit    string
+}
+
+// hear takes what the child says until its end of the pipe closes.
+func (p *process) hear(words *os.File) {
+	defer words.Close()
+	lines := bufio.NewScanner(words)
+	ready, stop := false, false
+	for lines.Scan() {
+		switch {
+		case lines.Text() == wordReady && !ready:
+			ready = true
+			close(p.ready)
+		case lines.Text() == wordStop && !stop:
+			stop = true
+			close(p.askStop)
+		}
+	}
+}
+
+// reap waits for the end of the child and closes done. heard is closed when nothing more can come over the pipe, so
+// that a child's last word counts.
+func (p *process) reap(heard <-chan struct{}) {
+	state, err := p.handle.Wait()
+	switch {
+	case err != nil:
+		p.exit = err.Error()
+	default:
+		p.exit = state.String()
+	}
+	select {
+	case <-heard:
+	case <-time.After(time.Second): // a grandchild that got the pipe must not hold up the restart
+	}
+	close(p.done)
+}
+
+func (p *process) signal(sig syscall.Signal) error {
+	if err := p.handle.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %d to process %d: %w", sig, p.pid, err)
+	}
+	return nil
+}
