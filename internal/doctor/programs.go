@@ -1,0 +1,60 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+func shim(ctx context.Context, o Options) []Finding {
+	return program(ctx, filepath.Join(o.Engines, "containerd-shim-runc-v2"), "-v")
+}
+
+func runc(ctx context.Context, o Options) []Finding {
+	return program(ctx, filepath.Join(o.Engines, "runc"), "--version")
+}
+
+// program asks a program of the engine for its version.
+func program(ctx context.Context, path, question string) []Finding {
+	const means = "containers cannot be run"
+	const mend = "build it beside penstock with `make build`, or name its folder with --engines"
+	out, err := exec.CommandContext(ctx, path, question).CombinedOutput()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(means, mend, "%s is not there", path)
+	case err != nil:
+		return fail(means, mend, "%s: %v", path, err)
+	}
+	return ok("%s: %s", path, Version(string(out)))
+}
+
+// Version finds the version in what a program answers: in the line that says so, else in the first one.
+func Version(answer string) string {
+	first := ""
+	for line := range strings.Lines(answer) {
+		line = strings.TrimSpace(line)
+		if first == "" {
+			first = line
+		}
+		if rest, found := strings.CutPrefix(line, "Version:"); found {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return first
+}
+
+func builder(ctx context.Context, _ Options) []Finding {
+	var found []string
+	for _, name := range []string{"buildctl", "buildkitd", "buildah"} {
+		if path, err := exec.LookPath(name); err == nil {
+			found = append(found, path)
+		}
+	}
+	if len(found) == 0 {
+		return ok("none; image.yaml needs none")
+	}
+	return ok("%s", strings.Join(found, ", "))
+}

@@ -1,0 +1,174 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The capabilities that the engine uses; numbers are those of linux/capability.h.
+var needed = []struct {
+	bit  uint
+	name string
+}{
+	{0, "CAP_CHOWN"}, {1, "CAP_DAC_OVERRIDE"}, {5, "CAP_KILL"}, {6, "CAP_SETGID"}, {7, "CAP_SETUID"},
+	{12, "CAP_NET_ADMIN"}, {21, "CAP_SYS_ADMIN"}, {27, "CAP_MKNOD"},
+}
+
+const capSysResource = 24
+
+func rights(context.Context, Options) []Finding {
+	if uid := os.Geteuid(); uid != 0 {
+		return fail("containers with limits and networks of their own need root", asRoot+", or serve without containers: --runtime fake", "user id %d", uid)
+	}
+	set, err := effective()
+	if err != nil {
+		return warn("", "", "root; its capabilities cannot be read: %v", err)
+	}
+	var missing []string
+	for _, c := range needed {
+		if set&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		return fail("containers cannot be made", "start Penstock outside a container, or in a privileged one", "root without %s", strings.Join(missing, ", "))
+	}
+	if set&(1<<capSysResource) == 0 {
+		return warn("the server cannot be spared by the OOM killer and cannot raise limits on open files", "give the process CAP_SYS_RESOURCE", "root without CAP_SYS_RESOURCE")
+	}
+	return ok("root with all capabilities that are used")
+}
+
+func effective() (uint64, error) {
+	v, err := field("/proc/self/status", "CapEff:")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(v, 16, 64)
+}
+
+// field reads the first word after a name in a file of such lines.
+func field(path, name string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if rest, found := strings.CutPrefix(lines.Text(), name); found {
+			if words := strings.Fields(rest); len(words) > 0 {
+				return words[0], nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s: no line %s", path, name)
+}
+
+func kernel(context.Context, Options) []Finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fail("", "", "uname: %v", err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	major, minor, err := Release(release)
+	switch {
+	case err != nil:
+		return warn("it is not known what this kernel can do", "", "%v", err)
+	case major < 5 || major == 5 && minor < 4:
+		return fail("cgroups, overlayfs and nftables of this kernel lack what is used", "use Linux 5.19 or newer", "Linux %s", release)
+	case major == 5 && minor < 19:
+		return warn("containers run without user namespaces: overlayfs takes mapped ids from 5.19 on", "use Linux 5.19 or newer", "Linux %s", release)
+	}
+	return ok("Linux %s", release)
+}
+
+// Release reads the first two numbers of a kernel's release, "6.18.44-fc".
+func Release(s string) (major, minor int, err error) {
+	first, rest, found := strings.Cut(s, ".")
+	second := rest
+	if i := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
+		second = rest[:i]
+	}
+	major, err = strconv.Atoi(first)
+	if err == nil {
+		minor, err = strconv.Atoi(second)
+	}
+	if err != nil || !found || major < 0 {
+		return 0, 0, fmt.Errorf("kernel release: want MAJOR.MINOR..., got %q", s)
+	}
+	return major, minor, nil
+}
+
+func seccomp(context.Context, Options) []Finding {
+	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
+	if err != nil || !strings.Contains(string(b), "errno") {
+		return warn("containers run without a filter of system calls", "use a kernel with CONFIG_SECCOMP_FILTER", "not available")
+	}
+	return ok("filters available")
+}
+
+func kernelLog(context.Context, Options) []Finding {
+	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return warn("an out-of-memory event does not name the process that was killed", "give the process CAP_SYSLOG and /dev/kmsg", "%v", err)
+	}
+	f.Close()
+	return ok("/dev/kmsg can be read")
+}
+
+// What is free should hold an image of a model and the replica that runs it.
+const (
+	fewBytes  = 10 << 30
+	noBytes   = 1 << 30
+	fewMemory = 2 << 30
+)
+
+func disk(_ context.Context, o Options) []Finding {
+	dir := home(o.Data)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fail("nothing can be stored", "name another folder with --data", "%s: %v", dir, err)
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	found := fmt.Sprintf("%.1f GiB free at %s", float64(free)/(1<<30), dir)
+	const mend = "free some, or name a folder on a larger disk with --data"
+	switch {
+	case free < noBytes:
+		return fail("images do not fit, and containers get write errors", mend, "%s", found)
+	case free < fewBytes:
+		return warn("images of models may not fit", mend, "%s", found)
+	}
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fail("nothing can be stored", "run as root, or name a folder of yours with --data", "%s: %v", dir, err)
+	}
+	return ok("%s", found)
+}
+
+func memory(context.Context, Options) []Finding {
+	total, err1 := meminfo("MemTotal:")
+	free, err2 := meminfo("MemAvailable:")
+	if err := errors.Join(err1, err2); err != nil {
+		return warn("", "", "%v", err)
+	}
+	found := fmt.Sprintf("%.1f of %.1f GiB available", float64(free)/(1<<30), float64(total)/(1<<30))
+	if free < fewMemory {
+		return warn("replicas of models may not fit beside what runs", "end what is not needed", "%s", found)
+	}
+	return ok("%s", found)
+}
+
+func meminfo(name string) (int64, error) {
+	v, err := field("/proc/meminfo", name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	return n << 10, err
+}
