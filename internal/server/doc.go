@@ -1,0 +1,7 @@
+// Package server builds the two roles of `penstock server` from their parts. It is the only package that knows all of
+// them.
+//
+//	supervisor ─┬─ ingress   listeners http, https      routes by link.Table, holds what must wait
+//	            └─ control   listeners arm, link        arm ─► store ─► reconcile ─► runtimes ─► containers
+//	                                                    registry ─► images       engine ─► logs
+package server
