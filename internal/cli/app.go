@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+func newAppCmd(env *Env) *cobra.Command {
+	cmd := &cobra.Command{Use: "app", Short: "Container apps"}
+	s := &scope{}
+	s.bind(cmd.PersistentFlags())
+	cmd.AddCommand(newAppListCmd(env, s), newAppShowCmd(env, s), newAppDeleteCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s))
+	return group(cmd)
+}
+
+// group makes a noun without a verb show its help and fail as wrong usage.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return UsageError(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
+		}
+		return UsageError(errors.New("a command is missing"))
+	}
+	return cmd
+}
+
+func newAppListCmd(env *Env, s *scope) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the apps of a resource group",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.client(cmd)
+			if err != nil {
+				return err
+			}
+			docs, err := c.list(cmd.Context(), s.path("containerApps"))
+			if err != nil {
+				return err
+			}
+			apps, err := decodeAll[appView](docs)
+			if err != nil {
+				return err
+			}
+			status, err := c.status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return env.show(docs, func(w io.Writer) {
+				var rows [][]string
+				for _, a := range apps {
+					p := &a.Properties
+					rows = append(rows, []string{a.Name, p.ProvisioningState, p.RunningStatus, p.LatestReadyRevisionName, a.images(), a.url(status)})
+				}
+				table(w, "NAME PROVISIONED STATUS REVISION IMAGE URL", rows)
+			})
+		},
+	}
+}
+
+func newAppShowCmd(env *Env, s *scope) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NAME",
+		Short: "Show an app",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client(cmd)
+			if err != nil {
+				return err
+			}
+			doc, err := c.get(cmd.Context(), s.path("containerApps", args[0]), version())
+			if err != nil {
+				return err
+			}
+			a, err := decode[appView](doc)
+			if err != nil {
+				return err
+			}
+			status, err := c.status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return env.show(doc, func(w io.Writer) { printApp(w, a, status) })
+		},
+	}
+}
+
+func printApp(w io.Writer, a *appView, status *statusView) {
+	p := &a.Properties
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-16s %s\n", name, value)
+		}
+	}
+	line("name", a.Name)
+	line("id", a.ID)
+	line("url", a.url(status))
+	line("provisioned", p.ProvisioningState)
+	line("error", p.ProvisioningError)
+	line("status", p.RunningStatus)
+	line("environment", p.EnvironmentID)
+	line("revision", p.LatestRevisionName)
+	line("ready revision", p.LatestReadyRevisionName)
+	if p.Template.Scale.Min != nil && p.Template.Scale.Max != nil {
+		line("replicas", fmt.Sprintf("%d to %d", *p.Template.Scale.Min, *p.Template.Scale.Max))
+	}
+	for _, c := range p.Template.Containers {
+		line("container", fmt.Sprintf("%s: %s, %g vCPU, %s", c.Name, c.Image, c.Resources.CPU, c.Resources.Memory))
+	}
+}
+
+func newAppDeleteCmd(env *Env, s *scope) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete an app, its revisions and its replicas",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client(cmd)
+			if err != nil {
+				return err
+			}
+			path := s.path("containerApps", args[0])
+			// ARM calls the deletion of what is not there a success; who types a name wants to know.
+			if _, err := c.get(cmd.Context(), path, version()); err != nil {
+				return err
+			}
+			if err := c.change(cmd.Context(), http.MethodDelete, path, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Stderr, "deleted app %s\n", args[0])
+			return nil
+		},
+	}
+}
+
+// status asks the server about itself.
+func (c *Client) status(ctx context.Context) (*statusView, error) {
+	doc, err := c.get(ctx, "/penstock/v1/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	return decode[statusView](doc)
+}

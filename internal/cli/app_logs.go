@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+// logsOptions say which lines to print.
+type logsOptions struct {
+	follow   bool
+	tail     int
+	revision string
+	replica  string
+}
+
+// query is that of the stream. Names that match all are left out.
+func (o *logsOptions) query() url.Values {
+	q := version()
+	q.Set("output", "json")
+	q.Set("follow", strconv.FormatBool(o.follow))
+	q.Set("tailLines", strconv.Itoa(o.tail))
+	if o.revision != "" {
+		q.Set("revision", o.revision)
+	}
+	if o.replica != "" {
+		q.Set("replica", o.replica)
+	}
+	return q
+}
+
+func newAppLogsCmd(env *Env, s *scope) *cobra.Command {
+	o := &logsOptions{}
+	cmd := &cobra.Command{
+		Use:   "logs NAME",
+		Short: "Print what an app's containers print",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.tail < 0 {
+				return UsageError(fmt.Errorf("--tail: want 0 or more, got %d", o.tail))
+			}
+			c, err := env.client(cmd)
+			if err != nil {
+				return err
+			}
+			return c.lines(cmd.Context(), s.path("containerApps", args[0], "logstream"), o.query(), env.printLine)
+		},
+	}
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new lines until Ctrl-C")
+	cmd.Flags().IntVar(&o.tail, "tail", 100, "begin with this many of the newest lines")
+	cmd.Flags().StringVar(&o.revision, "revision", "", "only lines of this revision")
+	cmd.Flags().StringVar(&o.replica, "replica", "", "only lines of this replica")
+	return cmd
+}
+
+// printLine prints a line of a log stream.
+func (e *Env) printLine(doc json.RawMessage) error {
+	if e.output == "json" {
+		_, err := fmt.Fprintf(e.Stdout, "%s\n", doc)
+		return err
+	}
+	l, err := decode[lineView](doc)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.Stdout, "%s %s  %s\n", clock(l.TimeStamp), tail(l.Replica), l.Log)
+	return err
+}
+
+func newAppEventsCmd(env *Env, s *scope) *cobra.Command {
+	o := &logsOptions{}
+	cmd := &cobra.Command{
+		Use:   "events NAME",
+		Short: "Print what the platform did with an app, and why",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.tail < 0 {
+				return UsageError(fmt.Errorf("--tail: want 0 or more, got %d", o.tail))
+			}
+			c, err := env.client(cmd)
+			if err != nil {
+				return err
+			}
+			return c.lines(cmd.Context(), s.path("containerApps", args[0], "eventstream"), o.query(), env.printEvent)
+		},
+	}
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new events until Ctrl-C")
+	cmd.Flags().IntVar(&o.tail, "tail", 100, "begin with this many of the newest events")
+	return cmd
+}
+
+func (e *Env) printEvent(doc json.RawMessage) error {
+	if e.output == "json" {
+		_, err := fmt.Fprintf(e.Stdout, "%s\n", doc)
+		return err
+	}
+	v, err := decode[eventView](doc)
+	if err != nil {
+		return err
+	}
+	about := v.Revision
+	if v.Replica != "" {
+		about = v.Replica
+	}
+	_, err = fmt.Fprintf(e.Stdout, "%s %-7s %-22s %s  %s\n", clock(v.TimeStamp), v.Type, v.Reason, v.Msg, about)
+	return err
+}

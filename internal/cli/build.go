@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"penstock/internal/build"
+)
+
+type buildOptions struct{ name string }
+
+func newBuildCmd(env *Env) *cobra.Command {
+	o := &buildOptions{}
+	cmd := &cobra.Command{
+		Use:   "build -t NAME[:TAG] DIR",
+		Short: "Build an image from the layers that DIR/image.yaml names, and put it on the server",
+		Args:  cobra.ExactArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(cmd, env, args[0]) },
+	}
+	cmd.Flags().StringVarP(&o.name, "tag", "t", "", "name of the image, with or without a tag")
+	return cmd
+}
+
+func (o *buildOptions) run(cmd *cobra.Command, env *Env, dir string) error {
+	if o.name == "" {
+		return UsageError(fmt.Errorf("--tag: want the name of the image, got none"))
+	}
+	epoch := time.Time{}
+	if v := env.Getenv("SOURCE_DATE_EPOCH"); v != "" {
+		seconds, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return UsageError(fmt.Errorf("SOURCE_DATE_EPOCH: want seconds since 1970, got %q", v))
+		}
+		epoch = time.Unix(seconds, 0)
+	}
+	c, err := env.client(cmd)
+	if err != nil {
+		return err
+	}
+	p := &buildProgress{out: env.Stderr, seen: map[string]bool{}}
+	r, err := build.Build(cmd.Context(), build.Options{
+		Dir:      dir,
+		Name:     o.name,
+		Registry: build.Registry{URL: c.endpoint.String(), Transport: c},
+		Epoch:    epoch,
+		Progress: p.take,
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range r.Layers {
+		how := "built in " + l.BuildTook.Round(time.Millisecond).String()
+		if l.Cached {
+			how = "unchanged"
+		}
+		where := "already on the server"
+		if l.Pushed {
+			where = "pushed in " + l.PushTook.Round(time.Millisecond).String()
+		}
+		fmt.Fprintf(env.Stderr, "  layer %-12s %10s  %s, %s\n", l.Name, bytesText(l.Size), how, where)
+	}
+	fmt.Fprintf(env.Stderr, "built %s (%s) in %s; %s moved\n", r.Name, bytesText(r.Size), r.Took.Round(time.Millisecond), bytesText(r.Moved))
+	return env.show(r, func(w io.Writer) { fmt.Fprintln(w, r.Digest) })
+}
+
+// RoundTrip lets the client stand as the transport of a registry: it adds the token, for its own endpoint only.
+func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host == c.endpoint.Host && r.URL.Scheme == c.endpoint.Scheme {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return c.http.Transport.RoundTrip(r)
+}
+
+// buildProgress says what is begun that takes long enough to be waited for.
+type buildProgress struct {
+	out io.Writer
+
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// worthSaying is the size from which a layer takes a second or more.
+const worthSaying = 64 << 20
+
+func (p *buildProgress) take(now build.Progress) {
+	if now.Total < worthSaying {
+		return
+	}
+	key := string(now.Stage) + " " + now.Layer
+	p.mu.Lock()
+	first := !p.seen[key]
+	p.seen[key] = true
+	p.mu.Unlock()
+	if first {
+		verb := cmp.Or(map[build.Stage]string{build.StageBuild: "packing", build.StagePush: "pushing"}[now.Stage], string(now.Stage))
+		fmt.Fprintf(p.out, "%s layer %s (%s)\n", verb, now.Layer, bytesText(now.Total))
+	}
+}

@@ -1,0 +1,300 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// apiVersion is the newest stable one of Microsoft.App that this client was written against.
+const apiVersion = "2025-01-01"
+
+// Client speaks the management API.
+type Client struct {
+	endpoint *url.URL
+	token    string
+	http     *http.Client
+}
+
+// maxAnswer bounds what is read of one answer. A list of 10,000 apps is some 30 MB.
+const maxAnswer = 64 << 20
+
+func newClient(endpoint, ca, token string) (*Client, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || u.Scheme != "https" {
+		return nil, fmt.Errorf("endpoint: want https://HOST:PORT, got %q", endpoint)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("certificate authority: %w", err)
+		}
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificate authority: no certificate in %s", ca)
+		}
+	}
+	return &Client{
+		endpoint: u,
+		token:    token,
+		// No limit for a whole answer: logs are followed for hours. The context of each call bounds it.
+		http: &http.Client{Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2: true,
+			MaxIdleConns:      4,
+			IdleConnTimeout:   30 * time.Second,
+		}},
+	}, nil
+}
+
+// Detail is one thing that is wrong with a request.
+type Detail struct {
+	Code    string `json:"code"`
+	Target  string `json:"target"`
+	Message string `json:"message"`
+}
+
+func (d Detail) String() string {
+	if d.Target == "" {
+		return d.Message
+	}
+	return d.Target + ": " + d.Message
+}
+
+// APIError is an answer of the server that says no.
+type APIError struct {
+	Status  int
+	Code    string   `json:"code"`
+	Message string   `json:"message"`
+	Details []Detail `json:"details"`
+}
+
+func (e *APIError) Error() string {
+	return cmp.Or(e.Message, e.Code, strconv.Itoa(e.Status)+" "+http.StatusText(e.Status))
+}
+
+// errorOf reads the error that an ARM body carries; nil when there is none.
+func errorOf(status int, body []byte) *APIError {
+	var b struct {
+		Error *APIError `json:"error"`
+	}
+	if err := json.Unmarshal(body, &b); err != nil || b.Error == nil {
+		return nil
+	}
+	b.Error.Status = status
+	return b.Error
+}
+
+// do sends a request and returns the answer when its status says yes. target is a path below the endpoint, or a whole
+// URL of it.
+func (c *Client) do(ctx context.Context, method, target string, query url.Values, body []byte) (*http.Response, error) {
+	u, err := c.endpoint.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	if u.Host != c.endpoint.Host || u.Scheme != c.endpoint.Scheme {
+		return nil, fmt.Errorf("the server led to %s, which is not it; the token is not sent there", u.Redacted())
+	}
+	if query != nil {
+		u.RawQuery = query.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, hint(fmt.Errorf("no server answers at %s", c.endpoint), "penstock up\nor name another data folder with --data or PENSTOCK_DATA")
+		}
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read answer %s: %w", resp.Status, err)
+	}
+	if e := errorOf(resp.StatusCode, b); e != nil {
+		return nil, e
+	}
+	return nil, &APIError{Status: resp.StatusCode, Message: fmt.Sprintf("%s %s: %s %s", method, u.Path, resp.Status, bytes.TrimSpace(b[:min(len(b), 200)]))}
+}
+
+// callLimit bounds every call whose answer is not a stream.
+const callLimit = time.Minute
+
+// get reads a whole answer.
+func (c *Client) get(ctx context.Context, target string, query url.Values) (json.RawMessage, error) {
+	_, b, err := c.call(ctx, http.MethodGet, target, query, nil)
+	return b, err
+}
+
+func (c *Client) call(ctx context.Context, method, target string, query url.Values, body []byte) (*http.Response, json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	resp, err := c.do(ctx, method, target, query, body)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read answer: %w", err)
+	}
+	return resp, b, nil
+}
+
+// version is the query of every ARM call.
+func version() url.Values { return url.Values{"api-version": {apiVersion}} }
+
+// list reads all pages.
+func (c *Client) list(ctx context.Context, path string) ([]json.RawMessage, error) {
+	all := []json.RawMessage{}
+	target, query := path, version()
+	for target != "" {
+		b, err := c.get(ctx, target, query)
+		if err != nil {
+			return nil, err
+		}
+		var page struct {
+			Value    []json.RawMessage `json:"value"`
+			NextLink string            `json:"nextLink"`
+		}
+		if err := json.Unmarshal(b, &page); err != nil {
+			return nil, fmt.Errorf("read list: %w", err)
+		}
+		all = append(all, page.Value...)
+		target, query = page.NextLink, nil
+	}
+	return all, nil
+}
+
+// Polling of a long operation: the server is near, so its Retry-After, which is for clients of Azure, is not waited
+// for at first.
+const (
+	firstPoll = 50 * time.Millisecond
+	lastPoll  = 250 * time.Millisecond
+)
+
+// begin starts a change and returns how to wait for its end; nil when it is done already.
+func (c *Client) begin(ctx context.Context, method, path string, body []byte) (wait func(context.Context) error, err error) {
+	resp, _, err := c.call(ctx, method, path, version(), body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK && method != http.MethodPut || resp.StatusCode == http.StatusNoContent {
+		return nil, nil
+	}
+	if operation := resp.Header.Get("Azure-AsyncOperation"); operation != "" {
+		return func(ctx context.Context) error { return c.operation(ctx, operation) }, nil
+	}
+	if location := resp.Header.Get("Location"); location != "" && resp.StatusCode == http.StatusAccepted {
+		return func(ctx context.Context) error { return c.location(ctx, location) }, nil
+	}
+	return nil, nil
+}
+
+// change starts a change and waits for its end.
+func (c *Client) change(ctx context.Context, method, path string, body []byte) error {
+	wait, err := c.begin(ctx, method, path, body)
+	if err != nil || wait == nil {
+		return err
+	}
+	return wait(ctx)
+}
+
+func (c *Client) operation(ctx context.Context, target string) error {
+	return poll(ctx, func() (bool, error) {
+		b, err := c.get(ctx, target, nil)
+		if err != nil {
+			return false, err
+		}
+		var o struct {
+			Status string `json:"status"`
+		}
+		if err := json.Unmarshal(b, &o); err != nil {
+			return false, fmt.Errorf("read operation: %w", err)
+		}
+		switch o.Status {
+		case "Succeeded":
+			return true, nil
+		case "Failed", "Canceled":
+			if e := errorOf(http.StatusConflict, b); e != nil {
+				return false, e
+			}
+			return false, fmt.Errorf("the operation ended as %s", o.Status)
+		}
+		return false, nil
+	})
+}
+
+func (c *Client) location(ctx context.Context, target string) error {
+	return poll(ctx, func() (bool, error) {
+		resp, _, err := c.call(ctx, http.MethodGet, target, nil, nil)
+		if err != nil {
+			return false, err
+		}
+		return resp.StatusCode != http.StatusAccepted, nil
+	})
+}
+
+// poll asks until the answer is yes, an error, or ctx ends, each time after a longer wait.
+func poll(ctx context.Context, ask func() (bool, error)) error {
+	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
+		done, err := ask()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// lines reads a stream of JSON lines until it ends, take says no, or ctx ends.
+func (c *Client) lines(ctx context.Context, path string, query url.Values, take func(json.RawMessage) error) error {
+	resp, err := c.do(ctx, http.MethodGet, path, query, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(nil, 4<<20)
+	for in.Scan() {
+		if len(bytes.TrimSpace(in.Bytes())) == 0 {
+			continue // sent now and then to keep the connection open
+		}
+		if err := take(bytes.Clone(in.Bytes())); err != nil {
+			return err
+		}
+	}
+	if err := in.Err(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("read stream: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// downLimit bounds the wait for the end: containers have up to 10 minutes of grace in Container Apps.
+const downLimit = 12 * time.Minute
+
+// answerLimit is how long a server that is just starting may take until it can be told to end.
+const answerLimit = 15 * time.Second
+
+func newDownCmd(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "Stop all apps' containers, then the server; what is stored stays",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := env.settings(cmd)
+			if err != nil {
+				return err
+			}
+			return down(cmd.Context(), env, s.Data)
+		},
+	}
+}
+
+func down(ctx context.Context, env *Env, data string) error {
+	pid, err := env.Running(data)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if pid == 0 {
+		fmt.Fprintf(env.Stderr, "no server runs on data folder %s\n", data)
+		return nil
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, downLimit, fmt.Errorf("the server (pid %d) did not end within %s", pid, downLimit))
+	defer cancel()
+	kill := fmt.Sprintf("kill %d ends the server and leaves the containers running", pid)
+	c, err := env.awaitServer(ctx, data, nil, answerLimit)
+	if err != nil {
+		return hint(fmt.Errorf("stop the server (pid %d): %w", pid, err), "%s", kill)
+	}
+	resp, err := c.do(ctx, http.MethodPost, "/penstock/v1/shutdown", url.Values{"containers": {"stop"}}, nil)
+	if err != nil {
+		return hint(fmt.Errorf("stop the server (pid %d): %w", pid, err), "%s", kill)
+	}
+	resp.Body.Close()
+	c.http.CloseIdleConnections() // the server would wait for them
+	err = poll(ctx, func() (bool, error) {
+		now, err := env.Running(data)
+		return now != pid, err
+	})
+	if err != nil {
+		return hint(err, "look at %s", filepath.Join(data, logFile))
+	}
+	// Its address is nobody's now.
+	_ = os.Remove(filepath.Join(data, ConnectionFile))
+	fmt.Fprintf(env.Stderr, "stopped the containers and the server (pid %d) in %s\n", pid, time.Since(began).Round(time.Millisecond))
+	return nil
+}

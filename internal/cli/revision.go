@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newRevisionCmd(env *Env) *cobra.Command {
+	cmd := &cobra.Command{Use: "revision", Short: "Revisions of an app"}
+	s := &scope{}
+	s.bind(cmd.PersistentFlags())
+	cmd.AddCommand(newRevisionListCmd(env, s))
+	return group(cmd)
+}
+
+func newRevisionListCmd(env *Env, s *scope) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list APP",
+		Short: "List the revisions of an app",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := env.client(cmd)
+			if err != nil {
+				return err
+			}
+			docs, err := c.list(cmd.Context(), s.path("containerApps", args[0], "revisions"))
+			if err != nil {
+				return err
+			}
+			revisions, err := decodeAll[revisionView](docs)
+			if err != nil {
+				return err
+			}
+			return env.show(docs, func(w io.Writer) {
+				var rows [][]string
+				for _, r := range revisions {
+					p := &r.Properties
+					active := "no"
+					if p.Active {
+						active = "yes"
+					}
+					rows = append(rows, []string{
+						r.Name, active, strconv.Itoa(p.TrafficWeight) + "%", strconv.Itoa(p.Replicas),
+						p.RunningState, age(p.CreatedTime, time.Now()), p.RunningStateDetails,
+					})
+				}
+				table(w, "NAME ACTIVE TRAFFIC REPLICAS STATE AGE DETAILS", rows)
+			})
+		},
+	}
+}

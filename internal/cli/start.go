@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const (
+	// logFile is where a server in the background writes, in its data folder.
+	logFile = "server.log"
+	// startLimit bounds the wait for a server that neither answers nor ends.
+	startLimit = 2 * time.Minute
+)
+
+// ensureServer returns a client of the server of the data folder, and starts that server when none runs.
+func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string) (*Client, error) {
+	pid, err := e.Running(data)
+	if err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	if pid != 0 {
+		for _, setting := range e.passOn(cmd) {
+			if !strings.HasPrefix(setting, "--data=") {
+				fmt.Fprintf(e.Stderr, "a server (pid %d) runs already; it does not get %s\n", pid, setting)
+			}
+		}
+		return e.awaitServer(ctx, data, nil, startLimit)
+	}
+	began := time.Now()
+	fmt.Fprintf(e.Stderr, "starting a server on data folder %s\n", data)
+	if err := os.MkdirAll(data, 0o711); err != nil {
+		return nil, hint(fmt.Errorf("data folder: %w", err), "run as root, or name a folder of yours with --data")
+	}
+	// What an earlier server left would lead to a port that another program may have by now.
+	if err := os.Remove(filepath.Join(data, ConnectionFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	if err := rotate(filepath.Join(data, logFile)); err != nil {
+		return nil, fmt.Errorf("server log: %w", err)
+	}
+	log, err := os.OpenFile(filepath.Join(data, logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("server log: %w", err)
+	}
+	defer log.Close()
+	before, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, fmt.Errorf("server log: %w", err)
+	}
+	server := exec.Command(e.Exe, append([]string{"server"}, e.passOn(cmd)...)...)
+	server.Stdout, server.Stderr = log, log
+	// A session of its own: Ctrl-C and the end of this terminal are not for it.
+	server.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := server.Start(); err != nil {
+		return nil, fmt.Errorf("start server: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }() // lives on only in a process that is about to end
+	c, err := e.awaitServer(ctx, data, ended, startLimit)
+	if err != nil {
+		e.quote(filepath.Join(data, logFile), before)
+		return nil, err
+	}
+	fmt.Fprintf(e.Stderr, "server is ready after %s (pid %d, log %s)\n", time.Since(began).Round(time.Millisecond), server.Process.Pid, filepath.Join(data, logFile))
+	return c, nil
+}
+
+// awaitServer waits until the server of the data folder answers. ended gets its end when this process started it.
+func (e *Env) awaitServer(ctx context.Context, data string, ended <-chan error, limit time.Duration) (*Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the server did not answer within %s", limit))
+	defer cancel()
+	var c *Client
+	err := poll(ctx, func() (bool, error) {
+		select {
+		case err := <-ended:
+			return false, fmt.Errorf("the server ended before it was ready: %w", err)
+		default:
+		}
+		if ended == nil {
+			if pid, err := e.Running(data); err == nil && pid == 0 {
+				return false, errors.New("the server has ended")
+			}
+		}
+		var err error
+		if c, err = clientOf(data); err != nil {
+			return false, nil
+		}
+		_, err = c.status(ctx)
+		if _, refused := errors.AsType[*APIError](err); refused {
+			return false, err
+		}
+		return err == nil, nil
+	})
+	if err != nil {
+		return nil, hint(err, "look at %s\npenstock doctor", filepath.Join(data, logFile))
+	}
+	return c, nil
+}
+
+// maxLog is the size from which a log is put aside at the next start. One is kept.
+const maxLog = 16 << 20
+
+func rotate(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() < maxLog {
+		return nil // the next open says what is wrong
+	}
+	return os.Rename(path, path+".1")
+}
+
+// passOn is what the server in the background is called with: the flags for it that this command was given.
+func (e *Env) passOn(cmd *cobra.Command) []string {
+	known := pflag.NewFlagSet("", pflag.ContinueOnError)
+	e.Common(known)
+	e.Server(known)
+	var args []string
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if known.Lookup(f.Name) != nil {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}
+
+// quote prints the last lines that were added to a file after offset.
+func (e *Env) quote(path string, offset int64) {
+	b, err := os.ReadFile(path)
+	if err != nil || int64(len(b)) < offset {
+		return
+	}
+	const most = 12
+	lines := bytes.Split(bytes.TrimSpace(b[offset:]), []byte("\n"))
+	for _, l := range lines[max(0, len(lines)-most):] {
+		fmt.Fprintf(e.Stderr, "  %s\n", l)
+	}
+}
