@@ -1,0 +1,344 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is all that `penstock server` can be told. Every field has one name, which is its flag (--log-level), its
+// variable (PENSTOCK_LOG_LEVEL) and its key in the file (log-level). Flags win over variables, those over the file.
+type Config struct {
+	Data    string // folder that holds everything that outlives a reboot
+	Run     string // folder for sockets and pids
+	Engines string // folder with the shim and runc
+
+	HTTP  string // addresses of the listeners
+	HTTPS string
+	ARM   string
+
+	Domain  string // parent of every app's host name
+	Runtime string // "containerd" or "fake"
+
+	MemoryReserve int64   // bytes that containers may not be promised
+	Overcommit    float64 // share of the rest that may be promised; above 1 on test machines only
+
+	Drain     time.Duration // an ingress that was replaced may drain this long
+	StopLimit time.Duration // a server that stops waits this long for requests in flight
+
+	LogLevel  slog.Level
+	LogFormat string // "text" or "json"
+}
+
+// defaults are the values of what nobody sets. root decides where sockets go; exe is the path of this program.
+func defaults(root bool, exe string) Config {
+	run := "/run/penstock"
+	if !root {
+		run = filepath.Join(os.TempDir(), fmt.Sprintf("penstock-%d", os.Getuid()))
+	}
+	return Config{
+		Data:          "/var/lib/penstock",
+		Run:           run,
+		Engines:       filepath.Dir(exe),
+		HTTP:          "127.0.0.1:8080",
+		HTTPS:         "127.0.0.1:8443",
+		ARM:           "127.0.0.1:8444",
+		Domain:        "penstock.localhost",
+		Runtime:       "containerd",
+		MemoryReserve: 1 << 30,
+		Overcommit:    1,
+		Drain:         30 * time.Minute,
+		StopLimit:     30 * time.Second,
+		LogLevel:      slog.LevelInfo,
+		LogFormat:     "text",
+	}
+}
+
+// setting is one field of Config by its name.
+type setting struct {
+	name  string
+	usage string
+	get   func(*Config) string
+	set   func(*Config, string) error
+}
+
+func text(name, usage string, field func(*Config) *string) setting {
+	return setting{name, usage,
+		func(c *Config) string { return *field(c) },
+		func(c *Config, s string) error { *field(c) = s; return nil }}
+}
+
+func folder(name, usage string, field func(*Config) *string) setting {
+	s := text(name, usage, field)
+	s.set = func(c *Config, v string) error {
+		if v == "" {
+			return errors.New(`want a folder, got ""`)
+		}
+		// The roles and a detached server must mean the same folder whatever theirs is.
+		abs, err := filepath.Abs(v)
+		*field(c) = abs
+		return err
+	}
+	return s
+}
+
+func duration(name, usage string, field func(*Config) *time.Duration) setting {
+	return setting{name, usage,
+		func(c *Config) string { return field(c).String() },
+		func(c *Config, s string) (err error) {
+			if *field(c), err = time.ParseDuration(s); err != nil {
+				return fmt.Errorf("want a duration such as 30s or 5m, got %q", s)
+			}
+			return nil
+		}}
+}
+
+// dataSetting is apart because every command needs it, not only the server.
+var dataSetting = folder("data", "folder that the server keeps everything in", func(c *Config) *string { return &c.Data })
+
+func settings() []setting {
+	return []setting{
+		dataSetting,
+		folder("run", "folder for sockets and pids", func(c *Config) *string { return &c.Run }),
+		folder("engines", "folder with containerd-shim-runc-v2 and runc", func(c *Config) *string { return &c.Engines }),
+		text("http", "address for http requests to apps", func(c *Config) *string { return &c.HTTP }),
+		text("https", "address for https requests to apps", func(c *Config) *string { return &c.HTTPS }),
+		text("arm", "address of the management API", func(c *Config) *string { return &c.ARM }),
+		text("domain", "parent of every app's host name", func(c *Config) *string { return &c.Domain }),
+		text("runtime", "what runs containers: containerd or fake", func(c *Config) *string { return &c.Runtime }),
+		{"memory-reserve", "memory that containers are not promised, such as 1Gi",
+			func(c *Config) string { return formatBytes(c.MemoryReserve) },
+			func(c *Config, s string) (err error) { c.MemoryReserve, err = parseBytes(s); return err }},
+		{"overcommit", "share of the memory above the reserve that may be promised; above 1 on test machines only",
+			func(c *Config) string { return strconv.FormatFloat(c.Overcommit, 'g', -1, 64) },
+			func(c *Config, s string) (err error) {
+				if c.Overcommit, err = strconv.ParseFloat(s, 64); err != nil {
+					return fmt.Errorf("want a number such as 1 or 1.5, got %q", s)
+				}
+				return nil
+			}},
+		duration("drain", "how long an ingress that was replaced may end its requests", func(c *Config) *time.Duration { return &c.Drain }),
+		duration("stop-limit", "how long a server that stops waits for requests in flight", func(c *Config) *time.Duration { return &c.StopLimit }),
+		{"log-level", "debug, info, warn or error",
+			func(c *Config) string { return strings.ToLower(c.LogLevel.String()) },
+			func(c *Config, s string) error {
+				if err := c.LogLevel.UnmarshalText([]byte(s)); err != nil {
+					return fmt.Errorf("want debug, info, warn or error, got %q", s)
+				}
+				return nil
+			}},
+		text("log-format", "text or json", func(c *Config) *string { return &c.LogFormat }),
+	}
+}
+
+// bindCommon and bindServer add the flags. Their values are read by load, so that all faults are named at once.
+func bindCommon(fs *pflag.FlagSet, d Config) {
+	fs.String(dataSetting.name, dataSetting.get(&d), dataSetting.usage)
+	fs.String("config", "", "YAML file with the server's settings")
+}
+
+func bindServer(fs *pflag.FlagSet, d Config) {
+	for _, s := range settings() {
+		if s.name != dataSetting.name {
+			fs.String(s.name, s.get(&d), s.usage)
+		}
+	}
+}
+
+// load puts file, variables and flags on top of c. On an error c holds what could be read.
+func load(c *Config, fs *pflag.FlagSet, getenv func(string) string) error {
+	var faults []string
+	file := map[string]string{}
+	if path := cmp.Or(flag(fs, "config"), getenv("PENSTOCK_CONFIG")); path != "" {
+		b, err := os.ReadFile(path)
+		if err == nil {
+			file, err = parseFile(b)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Sprintf("config %s: %v", path, err))
+		}
+	}
+	known := settings()
+	for _, name := range slices.Sorted(maps.Keys(file)) {
+		if !slices.ContainsFunc(known, func(s setting) bool { return s.name == name }) {
+			names := make([]string, len(known))
+			for i, s := range known {
+				names[i] = s.name
+			}
+			faults = append(faults, fmt.Sprintf("config: unknown setting %q; want one of %s", name, strings.Join(names, ", ")))
+		}
+	}
+	for _, s := range known {
+		value, from := "", ""
+		variable := "PENSTOCK_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
+		if v, ok := file[s.name]; ok {
+			value, from = v, "the config file"
+		}
+		if v := getenv(variable); v != "" {
+			value, from = v, variable
+		}
+		if f := fs.Lookup(s.name); f != nil && f.Changed {
+			value, from = f.Value.String(), "--"+s.name
+		}
+		if from == "" {
+			continue
+		}
+		if err := s.set(c, value); err != nil {
+			faults = append(faults, fmt.Sprintf("%s: %v (from %s)", s.name, err, from))
+		}
+	}
+	return faultsError(faults)
+}
+
+// Validate names everything that is wrong with the values themselves.
+func (c *Config) Validate() error {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	seen := map[string]string{}
+	for _, l := range []struct{ name, address string }{{"http", c.HTTP}, {"https", c.HTTPS}, {"arm", c.ARM}} {
+		_, port, err := net.SplitHostPort(l.address)
+		n, convErr := strconv.ParseUint(port, 10, 16)
+		if err != nil || convErr != nil {
+			fault("%s: want ADDRESS:PORT such as 127.0.0.1:8080, got %q", l.name, l.address)
+			continue
+		}
+		if other := seen[l.address]; other != "" && n != 0 {
+			fault("%s: want an address of its own, got %s, which %s has", l.name, l.address, other)
+		}
+		seen[l.address] = l.name
+	}
+	if !validDomain(c.Domain) {
+		fault("domain: want a host name such as penstock.localhost, got %q", c.Domain)
+	}
+	if c.Runtime != "containerd" && c.Runtime != "fake" {
+		fault("runtime: want containerd or fake, got %q", c.Runtime)
+	}
+	if c.MemoryReserve < 0 {
+		fault("memory-reserve: want 0 or more, got %s", formatBytes(c.MemoryReserve))
+	}
+	if !(c.Overcommit > 0) || math.IsInf(c.Overcommit, 0) {
+		fault("overcommit: want a number above 0, got %v", c.Overcommit)
+	}
+	if c.Drain <= 0 {
+		fault("drain: want a duration above 0, got %s", c.Drain)
+	}
+	if c.StopLimit <= 0 {
+		fault("stop-limit: want a duration above 0, got %s", c.StopLimit)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		fault("log-format: want text or json, got %q", c.LogFormat)
+	}
+	return faultsError(faults)
+}
+
+// exposed names the listeners that others than this machine can reach.
+func (c *Config) exposed() []string {
+	var names []string
+	for _, l := range []struct{ name, address string }{{"http", c.HTTP}, {"https", c.HTTPS}, {"arm", c.ARM}} {
+		host, _, _ := net.SplitHostPort(l.address)
+		ip := net.ParseIP(host)
+		if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			names = append(names, l.name+" "+l.address)
+		}
+	}
+	return names
+}
+
+// faultsError is nil without faults.
+func faultsError(faults []string) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	return &configError{faults}
+}
+
+// configError lists all that is wrong with the settings.
+type configError struct{ faults []string }
+
+func (e *configError) Error() string { return strings.Join(e.faults, "\n") }
+
+// parseFile reads the settings of a YAML file as text, whatever type YAML sees in them.
+func parseFile(b []byte) (map[string]string, error) {
+	var nodes map[string]yaml.Node
+	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&nodes); err != nil {
+		if len(bytes.TrimSpace(b)) == 0 {
+			return nil, nil
+		}
+		return nil, err
+	}
+	values := make(map[string]string, len(nodes))
+	for name, n := range nodes {
+		if n.Kind != yaml.ScalarNode {
+			return nil, fmt.Errorf("line %d: %s: want a single value", n.Line, name)
+		}
+		values[name] = n.Value
+	}
+	return values, nil
+}
+
+func flag(fs *pflag.FlagSet, name string) string {
+	if f := fs.Lookup(name); f != nil {
+		return f.Value.String()
+	}
+	return ""
+}
+
+func validDomain(s string) bool {
+	if s == "" || len(s) > 200 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, r := range label {
+			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// units are the suffixes that Kubernetes and Container Apps have for memory.
+var units = []struct {
+	suffix string
+	shift  int
+}{{"Ki", 10}, {"Mi", 20}, {"Gi", 30}, {"Ti", 40}}
+
+func parseBytes(s string) (int64, error) {
+	digits, factor := s, int64(1)
+	for _, u := range units {
+		if rest, ok := strings.CutSuffix(s, u.suffix); ok {
+			digits, factor = rest, int64(1)<<u.shift
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/factor {
+		return 0, fmt.Errorf("want bytes such as 512Mi or 1Gi, got %q", s)
+	}
+	return n * factor, nil
+}
+
+func formatBytes(n int64) string {
+	for _, u := range slices.Backward(units) {
+		if unit := int64(1) << u.shift; n >= unit && n%unit == 0 {
+			return strconv.FormatInt(n/unit, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}

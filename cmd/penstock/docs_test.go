@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestDocumentedCommandsExist reads every code block of the documentation for lines that call penstock, and asks for the
+// help of each with its flags: a command or a flag that is not there is an error.
+func TestDocumentedCommandsExist(t *testing.T) {
+	found := 0
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := entry.Name(); entry.IsDir() && (name == "testdata" || name == "node_modules" || strings.HasPrefix(name, ".") && name != ".." && name != "../..") {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(path) != ".md" {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, command := range commands(string(text)) {
+			found++
+			var out, bad bytes.Buffer
+			args := append(strings.Fields(command)[1:], "--help")
+			if code := run(t.Context(), args, func(string) string { return "" }, strings.NewReader(""), &out, &bad); code != 0 {
+				t.Errorf("%s: %s: exit %d: %s", path, command, code, bad.String())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found < 10 {
+		t.Errorf("only %d commands found; are the docs read?", found)
+	}
+}
+
+// commands are the calls of penstock in the code blocks of a Markdown text, and in `code` that begins with it.
+func commands(text string) []string {
+	var found []string
+	block := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "```") {
+			block = !block
+			continue
+		}
+		pieces := strings.Split(line, "`")
+		for i, piece := range pieces {
+			if (block && len(pieces) == 1) || i%2 == 1 {
+				piece, _, _ = strings.Cut(piece, "#")
+				piece = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(piece), "bin/"))
+				if strings.HasPrefix(piece, "penstock ") && !strings.ContainsAny(piece, "$|<─◄") {
+					found = append(found, piece)
+				}
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"penstock/internal/cli"
+	"penstock/internal/server"
+	"penstock/internal/supervisor"
+)
+
+const (
+	roleIngress = "ingress"
+	roleControl = "control"
+)
+
+// newRoleCmd is what the supervisor starts; nobody types it.
+func newRoleCmd(getenv func(string) string, stderr io.Writer) *cobra.Command {
+	var inherit string
+	cmd := &cobra.Command{
+		Use:       "role NAME",
+		Short:     "One role of the server, started by it",
+		Hidden:    true,
+		ValidArgs: []string{roleIngress, roleControl},
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var c roleConfig
+			if err := json.Unmarshal([]byte(getenv(roleVariable)), &c); err != nil {
+				return fmt.Errorf("%s: %w; roles are started by `penstock server`", roleVariable, err)
+			}
+			in, err := supervisor.Inherit(inherit)
+			if err != nil {
+				return err
+			}
+			log := newLogger(stderr, c.Config).With("role", args[0])
+			run := func(ctx context.Context) error { return runIngress(ctx, c, in, log) }
+			if args[0] == roleControl {
+				run = func(ctx context.Context) error { return runControl(ctx, c, in, log) }
+			}
+			if err := run(cmd.Context()); err != nil {
+				log.Error("role failed", "err", err)
+				return cli.Reported()
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&inherit, "inherit", "", "names of the listeners that were passed on, from descriptor 3")
+	return cmd
+}
+
+func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log *slog.Logger) error {
+	return server.RunIngress(ctx, server.IngressOptions{
+		State:         c.State,
+		HTTP:          in.Listeners["http"],
+		HTTPS:         in.Listeners["https"],
+		ControlSocket: filepath.Join(c.State, linkSocket),
+		PublicHTTPS:   c.PublicHTTPS,
+		Drain:         c.Drain,
+		Log:           log,
+		Ready:         in.Ready,
+	})
+}
+
+func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log *slog.Logger) error {
+	// Two of them would both write the store and start containers.
+	if err := supervisor.Exclusive(ctx, c.State, roleControl); err != nil {
+		return err
+	}
+	return server.RunControl(ctx, server.ControlOptions{
+		Data:          c.Data,
+		State:         c.State,
+		Instance:      c.Instance,
+		ARM:           in.Listeners["arm"],
+		Link:          in.Listeners["link"],
+		Domain:        c.Domain,
+		PublicHTTP:    c.PublicHTTP,
+		PublicHTTPS:   c.PublicHTTPS,
+		Runtime:       c.Runtime,
+		EngineDir:     c.Engines,
+		MemoryReserve: c.MemoryReserve,
+		Overcommit:    c.Overcommit,
+		Log:           log,
+		Ready:         in.Ready,
+		Stop:          in.Stop,
+	})
+}
