@@ -1,0 +1,3 @@
+module penstock/examples/chat
+
+go 1.26.6
