@@ -1,0 +1,53 @@
+# The two commands: `make up` and `make check`. Both install what is missing; on a fresh Debian machine run them as root.
+
+SHELL      := bash
+GO         := $(shell scripts/go.sh)
+export PATH := $(CURDIR)/bin:$(dir $(GO)):$(PATH)
+export GOTOOLCHAIN := local
+
+DATA       ?= /var/lib/penstock
+FUZZTIME   ?= 5s
+TOOL       := $(GO) tool -modfile=tools/go.mod
+# The engine's shim and runc, pinned in tools/go.mod and built beside penstock.
+SHIM       := github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+RUNC       := github.com/opencontainers/runc
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+up: ## install, build, start Penstock, serve a real model, print a curl
+	@scripts/up.sh "$(DATA)"
+
+down: ## end the apps' containers and the server
+	@bin/penstock down --data "$(DATA)"
+
+build: bin/penstock bin/containerd-shim-runc-v2 bin/runc ## penstock and its engine, into bin/
+
+.PHONY: bin/penstock
+bin/penstock:
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $@ ./cmd/penstock
+
+bin/containerd-shim-runc-v2: tools/go.mod
+	CGO_ENABLED=0 $(GO) build -modfile=tools/go.mod -ldflags '-s -w' -o $@ $(SHIM)
+
+bin/runc: tools/go.mod
+	CGO_ENABLED=1 $(GO) build -modfile=tools/go.mod -tags 'seccomp netgo osusergo' -ldflags "-s -w -extldflags '-static'" -o $@ $(RUNC)
+
+langdetect: ## the binary of examples/langdetect
+	cd examples/langdetect && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/langdetect .
+
+chat: ## the binary and the weights of examples/chat
+	cd examples/chat && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/chat .
+	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.bin
+
+check: ## all that CI runs, cheapest first
+	@scripts/check.sh
+
+fmt: ## format, and use the newest idioms
+	gofmt -w $$(git ls-files '*.go')
+	$(GO) fix ./...
+
+golden: ## rewrite the expected answers of golden tests; read the diff
+	$(GO) test ./internal/... -run Golden -update
+
+.PHONY: help up down build langdetect chat check fmt golden
