@@ -228,7 +228,7 @@ func (m *machine) role(t *testing.T, name string) (pid int) {
 		if err != nil {
 			continue // a thread that has ended
 		}
-		for _, child := range strings.Fields(string(children)) {
+		for child := range strings.FieldsSeq(string(children)) {
 			command, err := os.ReadFile("/proc/" + child + "/cmdline")
 			if err != nil || !strings.Contains(string(command), "role\x00"+name+"\x00") {
 				continue
