@@ -34,10 +34,10 @@ bin/runc: tools/go.mod
 	CGO_ENABLED=1 $(GO) build -modfile=tools/go.mod -tags 'seccomp netgo osusergo' -ldflags "-s -w -extldflags '-static'" -o $@ $(RUNC)
 
 langdetect: ## the binary of examples/langdetect
-	cd examples/langdetect && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/langdetect .
+	cd examples/langdetect && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/langdetect .
 
 chat: ## the binary and the weights of examples/chat
-	cd examples/chat && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/chat .
+	cd examples/chat && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/chat .
 	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.bin
 
 check: ## all that CI runs, cheapest first
