@@ -1,0 +1,160 @@
+package load
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// tally gathers records into what a summary needs.
+type tally struct {
+	timeline *Timeline // guarded by mu too
+
+	mu          sync.Mutex
+	sum         Summary
+	latency     *Histogram
+	service     *Histogram
+	lag         *Histogram
+	firstByte   *Histogram
+	firstEvent  *Histogram
+	gaps        *Histogram
+	delays      *Histogram
+	failed      *Histogram
+	outstanding int
+	records     *bufio.Writer // nil: none
+	encode      *json.Encoder
+	recordsErr  error
+}
+
+func newTally(records io.Writer, planned time.Duration) *tally {
+	t := &tally{
+		timeline: newTimeline(planned),
+		sum:      Summary{Statuses: map[int]int64{}, Errors: map[Class]*Failure{}},
+		latency:  NewHistogram(), service: NewHistogram(), lag: NewHistogram(), firstByte: NewHistogram(),
+		firstEvent: NewHistogram(), gaps: NewHistogram(), delays: NewHistogram(), failed: NewHistogram(),
+	}
+	if records != nil {
+		t.records = bufio.NewWriterSize(records, 64<<10)
+		t.encode = json.NewEncoder(t.records)
+	}
+	return t
+}
+
+// begin counts a request that is about to be sent, or is given up unsent.
+func (t *tally) begin(scheduled time.Duration, held bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sum.Requests++
+	if held {
+		t.sum.Held++
+	}
+	t.outstanding++
+	t.sum.PeakOutstanding = max(t.sum.PeakOutstanding, t.outstanding)
+	t.timeline.due(scheduled)
+}
+
+// end counts what became of it.
+func (t *tally) end(r *Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.outstanding--
+	if r.Status != 0 {
+		t.sum.Statuses[r.Status]++
+	}
+	t.sum.BytesIn += r.Bytes
+	t.sum.BytesOut += r.BytesOut
+	t.sum.Events += r.Events
+	if r.Error != Unsent {
+		t.sum.Sent++
+		if !r.Held {
+			t.lag.Add(r.Sent - r.Scheduled)
+		}
+	}
+	latency := r.LastByte - r.Scheduled
+	t.timeline.done(r.Scheduled, r.LastByte, latency, r.Error == "")
+	if r.Error == "" {
+		t.sum.Succeeded++
+		t.latency.Add(latency)
+		t.service.Add(r.LastByte - r.Sent)
+		t.firstByte.Add(r.FirstByte - r.Scheduled)
+		if r.Left {
+			t.sum.Left++
+		}
+		if r.Events > 0 {
+			t.firstEvent.Add(r.FirstEvent - r.Scheduled)
+		}
+	} else {
+		t.sum.Failed++
+		t.failed.Add(latency)
+		f := t.sum.Errors[r.Error]
+		if f == nil {
+			f = &Failure{}
+			t.sum.Errors[r.Error] = f
+		}
+		f.Count++
+		if f.Example == "" {
+			f.Example = r.Detail
+			if r.Error == Status {
+				f.Example = fmt.Sprint("status ", r.Status)
+			}
+		}
+	}
+	if t.encode != nil && t.recordsErr == nil {
+		t.recordsErr = t.encode.Encode(r)
+	}
+}
+
+// flushAt is how many times of events a worker keeps before it counts them.
+const flushAt = 128
+
+func (s *scratch) gap(d time.Duration) {
+	if s.gaps = append(s.gaps, d); len(s.gaps) == flushAt {
+		s.flush()
+	}
+}
+
+func (s *scratch) delay(d time.Duration) {
+	if s.delays = append(s.delays, d); len(s.delays) == flushAt {
+		s.flush()
+	}
+}
+
+// flush counts the times of events that the worker has kept.
+func (s *scratch) flush() {
+	if len(s.gaps)+len(s.delays) == 0 {
+		return
+	}
+	s.tally.mu.Lock()
+	defer s.tally.mu.Unlock()
+	for _, d := range s.gaps {
+		s.tally.gaps.Add(d)
+	}
+	for _, d := range s.delays {
+		s.tally.delays.Add(d)
+	}
+	s.gaps, s.delays = s.gaps[:0], s.delays[:0]
+}
+
+// summary closes the count.
+func (t *tally) summary(elapsed time.Duration) (*Summary, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &t.sum
+	s.Seconds = elapsed.Seconds()
+	if elapsed > 0 {
+		s.PerSecond = float64(s.Succeeded) / elapsed.Seconds()
+	}
+	s.Latency, s.Service, s.Lag = t.latency.Quantiles(), t.service.Quantiles(), t.lag.Quantiles()
+	s.FirstByte, s.FirstEvent = t.firstByte.Quantiles(), t.firstEvent.Quantiles()
+	s.BetweenEvents, s.EventDelay, s.FailedAfter = t.gaps.Quantiles(), t.delays.Quantiles(), t.failed.Quantiles()
+	if t.records != nil && t.recordsErr == nil {
+		t.recordsErr = t.records.Flush()
+	}
+	if t.recordsErr != nil {
+		return s, fmt.Errorf("write records: %w", t.recordsErr)
+	}
+	return s, nil
+}
