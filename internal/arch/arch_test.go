@@ -26,6 +26,7 @@ var may = map[string][]string{
 	"store":                     {"resource"},
 	"logs":                      {"resource"},
 	"pki":                       {},
+	"seal":                      {},
 	"oci":                       {},
 	"build":                     {},
 	"network":                   {},

@@ -71,15 +71,6 @@ func getApp(c *call) error {
 	return nil
 }
 
-// listSecrets answers that there are none: secrets are refused where an app would set them.
-func listSecrets(c *call) error {
-	if _, err := c.app(); err != nil {
-		return err
-	}
-	c.answer(http.StatusOK, pageOf[struct{}](nil))
-	return nil
-}
-
 func putApp(c *call) error {
 	body, err := c.body()
 	if err != nil {
@@ -158,11 +149,16 @@ func (c *call) writeApp(body []byte) (resource.App, error) {
 		if err := c.checkSuffix(ctx, *a, wanted); err != nil {
 			return err
 		}
+		secrets, err := c.seal(*a, wanted)
+		if err != nil {
+			return err
+		}
 		// az fills the environment's location in; other clients must send one and do.
 		wanted.Location = cmp.Or(wanted.Location, environment.Location)
 		a.Meta = nextMeta(a.Meta, wanted.Meta, now)
 		a.Environment = environment.ID
 		a.Configuration, a.Template, a.Stored = wanted.Configuration, wanted.Template, wanted.Stored
+		a.Configuration.Secrets = secrets
 		a.Provisioning, a.ProvisioningError = resource.InProgress, ""
 		return nil
 	})

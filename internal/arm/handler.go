@@ -42,6 +42,12 @@ type System interface {
 	Read(ctx context.Context, q logs.EventQuery) iter.Seq2[resource.Event, error]
 }
 
+// Sealer makes secret values unreadable for the store, and readable again.
+type Sealer interface {
+	Seal(purpose, value string) []byte
+	Open(purpose string, sealed []byte) (string, error)
+}
+
 // Config is what the API works with. All fields are needed.
 type Config struct {
 	Store   *store.Store
@@ -49,6 +55,7 @@ type Config struct {
 	Images  Images
 	Console Console
 	System  System
+	Secrets Sealer
 	// Reconcile asks for a look at a resource that was written. It must not block.
 	Reconcile func(resource.ID)
 	// Token is what clients prove themselves by.

@@ -19,6 +19,7 @@ import (
 	"penstock/internal/arm"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
+	"penstock/internal/seal"
 	"penstock/internal/store"
 )
 
@@ -54,6 +55,10 @@ func start(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
+	box, err := seal.New(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if s.console, err = logs.OpenConsole(filepath.Join(dir, "console"), logs.Limits{}, log); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +66,7 @@ func start(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	s.Server = httptest.NewTLSServer(arm.New(arm.Config{
-		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system,
+		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Secrets: box,
 		Reconcile: func(id resource.ID) { s.touched <- id }, Token: token, Log: log,
 	}))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

@@ -299,3 +299,36 @@ func TestToken(t *testing.T) {
 		}
 	}
 }
+
+func TestKeyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data", "secrets.key")
+	first, err := pki.KeyFile(path)
+	if err != nil || len(first) != 32 {
+		t.Fatalf("got a key of %d bytes, %v", len(first), err)
+	}
+	if again, err := pki.KeyFile(path); !bytes.Equal(again, first) || err != nil {
+		t.Errorf("second time: got another key, %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+	if err := os.WriteFile(path+"2", []byte(strings.Repeat("ab", 33)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.KeyFile(path + "2"); err == nil || !strings.Contains(err.Error(), "want 64 hexadecimal digits, found 66") {
+		t.Errorf("a key of 33 bytes: %v", err)
+	}
+	if err := os.WriteFile(path+"3", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.KeyFile(path + "3"); err == nil || !strings.Contains(err.Error(), "restore it from a backup") {
+		t.Errorf("an empty key file: %v", err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.KeyFile(path); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
+		t.Errorf("readable for its group: %v", err)
+	}
+}

@@ -10,36 +10,53 @@ import (
 	"strings"
 )
 
-// tokenBytes makes a token that cannot be guessed: 256 bits.
-const tokenBytes = 32
+// secretBytes makes a token or a key that cannot be guessed: 256 bits.
+const secretBytes = 32
 
 // TokenFile returns the API token that is kept at path and makes a random one when there is none. It refuses a file that
 // others than its owner may read.
 func TokenFile(path string) (string, error) {
-	token, err := tokenFile(path)
+	token, err := secretFile(path, "remove it to have a new one made")
 	if err != nil {
 		return "", fmt.Errorf("api token: %w", err)
 	}
 	return token, nil
 }
 
-func tokenFile(path string) (string, error) {
+// KeyFile returns the key that is kept at path, under which secrets are sealed, as TokenFile does a token.
+func KeyFile(path string) ([]byte, error) {
+	text, err := secretFile(path, "restore it from a backup: the secrets that were sealed under it cannot be read with another")
+	if err != nil {
+		return nil, fmt.Errorf("key of the secrets: %w", err)
+	}
+	key, err := hex.DecodeString(text)
+	if err == nil && len(key) != secretBytes {
+		err = fmt.Errorf("want %d hexadecimal digits, found %d", 2*secretBytes, len(text))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key of the secrets: %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// secretFile returns the hexadecimal digits that a file holds. otherwise says what to do when it holds something else.
+func secretFile(path, otherwise string) (string, error) {
 	content, err := readSecret(path)
 	if errors.Is(err, os.ErrNotExist) {
-		random := make([]byte, tokenBytes)
+		random := make([]byte, secretBytes)
 		rand.Read(random) // never fails
-		token := hex.EncodeToString(random)
+		made := hex.EncodeToString(random)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return "", err
 		}
-		return token, writeWhole(path, []byte(token+"\n"))
+		return made, writeWhole(path, []byte(made+"\n"))
 	}
 	if err != nil {
 		return "", err
 	}
-	token := strings.TrimSpace(string(content))
-	if random, err := hex.DecodeString(token); err != nil || len(random) < tokenBytes {
-		return "", fmt.Errorf("%s: want %d hexadecimal digits, found %d bytes of something else; remove it to have a new token made", path, 2*tokenBytes, len(token))
+	text := strings.TrimSpace(string(content))
+	if random, err := hex.DecodeString(text); err != nil || len(random) < secretBytes {
+		return "", fmt.Errorf("%s: want %d hexadecimal digits, found %d bytes of something else; %s", path, 2*secretBytes, len(text), otherwise)
 	}
-	return token, nil
+	return text, nil
 }

@@ -56,6 +56,7 @@ type App struct {
 // Configuration is what changes without a new revision.
 type Configuration struct {
 	Ingress *Ingress                   `json:",omitempty"`
+	Secrets []AppSecret                `json:",omitempty"`
 	Stored  map[string]json.RawMessage `json:",omitempty"`
 }
 
@@ -97,8 +98,11 @@ type Container struct {
 	Stored    map[string]json.RawMessage `json:",omitempty"`
 }
 
-// EnvVar is one variable of a container's environment.
-type EnvVar struct{ Name, Value string }
+// EnvVar is one variable of a container's environment: a value, or the name of the app's secret that has it.
+type EnvVar struct {
+	Name, Value string
+	SecretRef   string `json:",omitempty"`
+}
 
 // Resources are a container's limits.
 type Resources struct {

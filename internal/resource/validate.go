@@ -88,6 +88,7 @@ func ValidateApp(a App) []Fault {
 		add(port("configuration.ingress.targetPort", in.TargetPort))
 	}
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
+	faults = append(faults, validateSecrets(a)...)
 	return append(faults, validateTemplate(a.Template)...)
 }
 
@@ -161,6 +162,9 @@ func validateContainer(field string, c Container) []Fault {
 		seen[v.Name] = true
 		if strings.Contains(v.Value, "\x00") {
 			bad(at+".value", "want text without NUL characters")
+		}
+		if v.Value != "" && v.SecretRef != "" {
+			bad(at, "want value or secretRef, got both")
 		}
 	}
 	types := map[ProbeType]bool{}

@@ -71,6 +71,10 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		return err
 	}
 	defer documents.Close()
+	box, err := openBox(o.Data)
+	if err != nil {
+		return err
+	}
 	console, err := logs.OpenConsole(filepath.Join(o.Data, "logs", "console"), logs.Limits{}, o.Log)
 	if err != nil {
 		return err
@@ -101,6 +105,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Emit:     emit,
 		Log:      o.Log,
 		Capacity: room,
+		Secret:   secrets{documents, box}.value,
 	})
 	hub := link.NewHub(rand.Text(), o.Log)
 	reconciler := reconcile.New(reconcile.Config{
@@ -124,6 +129,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Images:    machine,
 		Console:   console,
 		System:    system,
+		Secrets:   box,
 		Reconcile: reconciler.Touch,
 		Token:     token,
 		Log:       o.Log,

@@ -1,16 +1,19 @@
 package e2e_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +35,9 @@ type target struct {
 	token    string
 	image    string // of the app that the tests make
 	client   *http.Client
+	// Of a server that was started here: its folders, and a way to end it and get what it has logged.
+	folders []string
+	stop    func() string
 }
 
 // open finds the server that the environment names, or starts one.
@@ -78,19 +84,22 @@ func start(t *testing.T) target {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, ended := make(chan struct{}), make(chan error, 1)
+	var logged bytes.Buffer // slog writes one line at a time
 	go func() {
 		ended <- server.RunControl(ctx, server.ControlOptions{
 			Data: data, State: state, Instance: "e2e", ARM: api, Link: link, Domain: "penstock.localhost",
-			Runtime: "fake", Overcommit: 1, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Runtime: "fake", Overcommit: 1, Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), &logged), &slog.HandlerOptions{Level: slog.LevelDebug})),
 			Ready: func() { close(ready) }, Stop: cancel,
 		})
 	}()
-	t.Cleanup(func() {
+	stop := sync.OnceValue(func() string {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the server ended with: %v", err)
 		}
+		return logged.String()
 	})
+	t.Cleanup(func() { stop() })
 	select {
 	case <-ready:
 	case err := <-ended:
@@ -103,7 +112,7 @@ func start(t *testing.T) target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := target{endpoint: "https://" + api.Addr().String(), token: strings.TrimSpace(string(token)), image: fake.Echo}
+	to := target{endpoint: "https://" + api.Addr().String(), token: strings.TrimSpace(string(token)), image: fake.Echo, folders: []string{data, state}, stop: stop}
 	return reach(t, to, filepath.Join(data, "pki", "ca.pem"))
 }
 

@@ -22,7 +22,8 @@ const (
 // decoder fills structs from a document and collects what is wrong with it and what has no effect.
 //
 // Field names match in any case of letters, as in Azure. A field with the tag arm:"ro" is set by the server: clients
-// send it back because they read it, and its value is passed over. A field with arm:"secret" is taken and never kept.
+// send it back because they read it, and its value is passed over. A field with arm:"secret" is taken and never kept;
+// one with arm:"hidden" is read, and no fault tells its value.
 type decoder struct {
 	fields []Field
 	faults []resource.Fault
@@ -148,6 +149,10 @@ func (d *decoder) object(v value, into reflect.Value, path, pattern string) {
 			continue
 		}
 		if f.Tag.Get("arm") == "secret" {
+			continue
+		}
+		if f.Tag.Get("arm") == "hidden" && m.value.kind != text && m.value.kind != null {
+			d.fault(codeSchema, show(at), "want text, got something else")
 			continue
 		}
 		d.decode(m.value, into.Field(i), at, like)

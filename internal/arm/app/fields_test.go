@@ -27,7 +27,8 @@ var samples = map[string]string{
 	resource.TypeApp + " properties.networking":                                                      `{"outboundVnetSubnetId":"x"}`,
 	resource.TypeApp + " properties.patchingConfiguration":                                           `{"patchingMode":"Automatic"}`,
 	resource.TypeApp + " configuration.activeRevisionsMode":                                          `"Multiple"`,
-	resource.TypeApp + " configuration.secrets":                                                      `[{"name":"key","value":"v"}]`,
+	resource.TypeApp + " configuration.secrets[].keyVaultUrl":                                        `"https://vault.example/secrets/key"`,
+	resource.TypeApp + " configuration.secrets[].identity":                                           `"system"`,
 	resource.TypeApp + " configuration.registries":                                                   `[{"server":"registry.example"}]`,
 	resource.TypeApp + " configuration.dapr":                                                         `{"enabled":true,"appId":"chat"}`,
 	resource.TypeApp + " configuration.runtime":                                                      `{"java":{"enableMetrics":true}}`,
@@ -51,7 +52,6 @@ var samples = map[string]string{
 	resource.TypeApp + " template.serviceBinds":                                                      `[{"name":"redis"}]`,
 	resource.TypeApp + " template.containers[].imageType":                                            `"CloudBuild"`,
 	resource.TypeApp + " template.containers[].volumeMounts":                                         `[{"volumeName":"models","mountPath":"/models"}]`,
-	resource.TypeApp + " template.containers[].env[].secretRef":                                      `"key"`,
 	resource.TypeApp + " template.containers[].resources.gpu":                                        `1`,
 	resource.TypeApp + " template.scale.rules":                                                       `[{"name":"http","http":{"metadata":{"concurrentRequests":"10"}}}]`,
 	resource.TypeApp + " template.scale.cooldownPeriod":                                              `60`,
@@ -95,7 +95,7 @@ func set(doc map[string]any, path string, v any) {
 		name, isList := strings.CutSuffix(part, "[]")
 		if isList {
 			if at[name] == nil {
-				at[name] = []any{map[string]any{"name": "A"}}
+				at[name] = []any{map[string]any{"name": "a"}}
 			}
 			at = at[name].([]any)[0].(map[string]any)
 			continue

@@ -151,6 +151,12 @@ func (r *reader) environmentID(p AppProperties) resource.ID {
 
 func (r *reader) configuration(w Configuration) resource.Configuration {
 	var c resource.Configuration
+	for i, s := range w.Secrets {
+		if strings.Contains(or(s.Value, ""), "\x00") {
+			r.add(resource.Fault{Code: codeValue, Field: fmt.Sprintf("configuration.secrets[%d].value", i), Message: "want text without NUL characters"})
+		}
+		c.Secrets = append(c.Secrets, resource.AppSecret{Name: or(s.Name, ""), Value: resource.Secret(or(s.Value, ""))})
+	}
 	if in := w.Ingress; in != nil {
 		c.Ingress = &resource.Ingress{
 			External:      or(in.External, false),
@@ -220,7 +226,7 @@ func (r *reader) container(field string, w Container) resource.Container {
 		if v.Name == nil {
 			r.add(resource.Fault{Code: codeValue, Field: fmt.Sprintf("%s.env[%d].name", field, i), Message: "want a name, got nothing"})
 		}
-		c.Env = append(c.Env, resource.EnvVar{Name: or(v.Name, ""), Value: or(v.Value, "")})
+		c.Env = append(c.Env, resource.EnvVar{Name: or(v.Name, ""), Value: or(v.Value, ""), SecretRef: or(v.SecretRef, "")})
 	}
 	size := Resources{}
 	if w.Resources != nil {

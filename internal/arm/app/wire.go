@@ -49,13 +49,19 @@ type AppProperties struct {
 
 // Configuration applies to all revisions of an app.
 type Configuration struct {
-	Secrets              []unset  `json:"secrets"`
+	Secrets              []Secret `json:"secrets"`
 	ActiveRevisionsMode  *string  `json:"activeRevisionsMode"`
 	Ingress              *Ingress `json:"ingress"`
 	Registries           []unset  `json:"registries"`
 	Dapr                 *Dapr    `json:"dapr"`
 	MaxInactiveRevisions *int     `json:"maxInactiveRevisions"`
 	IdentitySettings     []unset  `json:"identitySettings,omitempty"`
+}
+
+// Secret is a value that containers get without anybody reading it in the app. Only listSecrets answers with values.
+type Secret struct {
+	Name  *string `json:"name"`
+	Value *string `json:"value,omitempty" arm:"hidden"`
 }
 
 // unset is an element of a list or map that has to be empty.

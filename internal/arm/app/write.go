@@ -105,6 +105,9 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 		MaxInactiveRevisions: kept[int](c.Stored, "maxInactiveRevisions"),
 		Dapr:                 kept[Dapr](c.Stored, "dapr"),
 	}
+	for _, s := range c.Secrets {
+		w.Secrets = append(w.Secrets, Secret{Name: &s.Name})
+	}
 	if in := c.Ingress; in != nil {
 		w.Ingress = &Ingress{
 			Fqdn:                  host(a.ID.Base(), domain, in.External),
@@ -160,6 +163,10 @@ func newContainer(c resource.Container, disk string) Container {
 		},
 	}
 	for _, v := range c.Env {
+		if v.SecretRef != "" {
+			w.Env = append(w.Env, EnvVar{Name: &v.Name, SecretRef: &v.SecretRef})
+			continue
+		}
 		w.Env = append(w.Env, EnvVar{Name: &v.Name, Value: &v.Value})
 	}
 	for _, p := range c.Probes {

@@ -24,6 +24,9 @@ type Config struct {
 	Log  *slog.Logger
 	// Capacity is what the machine has to give.
 	Capacity Capacity
+	// Secret finds the value of a secret of an app now. It is asked at each start of a container that refers to one: the
+	// engine keeps no values. nil: there are none.
+	Secret func(ctx context.Context, app resource.ID, name string) (resource.Secret, error)
 	// Backoff spaces out restarts; the zero value is Kubernetes'.
 	Backoff Backoff
 	// NewID returns the last part of a replica's name, five letters and digits; nil: at random.
@@ -58,6 +61,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Secret == nil {
+		cfg.Secret = noSecret
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID

@@ -1,6 +1,8 @@
 package local
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -10,6 +12,27 @@ import (
 // threadHints are the variables by which runtimes and number libraries learn how many threads to start. Without them
 // they count the machine's CPUs, start too many threads for their quota and are throttled.
 var threadHints = []string{"GOMAXPROCS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
+
+// noSecret is the answer of an engine that was given nobody to ask.
+func noSecret(_ context.Context, _ resource.ID, name string) (resource.Secret, error) {
+	return "", fmt.Errorf("secret %q: %w", name, resource.ErrNotFound)
+}
+
+// resolved is a container with the values of the secrets that its variables refer to, as they are now.
+func (k *keeper) resolved(ctx context.Context, c resource.Container) (resource.Container, error) {
+	c.Env = slices.Clone(c.Env)
+	for i, v := range c.Env {
+		if v.SecretRef == "" {
+			continue
+		}
+		secret, err := k.e.cfg.Secret(ctx, k.rev.App(), v.SecretRef)
+		if err != nil {
+			return c, fmt.Errorf("variable %s: %w", v.Name, err)
+		}
+		c.Env[i] = resource.EnvVar{Name: v.Name, Value: secret.Reveal()}
+	}
+	return c, nil
+}
 
 // environment puts a container's own variables over those of the platform.
 func environment(platform []resource.EnvVar, replica string, c resource.Container) []resource.EnvVar {

@@ -73,8 +73,12 @@ func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, err error)
 		}
 		c.exists = false
 	}
+	spec, err := k.resolved(ctx, c.spec)
+	if err != nil {
+		return 0, err
+	}
 	began := time.Now()
-	if err := d.Create(ctx, k.container(c)); err != nil {
+	if err := d.Create(ctx, k.container(c, spec)); err != nil {
 		c.pulled = false // the image may have gone
 		return 0, fmt.Errorf("create: %w", err)
 	}
@@ -125,16 +129,17 @@ func (k *keeper) makeSandbox(ctx context.Context) error {
 	return nil
 }
 
-func (k *keeper) container(c *container) Container {
+// container is what the driver is to make of c. spec is its own with the values of its secrets.
+func (k *keeper) container(c *container, spec resource.Container) Container {
 	return Container{
 		ID:        c.id,
 		Replica:   k.name,
-		Name:      c.spec.Name,
+		Name:      spec.Name,
 		Image:     c.image,
-		Command:   c.spec.Command,
-		Args:      c.spec.Args,
-		Env:       environment(k.env, k.name, c.spec),
-		Resources: c.spec.Resources,
+		Command:   spec.Command,
+		Args:      spec.Args,
+		Env:       environment(k.env, k.name, spec),
+		Resources: spec.Resources,
 		Hostname:  hostname(k.name),
 	}
 }

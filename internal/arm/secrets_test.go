@@ -1,0 +1,82 @@
+package arm_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// withSecrets is an app with these secrets, in JSON, that refers to the one named key.
+func withSecrets(t *testing.T, secrets string) string {
+	t.Helper()
+	body := chat(func(properties, _, container map[string]any) {
+		container["env"] = []any{map[string]any{"name": "KEY", "secretRef": "key"}}
+		properties["configuration"].(map[string]any)["secrets"] = "SECRETS"
+	})
+	return strings.Replace(body, `"SECRETS"`, secrets, 1)
+}
+
+func TestSecretsAreWrittenAndReadByListSecretsOnly(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	listed := func() string {
+		t.Helper()
+		a := s.want(200, "POST", base+"/containerApps/chat/listSecrets"+version, "")
+		if got := a.header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("Cache-Control: %q", got)
+		}
+		return string(a.body)
+	}
+	const value = "s3cret-value"
+	put := s.want(201, "PUT", chatPath, withSecrets(t, `[{"name":"key","value":"`+value+`"},{"name":"other","value":"second"}]`))
+	s.await(put, "Azure-AsyncOperation")
+	got := s.want(200, "GET", chatPath, "")
+	list := s.want(200, "GET", base+"/containerApps"+version, "")
+	revisions := s.want(200, "GET", base+"/containerApps/chat/revisions"+version, "")
+	for what, body := range map[string][]byte{"PUT": put.body, "GET": got.body, "list": list.body, "revisions": revisions.body} {
+		if strings.Contains(string(body), value) {
+			t.Errorf("%s answers with the value: %s", what, body)
+		}
+	}
+	if !strings.Contains(string(got.body), `"secrets":[{"name":"key"},{"name":"other"}]`) || !strings.Contains(string(got.body), `{"name":"KEY","secretRef":"key"}`) {
+		t.Errorf("names and references are not answered: %s", got.body)
+	}
+	if want := `{"value":[{"name":"key","value":"` + value + `"},{"name":"other","value":"second"}]}`; listed() != want {
+		t.Errorf("listed %s, want %s", listed(), want)
+	}
+
+	// What was read is written back: the values stay. A PATCH of something else keeps them too.
+	s.await(s.want(201, "PUT", chatPath, string(got.body)), "Azure-AsyncOperation")
+	s.await(s.want(202, "PATCH", chatPath, `{"tags":{"team":"ml"}}`), "Azure-AsyncOperation")
+	s.await(s.want(202, "PATCH", chatPath, `{"properties":{"configuration":{"secrets":[{"name":"key"},{"name":"other","value":"third"}]}}}`), "Azure-AsyncOperation")
+	if want := `{"value":[{"name":"key","value":"` + value + `"},{"name":"other","value":"third"}]}`; listed() != want {
+		t.Errorf("listed %s, want %s", listed(), want)
+	}
+	if again := s.want(200, "GET", base+"/containerApps/chat/revisions"+version, ""); string(again.body) != string(revisions.body) {
+		t.Errorf("a changed secret changed the revisions: %s, before %s", again.body, revisions.body)
+	}
+
+	for name, test := range map[string]struct{ secrets, code string }{
+		"removed while it is referred to":  {`[{"name":"other"}]`, "ContainerAppSecretRefNotFound"},
+		"none left":                        {`null`, "ContainerAppSecretRefNotFound"},
+		"a new one without a value":        {`[{"name":"key"},{"name":"new"}]`, "ContainerAppSecretInvalid"},
+		"a number":                         {`[{"name":"key","value":20251122}]`, "ContainerAppInvalidSchema"},
+		"a name in capitals":               {`[{"name":"key"},{"name":"KEY","value":"20251122"}]`, "ContainerAppSecretInvalid"},
+		"a NUL":                            {`[{"name":"key","value":"20251122\u0000"}]`, "ContainerAppInvalidValue"},
+		"a reference to a Key Vault":       {`[{"name":"key","keyVaultUrl":"https://vault.example/secrets/key","identity":"system"}]`, "FeatureNotSupported"},
+		"a field that is nearly the value": {`[{"name":"key","vaule":"20251122"}]`, "ContainerAppInvalidSchema"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := s.want(400, "PUT", chatPath, withSecrets(t, test.secrets))
+			if a.get(t, "error", "code") != test.code {
+				t.Errorf("got %s, want %s", a.body, test.code)
+			}
+			if strings.Contains(string(a.body), "20251122") {
+				t.Errorf("the refusal tells the value: %s", a.body)
+			}
+		})
+	}
+	s.await(s.want(201, "PUT", chatPath, chat(nil)), "Azure-AsyncOperation")
+	if listed() != `{"value":[]}` {
+		t.Errorf("removed secrets are listed: %s", listed())
+	}
+}

@@ -1,0 +1,67 @@
+package resource
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// Secret is a value that nobody is to read: it prints as stars wherever it is printed, logged or encoded. slog takes
+// what MarshalText says.
+type Secret string
+
+const stars = "***"
+
+func (Secret) String() string               { return stars }
+func (Secret) GoString() string             { return stars }
+func (Secret) MarshalText() ([]byte, error) { return []byte(stars), nil }
+
+// Reveal is the value itself, for the one who needs it.
+func (s Secret) Reveal() string { return string(s) }
+
+// AppSecret is a named secret of an app, which all its revisions may refer to.
+type AppSecret struct {
+	Name string
+	// Value is what a user sent; "" keeps the value that the app has. It is not kept.
+	Value Secret `json:"-"`
+	// Sealed is the value as it is kept.
+	Sealed []byte
+}
+
+// Purpose is what the secret of an app is sealed for: it opens for no other.
+func (s AppSecret) Purpose(app ID) string { return app.Key() + "/secrets/" + s.Name }
+
+// codeSecret is Azure's code for a secret that cannot be kept.
+const codeSecret = "ContainerAppSecretInvalid"
+
+// maxSecretName is Kubernetes' limit on the key of a secret.
+const maxSecretName = 253
+
+var secretName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+
+// validateSecrets checks the names, and that all that is referred to is there
+// (learn.microsoft.com/azure/container-apps/manage-secrets).
+func validateSecrets(a App) []Fault {
+	var faults []Fault
+	known := map[string]int{}
+	for i, s := range a.Configuration.Secrets {
+		field := fmt.Sprintf("configuration.secrets[%d].name", i)
+		if len(s.Name) > maxSecretName || !secretName.MatchString(s.Name) {
+			faults = append(faults, Fault{codeSecret, field, fmt.Sprintf(
+				"want 1 to %d lower-case letters, digits and '-', starting and ending with a letter or digit, got %q", maxSecretName, s.Name)})
+		}
+		if first, taken := known[s.Name]; taken {
+			faults = append(faults, Fault{codeSecret, field, fmt.Sprintf("%q is the name of secrets[%d] already", s.Name, first)})
+			continue
+		}
+		known[s.Name] = i
+	}
+	for i, c := range a.Template.Containers {
+		for j, v := range c.Env {
+			if _, there := known[v.SecretRef]; v.SecretRef != "" && !there {
+				faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.containers[%d].env[%d].secretRef", i, j),
+					fmt.Sprintf("SecretRef '%s' defined for container '%s' not found.", v.SecretRef, c.Name)})
+			}
+		}
+	}
+	return faults
+}
