@@ -174,7 +174,7 @@ func (c *call) checkPlace(ctx context.Context, was resource.App, exists bool, wa
 	name := wanted.ID.Base()
 	if exists {
 		if was.Provisioning == resource.Deleting {
-			return resource.Environment{}, refuse(http.StatusConflict, "ContainerAppOperationInProgress", "The container app '%s' is being deleted; write it again when it has gone.", name)
+			return resource.Environment{}, beingDeleted(was)
 		}
 		if was.Environment.Key() != wanted.Environment.Key() {
 			return resource.Environment{}, refuse(http.StatusBadRequest, "ContainerAppInvalidValue",

@@ -66,8 +66,11 @@ func (a *api) routes() []route {
 	on(http.MethodDelete, appPath, deleteApp)
 	on(http.MethodPost, appPath+"/getAuthtoken", getAuthToken)
 	on(http.MethodPost, appPath+"/listSecrets", listSecrets)
+	on(http.MethodPost, appPath+"/start", startApp)
+	on(http.MethodPost, appPath+"/stop", stopApp)
 	on(http.MethodGet, appPath+"/revisions", listRevisions)
 	on(http.MethodGet, appPath+"/revisions/{revision}", getRevision)
+	on(http.MethodPost, appPath+"/revisions/{revision}/restart", restartRevision)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas", listReplicas)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas/{replica}", getReplica)
 

@@ -14,7 +14,8 @@ func newAppCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "app", Short: "Container apps"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
-	cmd.AddCommand(newAppListCmd(env, s), newAppShowCmd(env, s), newAppDeleteCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s))
+	cmd.AddCommand(newAppListCmd(env, s), newAppShowCmd(env, s), newAppDeleteCmd(env, s),
+		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s))
 	return group(cmd)
 }
 

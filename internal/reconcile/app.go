@@ -45,25 +45,28 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		revisions[slices.IndexFunc(revisions, func(rev resource.Revision) bool { return rev.ID.Key() == latest.ID.Key() })] = latest
 	}
 
+	before, err := r.replicas(ctx)
+	if err != nil {
+		return err
+	}
 	refused := map[string]error{}
 	for _, rev := range revisions {
-		if !rev.Active {
+		if !wants(app, rev) {
 			continue
 		}
 		w := runtimes.Workload{Revision: rev, Replicas: replicasWanted(rev), Env: appEnv(app, env, rev)}
-		if err := r.cfg.Runtime.Apply(ctx, w); err != nil {
-			if !errors.Is(err, runtimes.ErrTooLarge) {
-				return fmt.Errorf("apply revision %s: %w", rev.Name(), err)
-			}
-			refused[rev.ID.Key()] = err
+		err := r.apply(ctx, w, stale(rev, before[rev.ID.Key()]))
+		if err != nil && !errors.Is(err, runtimes.ErrTooLarge) {
+			return fmt.Errorf("apply revision %s: %w", rev.Name(), err)
 		}
+		refused[rev.ID.Key()] = err
 	}
 	running, err := r.replicas(ctx)
 	if err != nil {
 		return err
 	}
 	for i, rev := range revisions {
-		v := judge(rev, running[rev.ID.Key()], refused[rev.ID.Key()])
+		v := judge(rev, wants(app, rev), running[rev.ID.Key()], refused[rev.ID.Key()])
 		if revisions[i], err = r.note(ctx, app, rev, v); err != nil {
 			return err
 		}
@@ -77,20 +80,42 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 	if revisions, err = r.deactivate(ctx, app, revisions, latest); err != nil {
 		return err
 	}
+	going := map[string][]resource.Replica{}
+	var all []resource.Replica
+	left := 0
+	for _, rev := range revisions {
+		key := rev.ID.Key()
+		left += len(running[key])
+		if wants(app, rev) {
+			going[key] = outgoing(rev, running[key])
+		} else {
+			going[key] = staying(running[key])
+		}
+		all = append(all, going[key]...)
+	}
+	r.departures.set(app.ID, all)
 	version, err := r.publish(ctx)
 	if err != nil || !r.table.isOpen() {
 		return err
 	}
-	if err := r.settle(ctx, app, latest, version); err != nil {
+	if err := r.settle(ctx, app, latest, left, version); err != nil {
 		return err
 	}
 	for _, rev := range revisions {
-		if rest := running[rev.ID.Key()]; !rev.Active && len(rest) > 0 {
-			r.retire(ctx, rev, rest, version, rev.Settings.DrainLimit)
+		key := rev.ID.Key()
+		r.depart(ctx, rev, going[key], version, rev.Settings.DrainLimit)
+		if wants(app, rev) {
+			continue
+		}
+		if err := r.remove(ctx, rev, going[key]); err != nil {
+			return err
 		}
 	}
 	return r.purge(ctx, revisions, running)
 }
+
+// wants says whether a revision is to have replicas.
+func wants(app resource.App, rev resource.Revision) bool { return rev.Active && !app.Stopped }
 
 // latest returns the revision of the app's template, making it when there is none.
 func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.Environment, revisions []resource.Revision) (latest resource.Revision, made bool, err error) {
@@ -194,7 +219,10 @@ func (r *Reconciler) note(ctx context.Context, app resource.App, rev resource.Re
 			return fmt.Errorf("revision %s: %w", rev.Name(), resource.ErrNotFound)
 		}
 		rev.State, rev.Reason = v.state, v.reason
-		if v.state == resource.RevisionRunning && rev.Ready.IsZero() {
+		switch {
+		case v.state == resource.RevisionStopped:
+			rev.Ready = time.Time{} // the next start is a first one again
+		case v.state == resource.RevisionRunning && rev.Ready.IsZero():
 			rev.Ready = now
 		}
 		return nil
@@ -242,11 +270,14 @@ const provisionLimit = 20 * time.Minute
 // hangs must not hold up the others.
 const appliedLimit = 2 * time.Second
 
-// settle ends the app's latest generation, well or badly. version is the table that has its routes: who is told that a
-// change is done finds it done.
-func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resource.Revision, version uint64) error {
+// settle ends the app's latest generation, well or badly. left is the number of its replicas. version is the table that
+// has its routes: who is told that a change is done finds it done.
+func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resource.Revision, left int, version uint64) error {
 	want, why := resource.Succeeded, ""
 	switch {
+	case app.Stopped && left > 0:
+		return nil // the engine's next change brings us back
+	case app.Stopped:
 	case isReady(latest):
 	case app.Observed == app.Generation:
 		return nil
@@ -286,6 +317,8 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 	switch {
 	case err != nil || !settled:
 		return err
+	case app.Stopped:
+		r.emit(app.ID, "", "ContainerAppStopped", "Container app is stopped: it has no replicas, and its hosts answer as if it did not exist", 0)
 	case want == resource.Succeeded:
 		r.emit(app.ID, latest.Name(), "ContainerAppReady", fmt.Sprintf("Container app is ready; its traffic goes to revision %q", latest.Name()), 0)
 	default:
@@ -347,24 +380,32 @@ func (r *Reconciler) fail(ctx context.Context, app resource.App, cause error) er
 // delete takes the app out of the routes, ends its replicas when their requests are over or their grace is, and then
 // removes its documents.
 func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []resource.Revision) error {
-	version, err := r.publish(ctx)
-	if err != nil || !r.table.isOpen() {
-		return err
-	}
 	running, err := r.replicas(ctx)
 	if err != nil {
 		return err
 	}
+	var all []resource.Replica
+	for _, rev := range revisions {
+		all = append(all, staying(running[rev.ID.Key()])...)
+	}
+	r.departures.set(app.ID, all)
+	version, err := r.publish(ctx)
+	if err != nil || !r.table.isOpen() {
+		return err
+	}
 	left := 0
 	for _, rev := range revisions {
-		if rest := running[rev.ID.Key()]; len(rest) > 0 {
-			left += len(rest)
-			r.retire(ctx, rev, rest, version, rev.Template.Grace)
+		rest := running[rev.ID.Key()]
+		left += len(rest)
+		r.depart(ctx, rev, staying(rest), version, rev.Template.Grace)
+		if err := r.remove(ctx, rev, staying(rest)); err != nil {
+			return err
 		}
 	}
 	if left > 0 {
 		return nil // the engine's next change brings us back
 	}
+	r.departures.set(app.ID, nil)
 	for _, rev := range revisions {
 		if err := r.cfg.Runtime.Remove(ctx, rev.ID); err != nil {
 			return err
@@ -377,40 +418,6 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 		return err
 	}
 	return r.cfg.Store.Apps().Delete(ctx, app.ID)
-}
-
-// retire ends a revision's replicas when no ingress has a request on them, or limit has passed. version is the first
-// table that sends them nothing.
-func (r *Reconciler) retire(ctx context.Context, rev resource.Revision, replicas []resource.Replica, version uint64, limit time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	key := rev.ID.Key()
-	if r.retiring[key] {
-		return
-	}
-	r.retiring[key] = true
-	r.tasks.Go(func() {
-		began := time.Now()
-		drain, done := context.WithTimeout(ctx, limit)
-		defer done()
-		for _, replica := range replicas {
-			if err := r.cfg.Routes.Drained(drain, version, replica.Name); err != nil && ctx.Err() == nil {
-				r.warn(rev.App(), rev.Name(), "DrainLimitReached", fmt.Sprintf("requests on replica %s had not ended after %s; they are cut", replica.Name, limit))
-			}
-		}
-		r.mu.Lock()
-		delete(r.retiring, key)
-		r.mu.Unlock()
-		if ctx.Err() != nil {
-			return
-		}
-		if err := r.cfg.Runtime.Remove(ctx, rev.ID); err != nil {
-			r.cfg.Log.Error("remove revision", "revision", rev.ID, "err", err)
-			r.queue.later(rev.App(), firstRetry)
-			return
-		}
-		r.emit(rev.App(), rev.Name(), "RevisionDrained", fmt.Sprintf("No request is left on revision %q", rev.Name()), time.Since(began))
-	})
 }
 
 // purge deletes the oldest inactive revisions above the limit.
@@ -445,6 +452,10 @@ func (r *Reconciler) replicas(ctx context.Context) (map[string][]resource.Replic
 
 func (r *Reconciler) emit(app resource.ID, revision, reason, message string, took time.Duration) {
 	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: app, Revision: revision, Reason: reason, Message: message, Source: "ContainerAppController", Duration: took})
+}
+
+func (r *Reconciler) emitReplica(rev resource.Revision, replica, reason, message string) {
+	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: rev.App(), Revision: rev.Name(), Replica: replica, Reason: reason, Message: message, Source: "ContainerAppController"})
 }
 
 func (r *Reconciler) warn(app resource.ID, revision, reason, message string) {

@@ -19,9 +19,9 @@ type verdict struct {
 // replicasWanted is how many replicas a revision has. Nothing scales yet: it is at least one.
 func replicasWanted(rev resource.Revision) int { return max(1, rev.Template.Scale.Min) }
 
-// judge says how a revision is. refused is why the engine would not take it, or nil.
-func judge(rev resource.Revision, replicas []resource.Replica, refused error) verdict {
-	if !rev.Active {
+// judge says how a revision is. wanted says whether it is to have replicas; refused is why the engine would not take it, or nil.
+func judge(rev resource.Revision, wanted bool, replicas []resource.Replica, refused error) verdict {
+	if !wanted {
 		return verdict{resource.RevisionStopped, ""}
 	}
 	if refused != nil {

@@ -64,17 +64,17 @@ type Reconciler struct {
 	cfg   Config
 	queue *queue
 
-	mu       sync.Mutex
-	retries  map[string]time.Duration
-	retiring map[string]bool // revisions that a goroutine drains, by key
-	tasks    sync.WaitGroup
+	mu      sync.Mutex
+	retries map[string]time.Duration
 
-	table table
+	departures departures
+	tasks      sync.WaitGroup // those that wait for requests to end
+	table      table
 }
 
 // New starts nothing.
 func New(cfg Config) *Reconciler {
-	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, retiring: map[string]bool{}}
+	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}}
 }
 
 // Touch asks for a look at an app or environment. It never blocks.

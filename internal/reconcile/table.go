@@ -95,12 +95,12 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 	}
 	for _, app := range apps {
 		in, domain := app.Configuration.Ingress, domains[app.Environment.Key()]
-		if in == nil || domain == "" || app.Provisioning == resource.Deleting {
+		if in == nil || domain == "" || app.Stopped || app.Provisioning == resource.Deleting {
 			continue
 		}
 		route := link.Route{App: app.ID.String(), External: in.External, AllowInsecure: in.AllowInsecure}
 		for _, rev := range active[app.ID.Key()] {
-			t.Revisions = append(t.Revisions, upstream(rev, running[rev.ID.Key()]))
+			t.Revisions = append(t.Revisions, r.upstream(rev, running[rev.ID.Key()]))
 			own := route
 			own.Host = Host(rev.Name(), domain, in.External)
 			own.Targets = []link.Target{{Revision: rev.ID.String(), Weight: 100}}
@@ -116,10 +116,10 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 }
 
 // upstream is a revision as an ingress sees it.
-func upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
+func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
 	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings}
 	for _, replica := range replicas {
-		if replica.State == resource.ReplicaReady {
+		if replica.State == resource.ReplicaReady && !r.departures.has(replica.Name) {
 			addr := netip.AddrPortFrom(replica.Address, uint16(rev.TargetPort))
 			up.Replicas = append(up.Replicas, link.Replica{Name: replica.Name, Addr: addr.String()})
 		}

@@ -31,8 +31,9 @@ type world struct {
 	images *images
 	routes *routes
 
-	mu     sync.Mutex
-	events []resource.Event
+	mu      sync.Mutex
+	events  []resource.Event
+	secrets map[string]string
 
 	reconciler *reconcile.Reconciler
 	engine     *local.Engine
@@ -48,7 +49,7 @@ func newWorld(t *testing.T) *world {
 	driver := fake.New(fake.Options{})
 	w := &world{
 		t: t, store: documents, driver: driver,
-		images: &images{driver: driver, pushed: map[string]int{}}, routes: &routes{busy: map[string]chan struct{}{}},
+		images: &images{driver: driver, pushed: map[string]int{}}, secrets: map[string]string{}, routes: &routes{busy: map[string]chan struct{}{}, fewest: map[string]int{}},
 	}
 	t.Cleanup(func() {
 		w.stop()
@@ -79,7 +80,7 @@ func (w *world) start() {
 		defer w.mu.Unlock()
 		w.events = append(w.events, e)
 	}
-	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}})
+	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}, Secret: w.secret})
 	w.reconciler = reconcile.New(reconcile.Config{
 		Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
 		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
@@ -104,6 +105,22 @@ func (w *world) start() {
 	case <-time.After(20 * time.Second):
 		w.t.Fatal("not ready")
 	}
+}
+
+func (w *world) secret(_ context.Context, _ resource.ID, name string) (resource.Secret, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.secrets[name] == "" {
+		return "", fmt.Errorf("secret %q: %w", name, resource.ErrNotFound)
+	}
+	return resource.Secret(w.secrets[name]), nil
+}
+
+// set gives a secret a value; "" removes it.
+func (w *world) set(secret, value string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.secrets[secret] = value
 }
 
 // put writes the app as a user would, and waits until that generation has come to an end.
@@ -215,6 +232,30 @@ func (w *world) ask(host string) string {
 	return string(body)
 }
 
+// request begins a request on a revision or a replica. It goes on until end is called.
+func (w *world) request(on string) (end func()) {
+	over := make(chan struct{})
+	w.routes.mu.Lock()
+	defer w.routes.mu.Unlock()
+	w.routes.busy[on] = over
+	return func() { close(over) }
+}
+
+// watch counts the replicas in tables anew.
+func (w *world) watch() (fewest func(revision string) int) {
+	w.routes.mu.Lock()
+	defer w.routes.mu.Unlock()
+	clear(w.routes.fewest)
+	for _, rev := range w.routes.table.Revisions {
+		w.routes.fewest[rev.ID[strings.LastIndexByte(rev.ID, '/')+1:]] = len(rev.Replicas)
+	}
+	return func(revision string) int {
+		w.routes.mu.Lock()
+		defer w.routes.mu.Unlock()
+		return w.routes.fewest[revision]
+	}
+}
+
 func (w *world) saw(reason string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -223,9 +264,10 @@ func (w *world) saw(reason string) bool {
 
 // routes stands for the ingresses: a replica is drained when it is not busy.
 type routes struct {
-	mu    sync.Mutex
-	table link.Table
-	busy  map[string]chan struct{} // by revision; closed when the request on its replica ends
+	mu     sync.Mutex
+	table  link.Table
+	busy   map[string]chan struct{} // by revision or replica; closed when the request on it ends
+	fewest map[string]int           // replicas that a table has had of a revision, once it had one
 }
 
 func (r *routes) Publish(t link.Table) uint64 {
@@ -233,6 +275,15 @@ func (r *routes) Publish(t link.Table) uint64 {
 	defer r.mu.Unlock()
 	t.Version = r.table.Version + 1
 	r.table = t
+	for _, rev := range t.Revisions {
+		id, err := resource.ParseID(rev.ID)
+		if err != nil {
+			panic(err) // of the code under test
+		}
+		if fewest, ok := r.fewest[id.Base()]; len(rev.Replicas) > 0 && !ok || ok && len(rev.Replicas) < fewest {
+			r.fewest[id.Base()] = len(rev.Replicas)
+		}
+	}
 	return t.Version
 }
 
@@ -242,7 +293,7 @@ func (r *routes) Drained(ctx context.Context, _ uint64, replica string) error {
 	r.mu.Lock()
 	var busy chan struct{}
 	for revision := range maps.Keys(r.busy) {
-		if strings.HasPrefix(replica, revision+"-") {
+		if replica == revision || strings.HasPrefix(replica, revision+"-") {
 			busy = r.busy[revision]
 		}
 	}

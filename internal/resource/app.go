@@ -45,6 +45,9 @@ type App struct {
 	Template      Template
 	Stored        map[string]json.RawMessage `json:",omitempty"`
 
+	// Stopped apps have no replicas and no routes until they are started.
+	Stopped bool `json:",omitempty"`
+
 	Provisioning      ProvisioningState
 	ProvisioningError string `json:",omitempty"`
 	// Observed is the Generation that reconcile has brought to an end, well or badly.

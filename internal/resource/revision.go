@@ -19,10 +19,12 @@ type Revision struct {
 	Images map[string]string
 
 	Active bool
-	State  RevisionState
+	// Restarted is when its user last asked for new replicas in place of those that there were.
+	Restarted time.Time `json:",omitzero"`
+	State     RevisionState
 	// Reason says why State is what it is, for people.
 	Reason string `json:",omitempty"`
-	// Ready is when the revision first had a ready replica; zero before.
+	// Ready is when the revision first had a ready replica since it was last stopped; zero before.
 	Ready time.Time
 }
 

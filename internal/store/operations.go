@@ -15,7 +15,7 @@ import (
 type Operation struct {
 	ID         string // compared without regard to case
 	Resource   resource.ID
-	Kind       string // "put", "patch", "delete"
+	Kind       string // "put", "patch", "delete", "start", "stop"
 	Generation int64
 	Started    time.Time
 	Location   string // the region that the client named

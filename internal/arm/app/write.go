@@ -76,6 +76,8 @@ func host(name, domain string, external bool) string {
 
 func runningStatus(a resource.App) string {
 	switch {
+	case a.Stopped:
+		return "Stopped"
 	case a.LatestReadyRevision != "":
 		return "Running"
 	case a.Provisioning == resource.Failed:
