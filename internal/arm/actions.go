@@ -72,8 +72,50 @@ func restartRevision(c *call) error {
 	return nil
 }
 
-// codeInactive is ours: no public source has Azure's word.
-const codeInactive = "RevisionNotActive"
+func activateRevision(c *call) error { return c.setActive(true) }
+
+func deactivateRevision(c *call) error { return c.setActive(false) }
+
+// setActive activates or deactivates a revision. In Single mode the platform activates, so there a user can only take
+// the newest out of service and bring it back.
+func (c *call) setActive(active bool) error {
+	rev, found, err := c.revision()
+	if err != nil {
+		return err
+	}
+	name := rev.Name()
+	switch {
+	case found.Provisioning == resource.Deleting:
+		return beingDeleted(found)
+	case active && found.Configuration.Mode != resource.Multiple && name != found.LatestRevision && name != found.LatestReadyRevision:
+		return refuse(http.StatusBadRequest, codeSingle,
+			"The container app '%s' is in Single revision mode, in which only the latest revision is active; set activeRevisionsMode to Multiple to activate '%s'.", found.ID.Base(), name)
+	}
+	rev, err = c.Store.Revisions().Put(c.r.Context(), rev.ID, func(rev *resource.Revision, exists bool) error {
+		if !exists {
+			return notFound(rev.ID)
+		}
+		rev.Active, rev.Off = active, !active
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if active {
+		c.acted(rev, "RevisionActivating", fmt.Sprintf("Activating revision %q", name))
+		c.answer(http.StatusOK, "Activate succeeded")
+		return nil
+	}
+	c.acted(rev, "RevisionDeactivating", fmt.Sprintf("Deactivating revision %q", name))
+	c.answer(http.StatusOK, "Deactivate succeeded")
+	return nil
+}
+
+// Codes of ours: no public source has Azure's words.
+const (
+	codeInactive = "RevisionNotActive"
+	codeSingle   = "RevisionModeSingle"
+)
 
 // acted tells what a user did to a revision, and asks for it to be carried out.
 func (c *call) acted(rev resource.Revision, reason, message string) {

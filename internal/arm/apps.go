@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,6 +150,9 @@ func (c *call) writeApp(body []byte) (resource.App, error) {
 		if err := c.checkSuffix(ctx, *a, wanted); err != nil {
 			return err
 		}
+		if err := c.checkTraffic(ctx, wanted); err != nil {
+			return err
+		}
 		secrets, err := c.seal(*a, wanted)
 		if err != nil {
 			return err
@@ -166,6 +170,9 @@ func (c *call) writeApp(body []byte) (resource.App, error) {
 		return written, err
 	}
 	c.warn(written.ID, notes)
+	if !slices.Equal(was.Shares(), written.Shares()) && was.Generation > 0 {
+		c.tellTraffic(written)
+	}
 	return written, nil
 }
 

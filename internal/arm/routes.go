@@ -70,6 +70,8 @@ func (a *api) routes() []route {
 	on(http.MethodPost, appPath+"/stop", stopApp)
 	on(http.MethodGet, appPath+"/revisions", listRevisions)
 	on(http.MethodGet, appPath+"/revisions/{revision}", getRevision)
+	on(http.MethodPost, appPath+"/revisions/{revision}/activate", activateRevision)
+	on(http.MethodPost, appPath+"/revisions/{revision}/deactivate", deactivateRevision)
 	on(http.MethodPost, appPath+"/revisions/{revision}/restart", restartRevision)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas", listReplicas)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas/{replica}", getReplica)

@@ -107,6 +107,18 @@ func printApp(w io.Writer, a *appView, status *statusView) {
 	line("environment", p.EnvironmentID)
 	line("revision", p.LatestRevisionName)
 	line("ready revision", p.LatestReadyRevisionName)
+	if in := p.Configuration.Ingress; in != nil {
+		for _, share := range in.Traffic {
+			to := share.RevisionName
+			if share.LatestRevision {
+				to = "the latest ready revision"
+			}
+			if share.Label != "" {
+				to += ", label " + share.Label
+			}
+			line("traffic", fmt.Sprintf("%d%% to %s", share.Weight, to))
+		}
+	}
 	if p.Template.Scale.Min != nil && p.Template.Scale.Max != nil {
 		line("replicas", fmt.Sprintf("%d to %d", *p.Template.Scale.Min, *p.Template.Scale.Max))
 	}

@@ -12,7 +12,7 @@ func newRevisionCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "revision", Short: "Revisions of an app"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
-	cmd.AddCommand(newRevisionListCmd(env, s), newRevisionRestartCmd(env, s))
+	cmd.AddCommand(newRevisionListCmd(env, s), newRevisionActivateCmd(env, s), newRevisionDeactivateCmd(env, s), newRevisionRestartCmd(env, s))
 	return group(cmd)
 }
 

@@ -6,6 +6,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
+func newRevisionActivateCmd(env *Env, s *scope) *cobra.Command {
+	return newRevisionStateCmd(env, s, "activate", "Give a revision its replicas back", "activating")
+}
+
+func newRevisionDeactivateCmd(env *Env, s *scope) *cobra.Command {
+	return newRevisionStateCmd(env, s, "deactivate", "Take a revision's replicas away when their requests have ended", "deactivating")
+}
+
 func newRevisionRestartCmd(env *Env, s *scope) *cobra.Command {
 	return newRevisionStateCmd(env, s, "restart", "Put new replicas in place of a revision's, without losing a request", "restarting")
 }

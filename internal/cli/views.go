@@ -29,6 +29,12 @@ type appView struct {
 				External      bool   `json:"external"`
 				TargetPort    int    `json:"targetPort"`
 				AllowInsecure bool   `json:"allowInsecure"`
+				Traffic       []struct {
+					RevisionName   string `json:"revisionName"`
+					LatestRevision bool   `json:"latestRevision"`
+					Weight         int    `json:"weight"`
+					Label          string `json:"label"`
+				} `json:"traffic"`
 			} `json:"ingress"`
 		} `json:"configuration"`
 		Template struct {

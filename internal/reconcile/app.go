@@ -7,15 +7,13 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"penstock/internal/resource"
 	"penstock/internal/runtimes"
 	"penstock/internal/store"
 )
-
-// maxInactive is how many inactive revisions an app keeps (learn.microsoft.com/azure/container-apps/revisions).
-const maxInactive = 100
 
 // app makes what runs of one app equal to its document.
 func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
@@ -74,7 +72,7 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 			latest = revisions[i]
 		}
 	}
-	if app, err = r.promote(ctx, app, latest, running[latest.ID.Key()]); err != nil {
+	if app, err = r.promote(ctx, app, latest, revisions, running[latest.ID.Key()]); err != nil {
 		return err
 	}
 	if revisions, err = r.deactivate(ctx, app, revisions, latest); err != nil {
@@ -111,7 +109,7 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 			return err
 		}
 	}
-	return r.purge(ctx, revisions, running)
+	return r.purge(ctx, app, revisions, running)
 }
 
 // wants says whether a revision is to have replicas.
@@ -169,6 +167,7 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 			ID:          app.ID.Child("revisions", name),
 			Environment: app.Environment,
 			Created:     time.Now().UTC(),
+			Generation:  app.Generation,
 			Template:    app.Template,
 			TargetPort:  port,
 			Settings:    settings,
@@ -241,14 +240,27 @@ func (r *Reconciler) note(ctx context.Context, app resource.App, rev resource.Re
 	return rev, nil
 }
 
-// promote gives the app's traffic to its latest revision once that is ready; with rollout replace also when it is not
-// and has no room beside the old one, whose requests then wait for it.
-func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resource.Revision, replicas []resource.Replica) (resource.App, error) {
-	if app.LatestReadyRevision == latest.Name() {
+// promote makes the newest of the active revisions that are ready the latest ready one; in Single mode it has the app's
+// traffic. With rollout replace that mode takes the latest also when it is not ready and has no room beside the old
+// one, whose requests then wait for it.
+func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resource.Revision, revisions []resource.Revision, replicas []resource.Replica) (resource.App, error) {
+	next := latest.Name()
+	// In the order of their age; one that is older than the latest ready one takes its place only when that is off.
+	for i := len(revisions) - 1; i >= 0; i-- {
+		rev := revisions[i]
+		if rev.Active && (isReady(rev) || rev.Name() == app.LatestReadyRevision) {
+			next = rev.Name()
+			break
+		}
+	}
+	if app.LatestReadyRevision == next {
+		next = latest.Name() // with rollout replace
+	}
+	if app.LatestReadyRevision == next {
 		return app, nil
 	}
-	if !isReady(latest) {
-		if latest.Settings.Rollout != resource.Replace || app.LatestReadyRevision == "" || !slices.ContainsFunc(replicas, waitsForRoom) {
+	if next == latest.Name() && !isReady(latest) {
+		if app.Configuration.Mode == resource.Multiple || latest.Settings.Rollout != resource.Replace || app.LatestReadyRevision == "" || !slices.ContainsFunc(replicas, waitsForRoom) {
 			return app, nil
 		}
 		r.emit(app.ID, latest.Name(), "RevisionReplacing", fmt.Sprintf("No room for revision %q beside %q: the old one ends first, and requests wait", latest.Name(), app.LatestReadyRevision), 0)
@@ -257,7 +269,7 @@ func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resou
 		if !exists {
 			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
 		}
-		a.LatestReadyRevision = latest.Name()
+		a.LatestReadyRevision = next
 		return nil
 	})
 }
@@ -277,10 +289,12 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 	switch {
 	case app.Stopped && left > 0:
 		return nil // the engine's next change brings us back
-	case app.Stopped:
+	case app.Stopped, !latest.Active:
 	case isReady(latest):
 	case app.Observed == app.Generation:
 		return nil
+	case app.Configuration.Mode == resource.Multiple && latest.Generation < app.Generation && latest.State == resource.RevisionActivationFailed:
+		// The write is of the configuration, and that is as it should be.
 	case latest.State == resource.RevisionActivationFailed:
 		want, why = resource.Failed, latest.Reason
 	default:
@@ -320,7 +334,7 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 	case app.Stopped:
 		r.emit(app.ID, "", "ContainerAppStopped", "Container app is stopped: it has no replicas, and its hosts answer as if it did not exist", 0)
 	case want == resource.Succeeded:
-		r.emit(app.ID, latest.Name(), "ContainerAppReady", fmt.Sprintf("Container app is ready; its traffic goes to revision %q", latest.Name()), 0)
+		r.emit(app.ID, latest.Name(), "ContainerAppReady", ready(app), 0)
 	default:
 		r.warn(app.ID, latest.Name(), "ContainerAppFailed", why)
 	}
@@ -337,10 +351,25 @@ func isReady(rev resource.Revision) bool {
 	return !rev.Ready.IsZero() && rev.State != resource.RevisionActivationFailed
 }
 
-// deactivate marks the revisions that are neither the latest nor take its traffic until it is ready.
+// ready says where an app's requests go.
+func ready(app resource.App) string {
+	var to []string
+	for _, share := range app.Shares() {
+		if share.Weight > 0 {
+			to = append(to, fmt.Sprintf("%d%% to revision %q", share.Weight, app.Target(share)))
+		}
+	}
+	return "Container app is ready; its requests go " + strings.Join(to, ", ")
+}
+
+// deactivate marks, in Single mode, the revisions that are neither the latest nor take its traffic until it is ready. In
+// Multiple mode their user does.
 func (r *Reconciler) deactivate(ctx context.Context, app resource.App, revisions []resource.Revision, latest resource.Revision) ([]resource.Revision, error) {
+	if app.Configuration.Mode == resource.Multiple {
+		return revisions, nil
+	}
 	for i, rev := range revisions {
-		keep := rev.ID.Key() == latest.ID.Key() || rev.Name() == app.LatestReadyRevision
+		keep := !rev.Off && (rev.ID.Key() == latest.ID.Key() || rev.Name() == app.LatestReadyRevision)
 		if rev.Active == keep {
 			continue
 		}
@@ -420,15 +449,23 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 	return r.cfg.Store.Apps().Delete(ctx, app.ID)
 }
 
-// purge deletes the oldest inactive revisions above the limit.
-func (r *Reconciler) purge(ctx context.Context, revisions []resource.Revision, running map[string][]resource.Replica) error {
+// purge deletes the oldest inactive revisions above the limit, but for those that a share of the requests names.
+func (r *Reconciler) purge(ctx context.Context, app resource.App, revisions []resource.Revision, running map[string][]resource.Replica) error {
+	named := map[string]bool{app.LatestRevision: true, app.LatestReadyRevision: true}
+	for _, share := range app.Shares() {
+		named[share.Revision] = true
+	}
+	limit := resource.DefaultMaxInactive
+	if n := app.Configuration.MaxInactive; n != nil {
+		limit = *n
+	}
 	var inactive []resource.ID
 	for _, rev := range revisions {
-		if !rev.Active && len(running[rev.ID.Key()]) == 0 {
+		if !rev.Active && !named[rev.Name()] && len(running[rev.ID.Key()]) == 0 {
 			inactive = append(inactive, rev.ID)
 		}
 	}
-	for len(inactive) > maxInactive {
+	for len(inactive) > limit {
 		if err := r.cfg.Store.Revisions().Delete(ctx, inactive[0]); err != nil {
 			return err
 		}

@@ -107,15 +107,51 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 			t.Routes = append(t.Routes, own)
 		}
 		route.Host = Host(app.ID.Base(), domain, in.External)
-		if name := cmp.Or(app.LatestReadyRevision, app.LatestRevision); name != "" {
-			route.Targets = []link.Target{{Revision: app.ID.Child("revisions", name).String(), Weight: 100}}
-		}
-		t.Routes = append(t.Routes, route)
+		shared, off := share(app, route, active[app.ID.Key()], domain)
+		t.Routes = append(t.Routes, shared...)
+		t.Revisions = append(t.Revisions, off...)
 	}
 	return t, nil
 }
 
-// upstream is a revision as an ingress sees it.
+// share makes the routes of an app and its labels, to the revisions that are active. A share of one that is not fails,
+// with the reason: who divides requests has to see it, and so it is in Azure. off are those revisions. An app of which
+// no revision is active has no routes.
+func share(app resource.App, route link.Route, active []resource.Revision, domain string) (routes []link.Route, off []link.Revision) {
+	if app.LatestRevision == "" {
+		return []link.Route{route}, nil // it is about to get one
+	}
+	if len(active) == 0 {
+		return nil, nil
+	}
+	for _, t := range app.Shares() {
+		name := app.Target(t)
+		if t.Latest && !isActive(active, name) {
+			name = app.LatestRevision // it takes over from one that was deactivated
+		}
+		id := app.ID.Child("revisions", name).String()
+		if !isActive(active, name) && !slices.ContainsFunc(off, func(r link.Revision) bool { return r.ID == id }) {
+			off = append(off, link.Revision{ID: id, Settings: active[0].Settings, Failed: fmt.Sprintf("revision %q is not active; activate it, or give its share to another", name)})
+		}
+		if t.Weight > 0 {
+			route.Targets = append(route.Targets, link.Target{Revision: id, Weight: t.Weight})
+		}
+		if t.Label != "" {
+			labelled := route
+			labelled.Host = Host(resource.LabelHost(app.ID.Base(), t.Label), domain, route.External)
+			labelled.Targets = []link.Target{{Revision: id, Weight: 100}}
+			routes = append(routes, labelled)
+		}
+	}
+	return append(routes, route), off
+}
+
+func isActive(active []resource.Revision, name string) bool {
+	return slices.ContainsFunc(active, func(rev resource.Revision) bool { return rev.Name() == name })
+}
+
+// upstream is a revision as an ingress sees it. Requests for one that cannot start are answered at once with the reason;
+// with Azure's behaviour they are held until their time is over, which is what was measured there.
 func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
 	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings}
 	for _, replica := range replicas {
@@ -126,7 +162,7 @@ func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica
 	}
 	slices.SortFunc(up.Replicas, func(a, b link.Replica) int { return cmp.Compare(a.Name, b.Name) })
 	switch {
-	case rev.State == resource.RevisionActivationFailed:
+	case rev.State == resource.RevisionActivationFailed && rev.Settings.Behaviour != resource.Azure:
 		up.Failed = cmp.Or(rev.Reason, "the revision could not be started")
 	case len(up.Replicas) == 0:
 		up.Blocked = rev.Reason

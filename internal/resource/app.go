@@ -58,9 +58,12 @@ type App struct {
 
 // Configuration is what changes without a new revision.
 type Configuration struct {
-	Ingress *Ingress                   `json:",omitempty"`
-	Secrets []AppSecret                `json:",omitempty"`
-	Stored  map[string]json.RawMessage `json:",omitempty"`
+	Mode    RevisionMode `json:",omitempty"` // "": Single
+	Ingress *Ingress     `json:",omitempty"`
+	Secrets []AppSecret  `json:",omitempty"`
+	// MaxInactive is how many inactive revisions are kept; nil: DefaultMaxInactive.
+	MaxInactive *int                       `json:",omitempty"`
+	Stored      map[string]json.RawMessage `json:",omitempty"`
 }
 
 // Transport is how the ingress speaks to a replica.
@@ -77,6 +80,7 @@ type Ingress struct {
 	TargetPort    int
 	Transport     Transport
 	AllowInsecure bool
+	Traffic       []Traffic `json:",omitempty"`
 }
 
 // Template is what a replica is made from.

@@ -18,7 +18,12 @@ type Revision struct {
 	// Images maps each image reference of the template to the digest that it meant when the revision was made.
 	Images map[string]string
 
+	// Generation is that of the write that made the revision.
+	Generation int64 `json:",omitempty"`
+
 	Active bool
+	// Off is set when its user has deactivated it.
+	Off bool `json:",omitempty"`
 	// Restarted is when its user last asked for new replicas in place of those that there were.
 	Restarted time.Time `json:",omitzero"`
 	State     RevisionState

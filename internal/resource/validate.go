@@ -87,6 +87,7 @@ func ValidateApp(a App) []Fault {
 	if in := a.Configuration.Ingress; in != nil {
 		add(port("configuration.ingress.targetPort", in.TargetPort))
 	}
+	faults = append(faults, validateTraffic(a)...)
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
 	faults = append(faults, validateSecrets(a)...)
 	return append(faults, validateTemplate(a.Template)...)

@@ -44,7 +44,7 @@ func appFields() []Field {
 		refused("properties.workloadProfileType", "this machine is the only profile"),
 		refused("properties.networking", "apps have no subnets"),
 		refused("properties.patchingConfiguration", "images are not patched"),
-		refused("configuration.activeRevisionsMode", "one revision is active at a time").unless("Single", notWords("Multiple", "Labels")),
+		refused("configuration.activeRevisionsMode", "labels alone do not say which revisions are active").unless("Single or Multiple", notWords("Labels")),
 		refused("configuration.secrets[].keyVaultUrl", "there is no Key Vault to ask"),
 		refused("configuration.secrets[].identity", "managed identities need an issuer of tokens"),
 		refused("configuration.registries", "images come from this server"),
@@ -53,11 +53,9 @@ func appFields() []Field {
 		refused("configuration.service", "there are no dev services"),
 		refused("configuration.identitySettings", "managed identities need an issuer of tokens"),
 		refused("configuration.revisionTransitionThreshold", "the share of ready replicas that a switch waits for is fixed"),
-		refused("configuration.targetLabel", "revisions have no labels"),
-		stored("configuration.maxInactiveRevisions", "100 inactive revisions are kept").unless("100", numbers(100)),
+		refused("configuration.targetLabel", "labels alone do not say which revisions are active"),
 		refused("configuration.ingress.transport", "the ingress speaks HTTP/1.1 to replicas").unless("auto or http", notWords("http2", "tcp")),
 		refused("configuration.ingress.exposedPort", "the ingress has no TCP ports").unless("0", numbers(0)),
-		refused("configuration.ingress.traffic", "all requests go to the latest ready revision").unless("one entry of latestRevision: true and weight: 100", allToLatest),
 		refused("configuration.ingress.customDomains", "apps have the host name of their environment only"),
 		refused("configuration.ingress.ipSecurityRestrictions", "the ingress takes requests from every address"),
 		refused("configuration.ingress.stickySessions", "any ready replica may get a request").unless("affinity: none", hasOnly("affinity", words("none"))),
@@ -173,17 +171,6 @@ func hasOnly(name string, good func(value) bool) func(value) bool {
 		}
 		return true
 	}
-}
-
-func allToLatest(v value) bool {
-	if v.kind != list || len(v.items) != 1 {
-		return false
-	}
-	latest, _ := v.items[0].member("latestRevision")
-	weight, _ := v.items[0].member("weight")
-	name, _ := v.items[0].member("revisionName")
-	label, _ := v.items[0].member("label")
-	return latest.scalar == true && numbers(100)(weight) && (name.kind == "" || name.isEmpty()) && (label.kind == "" || label.isEmpty())
 }
 
 func allConsumption(v value) bool {

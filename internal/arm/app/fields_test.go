@@ -26,7 +26,7 @@ var samples = map[string]string{
 	resource.TypeApp + " properties.workloadProfileType":                                             `"D4"`,
 	resource.TypeApp + " properties.networking":                                                      `{"outboundVnetSubnetId":"x"}`,
 	resource.TypeApp + " properties.patchingConfiguration":                                           `{"patchingMode":"Automatic"}`,
-	resource.TypeApp + " configuration.activeRevisionsMode":                                          `"Multiple"`,
+	resource.TypeApp + " configuration.activeRevisionsMode":                                          `"Labels"`,
 	resource.TypeApp + " configuration.secrets[].keyVaultUrl":                                        `"https://vault.example/secrets/key"`,
 	resource.TypeApp + " configuration.secrets[].identity":                                           `"system"`,
 	resource.TypeApp + " configuration.registries":                                                   `[{"server":"registry.example"}]`,
@@ -36,10 +36,8 @@ var samples = map[string]string{
 	resource.TypeApp + " configuration.identitySettings":                                             `[{"identity":"system"}]`,
 	resource.TypeApp + " configuration.revisionTransitionThreshold":                                  `50`,
 	resource.TypeApp + " configuration.targetLabel":                                                  `"blue"`,
-	resource.TypeApp + " configuration.maxInactiveRevisions":                                         `5`,
 	resource.TypeApp + " configuration.ingress.transport":                                            `"http2"`,
 	resource.TypeApp + " configuration.ingress.exposedPort":                                          `5432`,
-	resource.TypeApp + " configuration.ingress.traffic":                                              `[{"revisionName":"chat--a","weight":100}]`,
 	resource.TypeApp + " configuration.ingress.customDomains":                                        `[{"name":"chat.example"}]`,
 	resource.TypeApp + " configuration.ingress.ipSecurityRestrictions":                               `[{"name":"office","action":"Allow","ipAddressRange":"192.0.2.0/24"}]`,
 	resource.TypeApp + " configuration.ingress.stickySessions":                                       `{"affinity":"sticky"}`,
@@ -183,6 +181,7 @@ func TestUnbuiltFields(t *testing.T) {
 func TestHarmlessValues(t *testing.T) {
 	tests := []struct{ typ, path, value, echo string }{
 		{resource.TypeApp, "configuration.activeRevisionsMode", `"single"`, `"activeRevisionsMode":"Single"`},
+		{resource.TypeApp, "configuration.maxInactiveRevisions", `5`, `"maxInactiveRevisions":5`},
 		{resource.TypeApp, "configuration.dapr", `{"enabled":false,"appId":"chat"}`, `"dapr":{"enabled":false,"appId":"chat"}`},
 		{resource.TypeApp, "configuration.ingress.transport", `"HTTP"`, `"transport":"Http"`},
 		{resource.TypeApp, "configuration.ingress.exposedPort", `0`, `"exposedPort":0`},

@@ -167,15 +167,26 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 		if c.Ingress.TargetPort == 0 {
 			r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: "configuration.ingress.targetPort", Message: "want the port that the app listens on, 1 to 65535; finding it out is not built"})
 		}
+		for _, t := range in.Traffic {
+			c.Ingress.Traffic = append(c.Ingress.Traffic, resource.Traffic{
+				Revision: or(t.RevisionName, ""), Latest: or(t.LatestRevision, false), Weight: or(t.Weight, 0), Label: or(t.Label, ""),
+			})
+		}
 		enum(r, "configuration.ingress.clientCertificateMode", in.ClientCertificateMode, "ignore", "ignore")
 		keep(&c.Stored, "ingress.stickySessions", in.StickySessions)
 		keep(&c.Stored, "ingress.clientCertificateMode", in.ClientCertificateMode)
 	}
-	enum(r, "configuration.activeRevisionsMode", w.ActiveRevisionsMode, "Single", "Single")
+	c.Mode = enum(r, "configuration.activeRevisionsMode", w.ActiveRevisionsMode, resource.Single, resource.Single, resource.Multiple)
+	if c.Ingress != nil && c.Mode == resource.Single {
+		if t := c.Ingress.Traffic; len(t) > 0 && !slices.Equal(t, []resource.Traffic{{Latest: true, Weight: 100}}) {
+			r.notes = append(r.notes, "configuration.ingress.traffic has no effect in Single revision mode: all requests go to the latest ready revision")
+		}
+		c.Ingress.Traffic = nil
+	}
 	if n := w.MaxInactiveRevisions; n != nil && (*n < 0 || *n > 100) {
 		r.add(resource.Fault{Code: codeValue, Field: "configuration.maxInactiveRevisions", Message: fmt.Sprintf("want 0 to 100, got %d", *n)})
 	}
-	keep(&c.Stored, "maxInactiveRevisions", w.MaxInactiveRevisions)
+	c.MaxInactive = w.MaxInactiveRevisions
 	keep(&c.Stored, "dapr", w.Dapr)
 	return c
 }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"time"
 
 	"penstock/internal/resource"
@@ -47,9 +46,10 @@ func NewRevision(rev resource.Revision, a resource.App, domain string, replicas 
 	if in := a.Configuration.Ingress; in != nil {
 		p.Fqdn = host(rev.Name(), domain, in.External)
 	}
-	// Until an app has a revision that was ready, the one that is to be is shown with all the traffic.
-	if rev.Name() == cmp.Or(a.LatestReadyRevision, a.LatestRevision) {
-		p.TrafficWeight = 100
+	for _, share := range a.Shares() {
+		if a.Target(share) == rev.Name() {
+			p.TrafficWeight += share.Weight
+		}
 	}
 	if rev.State != resource.RevisionRunning {
 		p.ProvisioningError = rev.Reason

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"strings"
@@ -103,8 +104,8 @@ func verificationID(id resource.ID) string {
 func newConfiguration(a resource.App, domain string) *Configuration {
 	c := a.Configuration
 	w := &Configuration{
-		ActiveRevisionsMode:  new("Single"),
-		MaxInactiveRevisions: kept[int](c.Stored, "maxInactiveRevisions"),
+		ActiveRevisionsMode:  new(string(cmp.Or(c.Mode, resource.Single))),
+		MaxInactiveRevisions: c.MaxInactive,
 		Dapr:                 kept[Dapr](c.Stored, "dapr"),
 	}
 	for _, s := range c.Secrets {
@@ -117,13 +118,26 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 			TargetPort:            &in.TargetPort,
 			ExposedPort:           new(0),
 			Transport:             new(string(in.Transport)),
-			Traffic:               []TrafficWeight{{Weight: new(100), LatestRevision: new(true)}},
+			Traffic:               newTraffic(a),
 			AllowInsecure:         &in.AllowInsecure,
 			StickySessions:        kept[StickySessions](c.Stored, "ingress.stickySessions"),
 			ClientCertificateMode: kept[string](c.Stored, "ingress.clientCertificateMode"),
 		}
 	}
 	return w
+}
+
+func newTraffic(a resource.App) (all []TrafficWeight) {
+	for _, t := range a.Shares() {
+		w := TrafficWeight{Weight: &t.Weight, Label: given(&t.Label)}
+		if t.Latest {
+			w.LatestRevision = &t.Latest
+		} else {
+			w.RevisionName = &t.Revision
+		}
+		all = append(all, w)
+	}
+	return all
 }
 
 func newTemplate(t resource.Template) *Template {
