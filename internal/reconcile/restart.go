@@ -75,7 +75,8 @@ func outgoing(rev resource.Revision, replicas []resource.Replica) []resource.Rep
 		}
 	}
 	n := len(serving) - max(0, replicasWanted(rev)-ready)
-	if crowded && !coming {
+	// As many as are wanted had room before; while fewer are there, the one that waits is about to get it.
+	if crowded && !coming && ready+len(serving)+len(useless) >= replicasWanted(rev) {
 		n = max(n, 1)
 	}
 	return append(useless, serving[:min(max(n, 0), len(serving))]...)
