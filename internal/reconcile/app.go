@@ -43,6 +43,11 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		revisions[slices.IndexFunc(revisions, func(rev resource.Revision) bool { return rev.ID.Key() == latest.ID.Key() })] = latest
 	}
 
+	if app.Configuration.Mode == resource.Multiple {
+		if err := r.configure(ctx, latest, revisions); err != nil {
+			return err
+		}
+	}
 	before, err := r.replicas(ctx)
 	if err != nil {
 		return err
@@ -192,6 +197,25 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 	}
 	r.emit(app.ID, name, "RevisionCreation", "Creating new revision: "+name, 0)
 	return latest, true, nil
+}
+
+// configure brings the app's configuration, which the latest revision has already, to the other active ones. In Single
+// mode the one before keeps what it served with until its end.
+func (r *Reconciler) configure(ctx context.Context, latest resource.Revision, revisions []resource.Revision) error {
+	for i, rev := range revisions {
+		if !rev.Active || rev.Settings == latest.Settings && rev.TargetPort == latest.TargetPort {
+			continue
+		}
+		changed, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, _ bool) error {
+			rev.Settings, rev.TargetPort = latest.Settings, latest.TargetPort
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		revisions[i] = changed
+	}
+	return nil
 }
 
 func (r *Reconciler) digests(ctx context.Context, t resource.Template) (map[string]string, error) {

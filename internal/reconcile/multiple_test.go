@@ -73,6 +73,14 @@ func TestRequestsAreSharedAsTheUserSays(t *testing.T) {
 		t.Errorf("replicas %v %v, want one each", w.running("chat--v1"), w.running("chat--v2"))
 	}
 
+	// The configuration is that of all revisions.
+	w.put(func(a *resource.App) { a.Tags = map[string]string{"penstock.queue-limit": "7"} })
+	for _, revision := range []string{"chat--v1", "chat--v2"} {
+		if got := w.routes.revision(revision).Settings.QueueLimit; got != 7 {
+			t.Errorf("the queue limit of %s is %d", revision, got)
+		}
+	}
+
 	// The label moves, and the weights with it; nothing new is made.
 	v1.Label, v2.Label, v1.Weight, v2.Weight = "blue", "", 0, 100
 	before := w.running("chat--v1")
