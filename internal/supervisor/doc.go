@@ -2,8 +2,10 @@
 // a child process of the same binary that inherits the listeners it serves.
 //
 //	supervisor ── lock on the data folder, listeners, no other state
-//	   ├── ingress   http, https      a new one is ready before the old one drains
+//	   ├── ingress   http, https, …   a new one is ready before the old one drains
 //	   └── control   arm, link        stopped, then started again
+//
+// Those that replicas reach are on an address of the instance's own (Private), which the machine may not have yet.
 //
 // Because the listeners stay open here, a connection that arrives while a role is away waits in the backlog instead of
 // being refused. What a child has to say goes over one pipe, a word a line: "ready" once it serves, "stop" when the

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a role says to its supervisor.
@@ -21,6 +23,7 @@ const firstInherited = 3
 // Inherited is what a role got from its supervisor.
 type Inherited struct {
 	Listeners map[string]net.Listener
+	Packets   map[string]net.PacketConn // those of packets
 
 	mu   sync.Mutex
 	pipe *os.File
@@ -28,7 +31,7 @@ type Inherited struct {
 
 // Inherit takes over what the supervisor passed on; spec is the value of the argument --inherit.
 func Inherit(spec string) (*Inherited, error) {
-	in := &Inherited{Listeners: map[string]net.Listener{}}
+	in := &Inherited{Listeners: map[string]net.Listener{}, Packets: map[string]net.PacketConn{}}
 	fd := firstInherited
 	for name := range strings.SplitSeq(spec, ",") {
 		if name == "" {
@@ -37,12 +40,16 @@ func Inherit(spec string) (*Inherited, error) {
 		// What this process starts must not get the listeners: a shim would hold the port for years.
 		syscall.CloseOnExec(fd)
 		f := os.NewFile(uintptr(fd), name)
-		ln, err := net.FileListener(f)
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		if err == nil && kind == unix.SOCK_DGRAM {
+			in.Packets[name], err = net.FilePacketConn(f)
+		} else if err == nil {
+			in.Listeners[name], err = net.FileListener(f)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("inherited listener %s: %w; a role is started by `penstock server`, not by hand", name, err)
 		}
 		f.Close() // the listener has a copy
-		in.Listeners[name] = ln
 		fd++
 	}
 	syscall.CloseOnExec(fd)

@@ -68,6 +68,10 @@ func roleMain(role string) int {
 	s := &site{in: in, diary: func(what string) { write(os.Getenv(diaryVariable), role+" "+what) }}
 	s.http = &http.Server{Handler: s, ConnState: s.count}
 	go s.http.Serve(ln)
+	if packets := in.Packets["packets"]; packets != nil {
+		go answer(packets)
+		context.AfterFunc(ctx, func() { packets.Close() })
+	}
 	if string(mode) == "silent" {
 		<-ctx.Done()
 		return 0
@@ -81,6 +85,18 @@ func roleMain(role string) int {
 	s.drain(ln)
 	s.diary("ended")
 	return 0
+}
+
+// answer sends each packet's sender the pid.
+func answer(packets net.PacketConn) {
+	buf := make([]byte, 100)
+	for {
+		_, from, err := packets.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		packets.WriteTo(fmt.Append(nil, os.Getpid()), from)
+	}
 }
 
 // site drains as an ingress has to: connections are told to close with their next answer, never cut while idle.
@@ -150,6 +166,7 @@ func superviseMain() int {
 		Listeners: []supervisor.Listener{
 			{Name: "http", Network: "tcp", Address: os.Getenv("SUPERVISOR_TEST_ADDRESS"), Setting: "--http"},
 			{Name: "other", Network: "unix", Address: "other.sock"},
+			{Name: "packets", Network: "udp", Address: "127.0.0.1:0"},
 		},
 		ReadyLimit: 10 * time.Second, StopLimit: 10 * time.Second,
 	})
@@ -174,7 +191,7 @@ func roles(dir string) []supervisor.Role {
 		return []string{roleVariable + "=" + role, modeVariable + "=" + dir + "/mode", diaryVariable + "=" + dir + "/diary", dataVariable + "=" + dir}
 	}
 	return []supervisor.Role{
-		{Name: "first", Env: env("first"), Listeners: []string{"http"}, Overlap: true, DrainLimit: 20 * time.Second},
+		{Name: "first", Env: env("first"), Listeners: []string{"http", "packets"}, Overlap: true, DrainLimit: 20 * time.Second},
 		{Name: "second", Env: env("second"), Listeners: []string{"other"}},
 	}
 }

@@ -62,6 +62,8 @@ func options(t *testing.T, dir string) supervisor.Options {
 		Listeners: []supervisor.Listener{
 			{Name: "http", Network: "tcp", Address: "127.0.0.1:0", Setting: "--http"},
 			{Name: "other", Network: "unix", Address: "other.sock"},
+			{Name: "packets", Network: "udp", Address: "127.0.0.1:0"},
+			{Name: "private", Network: "udp", Address: ":0", Private: true},
 		},
 		ReadyLimit: 2 * time.Second, StopLimit: 5 * time.Second,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -372,6 +374,46 @@ func TestRoleThatNeverStartsEndsTheServer(t *testing.T) {
 	err = s.Run(t.Context(), roles(dir), nil, func() { t.Error("ready") })
 	if err == nil || !strings.Contains(err.Error(), "did not start in 3 attempts") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("got %v, want that a role did not start, and how it ended", err)
+	}
+}
+
+func TestPacketsAreHandedOverToo(t *testing.T) {
+	r := begin(t, nil)
+	conn, err := net.Dial("udp", r.Addr("packets").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask := func() int {
+		buf := make([]byte, 100)
+		n := 0
+		eventually(t, "an answer", func() bool {
+			conn.SetDeadline(time.Now().Add(time.Second))
+			if _, err := conn.Write([]byte("who")); err != nil {
+				return false
+			}
+			n, err = conn.Read(buf)
+			return err == nil
+		})
+		pid, err := strconv.Atoi(string(buf[:n]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	before := ask()
+	if want := pid(t, r.Addr("http")); before != want {
+		t.Errorf("process %d answered, want %d", before, want)
+	}
+	r.upgrade <- struct{}{}
+	eventually(t, "the new process answers", func() bool { return ask() != before })
+}
+
+func TestPrivateListenersNeedNoAddressOfTheMachine(t *testing.T) {
+	r := begin(t, nil)
+	addr := r.Addr("private").(*net.UDPAddr).AddrPort()
+	if addr.Addr() != supervisor.Private(r.Instance()) || addr.Port() == 0 || !addr.Addr().IsLinkLocalUnicast() {
+		t.Errorf("listens on %s, want a port of the link-local address %s", addr, supervisor.Private(r.Instance()))
 	}
 }
 
