@@ -1,8 +1,8 @@
 // Package network gives replicas their network: one bridge an environment, one network namespace and veth pair a
 // replica, and one constant nftables rule set that keeps environments, replicas and the host apart.
 //
-//	host: ingress, resolver (Config.Open)      internet
-//	        │ gateway .1                          │ masquerade
+//	host: ingress, resolver (Config.Services)  internet
+//	        │ gateway .1, led to Config.Host      │ masquerade
 //	  ┌─────┴───── bridge of environment A ───────┴──┐   bridge of environment B …
 //	  veth (isolated)       veth (isolated)
 //	  netns of replica 1    netns of replica 2         no way from one to another

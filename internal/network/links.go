@@ -85,6 +85,34 @@ func (n *Network) bridgeUp(environment string) error {
 	return nil
 }
 
+// addHostAddress gives the machine an address of its own. It is on loopback, so that it depends on no other device, and
+// of host scope, so that nothing leaves with it as its source.
+func addHostAddress(a netip.Addr) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.AddrReplace(lo, hostAddress(a)); err != nil {
+		return fmt.Errorf("give lo %s: %w", a, err)
+	}
+	return nil
+}
+
+func removeHostAddress(a netip.Addr) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.AddrDel(lo, hostAddress(a)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("take %s from lo: %w", a, err)
+	}
+	return nil
+}
+
+func hostAddress(a netip.Addr) *netlink.Addr {
+	return &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, 32)), Scope: unix.RT_SCOPE_HOST}
+}
+
 // cable is a veth pair from a new network namespace to a bridge.
 type cable struct {
 	namespace string // path

@@ -12,10 +12,11 @@ import (
 	"sync"
 )
 
-// Port is a port on the gateway that replicas may reach.
-type Port struct {
+// Service is a port on every gateway that replicas may reach: what they send to it arrives at Host and Local.
+type Service struct {
 	Protocol string // "tcp" or "udp"
-	Number   uint16
+	Port     uint16 // on the gateway
+	Local    uint16 // on Config.Host
 }
 
 // Config says where a Network keeps what it knows and what its replicas may reach.
@@ -28,9 +29,12 @@ type Config struct {
 	Instance string
 	// Range is the /16 to use. The zero value chooses a free one in 10.0.0.0/8 and keeps to it.
 	Range netip.Prefix
-	// Open lists what replicas may reach on their gateway: the ingress and the resolver.
-	Open []Port
-	Log  *slog.Logger
+	// Host is the address that services listen on, the machine's own and of no network. Open gives it to the machine.
+	// The zero value is for no services.
+	Host netip.Addr
+	// Services lists what replicas may reach on their gateway: the ingress and the resolver.
+	Services []Service
+	Log      *slog.Logger
 }
 
 func (c Config) validate() error {
@@ -46,10 +50,14 @@ func (c Config) validate() error {
 	if c.Range.IsValid() && (!c.Range.Addr().Is4() || c.Range.Bits() != rangeBits) {
 		errs = append(errs, fmt.Errorf("network range: want an IPv4 /%d, got %s", rangeBits, c.Range))
 	}
-	for _, p := range c.Open {
-		if p.Number == 0 || (p.Protocol != "tcp" && p.Protocol != "udp") {
-			errs = append(errs, fmt.Errorf("network open port: want tcp or udp and 1 to 65535, got %q and %d", p.Protocol, p.Number))
+	for _, s := range c.Services {
+		if s.Port == 0 || s.Local == 0 || (s.Protocol != "tcp" && s.Protocol != "udp") {
+			errs = append(errs, fmt.Errorf("network service: want tcp or udp and ports from 1 to 65535, got %q, %d and %d", s.Protocol, s.Port, s.Local))
 		}
+	}
+	if len(c.Services) > 0 && (!c.Host.Is4() || c.Host.IsUnspecified() || c.Host.IsLoopback()) {
+		// Loopback would need net.ipv4.conf.*.route_localnet, which opens all of the host's loopback to replicas.
+		errs = append(errs, fmt.Errorf("network host: want an IPv4 address beyond loopback, got %s", c.Host))
 	}
 	if c.Log == nil {
 		errs = append(errs, errors.New("network log: want a logger, got none"))
@@ -62,6 +70,7 @@ type Network struct {
 	log    *slog.Logger
 	dir    string
 	netns  string // folder of the network namespaces
+	host   netip.Addr
 	tag    string // what this instance's devices and tables have in their names
 	uplink uplink
 
@@ -81,6 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		log:      cfg.Log,
 		dir:      cfg.Dir,
 		netns:    filepath.Join(cfg.State, "netns"),
+		host:     cfg.Host,
 		tag:      tagOf(cfg.Instance),
 		bridged:  map[string]bool{},
 		attached: map[string]Attachment{},
@@ -107,7 +117,12 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 			return nil, fmt.Errorf("open network: bridge of %s: %w", key, err)
 		}
 	}
-	if err := installRules(n.table(), n.bridgePrefix(), n.plan.Range, cfg.Open); err != nil {
+	if n.host.IsValid() {
+		if err := addHostAddress(n.host); err != nil {
+			return nil, fmt.Errorf("open network: %w", err)
+		}
+	}
+	if err := installRules(ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services}); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
 	foreign, err := droppingChains(n.table())
@@ -131,6 +146,19 @@ func (n *Network) Range() netip.Prefix {
 	return n.plan.Range
 }
 
+// Environment says which addresses replicas of an environment have, and where they reach the services. An environment
+// that has no place yet gets one.
+func (n *Network) Environment(environment string) (addresses netip.Prefix, gateway netip.Addr, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	place, err := n.place(environment)
+	if err != nil {
+		return netip.Prefix{}, netip.Addr{}, err
+	}
+	addresses = n.plan.subnet(place)
+	return addresses, gatewayOf(addresses), nil
+}
+
 // Destroy removes every namespace, bridge and rule of the instance, and its plan.
 func (n *Network) Destroy(ctx context.Context) error {
 	n.mu.Lock()
@@ -145,6 +173,9 @@ func (n *Network) Destroy(ctx context.Context) error {
 	}
 	none := func(string) bool { return false }
 	errs = append(errs, removeLinks(n.bridgePrefix(), none), removeRules(n.table()))
+	if n.host.IsValid() {
+		errs = append(errs, removeHostAddress(n.host))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("destroy network: %w", err)
 	}

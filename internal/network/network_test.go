@@ -2,13 +2,16 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,7 +104,13 @@ func listen(t testing.TB, in *network.Attachment, address string) netip.AddrPort
 	t.Helper()
 	var ln net.Listener
 	open := func() (err error) {
-		ln, err = net.Listen("tcp4", address)
+		// An address that the machine has not got yet, as a supervisor does.
+		free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
+			return errors.Join(err, failed)
+		}}
+		ln, err = free.Listen(context.Background(), "tcp4", address)
 		return err
 	}
 	var err error
@@ -129,9 +138,12 @@ func listen(t testing.TB, in *network.Attachment, address string) netip.AddrPort
 func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 	needRoot(t)
 	// The listeners tell their ports first, so that the rules can name one of them.
-	ingress := listen(t, nil, "0.0.0.0:0")
+	host := netip.MustParseAddr("169.254.77.53")
+	ingress := listen(t, nil, host.String()+":0")
 	arm := listen(t, nil, "0.0.0.0:0")
-	n := open(t, network.Config{Open: []network.Port{{Protocol: "tcp", Number: ingress.Port()}, {Protocol: "udp", Number: 53}}})
+	n := open(t, network.Config{Host: host, Services: []network.Service{
+		{Protocol: "tcp", Port: 80, Local: ingress.Port()}, {Protocol: "udp", Port: 53, Local: 53},
+	}})
 	destroyAfter(t, n)
 	a := attach(t, n, "app--1-a", "blue")
 	b := attach(t, n, "app--1-b", "blue")
@@ -154,14 +166,17 @@ func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 		to   netip.AddrPort
 		want bool
 	}{
-		"the ingress on its gateway":              {netip.AddrPortFrom(a.Gateway, ingress.Port()), true},
+		"the ingress on its gateway":              {netip.AddrPortFrom(a.Gateway, 80), true},
+		"where the ingress listens":               {ingress, false},
+		"that port on its gateway":                {netip.AddrPortFrom(a.Gateway, ingress.Port()), false},
+		"another port where the ingress listens":  {netip.AddrPortFrom(host, arm.Port()), false},
 		"itself":                                  {served["a"], true},
 		"another port on its gateway":             {netip.AddrPortFrom(a.Gateway, arm.Port()), false},
-		"the ingress on another gateway":          {netip.AddrPortFrom(c.Gateway, ingress.Port()), false},
+		"the ingress on another gateway":          {netip.AddrPortFrom(c.Gateway, 80), false},
 		"a replica of its environment":            {served["b"], false},
 		"a replica of another environment":        {served["c"], false},
 		"a port of the host by another address":   {netip.AddrPortFrom(hostAddress(t), arm.Port()), false},
-		"the ingress by another address of hosts": {netip.AddrPortFrom(hostAddress(t), ingress.Port()), false},
+		"the ingress by another address of hosts": {netip.AddrPortFrom(hostAddress(t), 80), false},
 	}
 	for what, c := range reaches {
 		if err := dial(t, a, c.to); (err == nil) != c.want {
@@ -290,8 +305,14 @@ func TestTwoInstancesUseDifferentRanges(t *testing.T) {
 
 func TestNothingIsLeftBehind(t *testing.T) {
 	needRoot(t)
-	cfg := network.Config{Dir: t.TempDir(), State: t.TempDir(), Instance: t.Name()}
+	cfg := network.Config{
+		Dir: t.TempDir(), State: t.TempDir(), Instance: t.Name(),
+		Host: netip.MustParseAddr("169.254.77.54"), Services: []network.Service{{Protocol: "tcp", Port: 80, Local: 1080}},
+	}
 	n := open(t, cfg)
+	if !has(t, cfg.Host) {
+		t.Errorf("the machine has no address %s", cfg.Host)
+	}
 	var tag string
 	for range 3 {
 		for i := range 3 {
@@ -313,11 +334,38 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if err := n.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := leftovers(t, tag, cfg.State); len(got) != 0 {
-		t.Errorf("after destroy: %q", got)
+	if got := leftovers(t, tag, cfg.State); len(got) != 0 || has(t, cfg.Host) {
+		t.Errorf("after destroy: %q; address %s: %v", got, cfg.Host, has(t, cfg.Host))
 	}
 	if entries, err := os.ReadDir(cfg.Dir); err != nil || len(entries) != 0 {
 		t.Errorf("files left in dir: %v, %v", entries, err)
+	}
+}
+
+// has says whether the machine has an address.
+func has(t testing.TB, a netip.Addr) bool {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(addrs, func(of net.Addr) bool { return strings.HasPrefix(of.String(), a.String()+"/") })
+}
+
+func TestAnEnvironmentKeepsItsAddresses(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	blue, gateway, err := n.Environment("blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	green, _, err := n.Environment("green")
+	if err != nil || green.Overlaps(blue) {
+		t.Errorf("blue %s and green %s: %v", blue, green, err)
+	}
+	if a := attach(t, n, "r", "blue"); !blue.Contains(a.Address) || a.Gateway != gateway {
+		t.Errorf("a replica got %s by %s, want one of %s by %s", a.Address, a.Gateway, blue, gateway)
 	}
 }
 
@@ -462,7 +510,12 @@ func TestWrongConfigurationIsRefusedByName(t *testing.T) {
 		"relative folder": {func(c *network.Config) { c.Dir = "data" }, `network dir: want an absolute path, got "data"`},
 		"no instance":     {func(c *network.Config) { c.Instance = "" }, "network instance: want a name, got none"},
 		"small range":     {func(c *network.Config) { c.Range = netip.MustParsePrefix("10.1.0.0/24") }, "network range: want an IPv4 /16, got 10.1.0.0/24"},
-		"protocol":        {func(c *network.Config) { c.Open = []network.Port{{Protocol: "sctp", Number: 1}} }, `network open port: want tcp or udp and 1 to 65535, got "sctp" and 1`},
+		"protocol": {func(c *network.Config) {
+			c.Host, c.Services = netip.MustParseAddr("169.254.9.9"), []network.Service{{Protocol: "sctp", Port: 1, Local: 2}}
+		}, `network service: want tcp or udp and ports from 1 to 65535, got "sctp", 1 and 2`},
+		"services on loopback": {func(c *network.Config) {
+			c.Host, c.Services = netip.MustParseAddr("127.0.0.1"), []network.Service{{Protocol: "tcp", Port: 1, Local: 2}}
+		}, `network host: want an IPv4 address beyond loopback, got 127.0.0.1`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

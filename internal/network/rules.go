@@ -11,15 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ruleSet is what the rules of an instance depend on.
+type ruleSet struct {
+	table     string
+	bridges   string       // how their names begin
+	addresses netip.Prefix // of all replicas
+	host      netip.Addr   // that services listen on; invalid without any
+	services  []Service
+}
+
 // installRules replaces the instance's table in one transaction. The rules match the bridges by the prefix of their
 // names, so their number does not grow with environments or replicas (a rule for each pair of environments no longer
 // fits one netlink message at 100 of them).
-func installRules(table, bridges string, addresses netip.Prefix, open []Port) error {
+func installRules(r ruleSet) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: table}
+	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: r.table}
 	c.AddTable(t) // so that the next line finds one
 	c.DelTable(t)
 	c.AddTable(t)
@@ -30,9 +39,9 @@ func installRules(table, bridges string, addresses netip.Prefix, open []Port) er
 		ID:      1,
 		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
 	}
-	elements := make([]nftables.SetElement, len(open))
-	for i, p := range open {
-		elements[i] = nftables.SetElement{Key: portKey(p)}
+	elements := make([]nftables.SetElement, len(r.services))
+	for i, s := range r.services {
+		elements[i] = nftables.SetElement{Key: portKey(s.Protocol, s.Local)}
 	}
 	if err := c.AddSet(ports, elements); err != nil {
 		return fmt.Errorf("nftables set: %w", err)
@@ -48,14 +57,26 @@ func installRules(table, bridges string, addresses netip.Prefix, open []Port) er
 		}
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: all})
 	}
-	fromBridge := name(expr.MetaKeyIIFNAME, expr.CmpOpEq, bridges)
-	toBridge := name(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridges)
+	fromBridge := name(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.bridges)
+	toBridge := name(expr.MetaKeyOIFNAME, expr.CmpOpEq, r.bridges)
+
+	// What is sent to a service of the gateway goes to where the service listens; nothing else is led there.
+	pre := chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	for _, s := range r.services {
+		rule(pre, fromBridge, ipv4(), localOnDevice(), port(s.Protocol, s.Port), leadTo(r.host, s.Local))
+	}
 
 	in := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	rule(in, established(), accept())
-	rule(in, fromBridge, ipv4(), source(expr.CmpOpNeq, addresses), drop())
-	rule(in, fromBridge, localOnDevice(), inSet(ports), accept())
+	rule(in, fromBridge, ipv4(), source(expr.CmpOpNeq, r.addresses), drop())
+	if r.host.IsValid() {
+		rule(in, fromBridge, ipv4(), destination(r.host), led(), inSet(ports), accept())
+	}
 	rule(in, fromBridge, reject())
+	if r.host.IsValid() {
+		// A neighbour on the machine's network could send to it by its link-layer address.
+		rule(in, name(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo\x00"), ipv4(), destination(r.host), drop())
+	}
 
 	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	rule(forward, established(), accept())
@@ -63,10 +84,10 @@ func installRules(table, bridges string, addresses netip.Prefix, open []Port) er
 	rule(forward, toBridge, reject()) // from another environment or from outside
 
 	out := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
-	rule(out, name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, bridges), ipv4(), source(expr.CmpOpEq, addresses), []expr.Any{&expr.Masq{}})
+	rule(out, name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, r.bridges), ipv4(), source(expr.CmpOpEq, r.addresses), []expr.Any{&expr.Masq{}})
 
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftables table %s: %w", table, err)
+		return fmt.Errorf("nftables table %s: %w", r.table, err)
 	}
 	return nil
 }
@@ -107,15 +128,54 @@ func droppingChains(own string) ([]string, error) {
 	return names, nil
 }
 
-func portKey(p Port) []byte {
-	proto := byte(unix.IPPROTO_TCP)
-	if p.Protocol == "udp" {
-		proto = unix.IPPROTO_UDP
-	}
+func portKey(protocol string, port uint16) []byte {
 	key := make([]byte, 8) // each part of a concatenation is padded to four bytes
-	key[0] = proto
-	binary.BigEndian.PutUint16(key[4:], p.Number)
+	key[0] = protocolNumber(protocol)
+	binary.BigEndian.PutUint16(key[4:], port)
 	return key
+}
+
+func protocolNumber(name string) byte {
+	if name == "udp" {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// port matches what is for a port.
+func port(protocol string, number uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocolNumber(protocol)}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(number)},
+	}
+}
+
+// leadTo changes where a connection goes, in a NAT chain.
+func leadTo(a netip.Addr, port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: a.AsSlice()},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
+	}
+}
+
+// led matches connections whose destination was changed: nobody reaches a service by its own address.
+func led() []expr.Any {
+	const changed = 1 << 5 // IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(changed), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+func destination(a netip.Addr) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.AsSlice()},
+	}
 }
 
 // name matches a device whose name starts with prefix: a comparison of fewer bytes than a name has.
