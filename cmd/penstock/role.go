@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -55,10 +56,16 @@ func newRoleCmd(getenv func(string) string, stderr io.Writer) *cobra.Command {
 }
 
 func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log *slog.Logger) error {
+	names := in.Packets[insideNames]
+	if names == nil {
+		return fmt.Errorf("the supervisor is of an older version, which has no listener %s; restart the server, containers run on", insideNames)
+	}
 	return server.RunIngress(ctx, server.IngressOptions{
 		State:         c.State,
-		HTTP:          in.Listeners["http"],
-		HTTPS:         in.Listeners["https"],
+		HTTP:          []net.Listener{in.Listeners["http"], in.Listeners[insideHTTP]},
+		HTTPS:         []net.Listener{in.Listeners["https"], in.Listeners[insideHTTPS]},
+		Names:         names,
+		NamesTCP:      in.Listeners[insideNamesTCP],
 		ControlSocket: filepath.Join(c.State, linkSocket),
 		PublicHTTPS:   c.PublicHTTPS,
 		Drain:         c.Drain,
@@ -78,6 +85,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		Instance:      c.Instance,
 		ARM:           in.Listeners["arm"],
 		Link:          in.Listeners["link"],
+		Inside:        c.Inside,
 		Domain:        c.Domain,
 		PublicHTTP:    c.PublicHTTP,
 		PublicHTTPS:   c.PublicHTTPS,

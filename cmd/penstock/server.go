@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"penstock/internal/cli"
+	"penstock/internal/server"
 	"penstock/internal/supervisor"
 )
 
@@ -29,6 +30,11 @@ const (
 	linkSocket = "link.sock"
 	// roleVariable carries the settings from the supervisor to a role.
 	roleVariable = "PENSTOCK_ROLE"
+	// Listeners that replicas reach by ports 80, 443 and 53 of their gateway.
+	insideHTTP     = "inside-http"
+	insideHTTPS    = "inside-https"
+	insideNames    = "inside-names"
+	insideNamesTCP = "inside-names-tcp"
 )
 
 func newServerCmd(env *cli.Env, c Config) *cobra.Command {
@@ -60,6 +66,7 @@ type roleConfig struct {
 	State       string
 	PublicHTTP  int
 	PublicHTTPS int
+	Inside      server.Inside
 }
 
 // serve is the supervisor.
@@ -77,6 +84,10 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 			{Name: "https", Network: "tcp", Address: c.HTTPS, Setting: "--https"},
 			{Name: "arm", Network: "tcp", Address: c.ARM, Setting: "--arm"},
 			{Name: "link", Network: "unix", Address: linkSocket},
+			{Name: insideHTTP, Network: "tcp", Address: ":0", Private: true},
+			{Name: insideHTTPS, Network: "tcp", Address: ":0", Private: true},
+			{Name: insideNames, Network: "udp", Address: ":0", Private: true},
+			{Name: insideNamesTCP, Network: "tcp", Address: ":0", Private: true},
 		},
 		CgroupRoot: cgroupRoot,
 		Exe:        env.Exe,
@@ -99,6 +110,13 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 		State:       s.State(),
 		PublicHTTP:  portOf(s.Addr("http")),
 		PublicHTTPS: portOf(s.Addr("https")),
+		Inside: server.Inside{
+			Host:     supervisor.Private(s.Instance()),
+			HTTP:     uint16(portOf(s.Addr(insideHTTP))),
+			HTTPS:    uint16(portOf(s.Addr(insideHTTPS))),
+			Names:    uint16(portOf(s.Addr(insideNames))),
+			NamesTCP: uint16(portOf(s.Addr(insideNamesTCP))),
+		},
 	})
 	if err != nil {
 		return err
@@ -106,8 +124,9 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 	variables := []string{roleVariable + "=" + string(told)}
 	roles := []supervisor.Role{
 		{
-			Name: roleIngress, Args: []string{"role", roleIngress}, Env: variables, Listeners: []string{"http", "https"},
-			Overlap: true, DrainLimit: c.Drain + time.Minute, // the role ends by itself at Drain; the rest is for a hung one
+			Name: roleIngress, Args: []string{"role", roleIngress}, Env: variables,
+			Listeners: []string{"http", "https", insideHTTP, insideHTTPS, insideNames, insideNamesTCP},
+			Overlap:   true, DrainLimit: c.Drain + time.Minute, // the role ends by itself at Drain; the rest is for a hung one
 		},
 		{Name: roleControl, Args: []string{"role", roleControl}, Env: variables, Listeners: []string{"arm", "link"}},
 	}

@@ -5,8 +5,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -51,6 +53,8 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("POST /write", s.write)
 	mux.HandleFunc("POST /exit", s.exit)
 	mux.HandleFunc("GET /dial", s.dial)
+	mux.HandleFunc("GET /get", s.get)
+	mux.HandleFunc("GET /lookup", s.lookup)
 	web := &http.Server{Addr: ":" + cmp.Or(getenv("PORT"), "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
@@ -191,6 +195,40 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 	}
 	c.Close()
 	fmt.Fprintln(w, "connected")
+}
+
+// get asks for ?url=, as ?host= if there is one, and answers with the status and the body that came. Certificates are not
+// looked at: a neighbour's is of the server's own authority.
+func (s *server) get(w http.ResponseWriter, r *http.Request) {
+	q, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.FormValue("url"), nil)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	q.Host = r.FormValue("host")
+	c := &http.Client{
+		Timeout:       10 * time.Second,
+		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := c.Do(q)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, resp.Body)
+}
+
+// lookup answers with the addresses of ?name=, one a line.
+func (s *server) lookup(w http.ResponseWriter, r *http.Request) {
+	addrs, err := net.DefaultResolver.LookupHost(r.Context(), r.FormValue("name"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	fmt.Fprintln(w, strings.Join(addrs, "\n"))
 }
 
 func optional(r *http.Request, name string) int {

@@ -30,6 +30,7 @@ var may = map[string][]string{
 	"oci":                       {},
 	"build":                     {},
 	"network":                   {},
+	"names":                     {"link"},
 	"probe":                     {"resource"},
 	"runtimes/local":            {"resource", "runtimes", "probe"},
 	"runtimes/local/containerd": {"resource", "runtimes", "runtimes/local", "network", "oci"},

@@ -84,7 +84,8 @@ func (x *exchange) answerReset(status int, flag Flags, reason string) {
 // redirect leads from http to https, with the status that Envoy's https_redirect has.
 func (x *exchange) redirect() {
 	to := "https://" + x.rec.Host
-	if port := x.in.cfg.HTTPSPort; port != 443 {
+	// A gateway has https at its own port.
+	if port := x.in.cfg.HTTPSPort; port != 443 && x.in.table.Load().neighbourhood(x.client.addr) == nil {
 		to += fmt.Sprintf(":%d", port)
 	}
 	h := x.w.Header()

@@ -163,7 +163,7 @@ func TestServeReportsABrokenListener(t *testing.T) {
 	in := ingress.New(ingress.Config{SoftDrain: time.Millisecond})
 	ln := listen(t)
 	ln.Close()
-	if err := in.Serve(t.Context(), ln, nil); err == nil || !strings.Contains(err.Error(), "serve http on") {
+	if err := in.Serve(t.Context(), []net.Listener{ln}, nil); err == nil || !strings.Contains(err.Error(), "serve http on") {
 		t.Errorf("got %v, want what could not be served", err)
 	}
 }

@@ -72,12 +72,12 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 
 func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
-	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: in.clientOf(r), out: x.out[:0], small: x.small[:0]}
+	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: clientOf(r), out: x.out[:0], small: x.small[:0]}
 	x.rec = Record{
 		Start: now, Client: x.client.address, Scheme: scheme, Proto: r.Proto,
 		Host: hostname(r.Host), Method: r.Method, Path: r.URL.Path,
 	}
-	x.ticket = ticket{host: x.rec.Host, since: now}
+	x.ticket = ticket{host: x.rec.Host, from: x.client.addr, since: now}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		x.ticket.conn = x.client
 	}
@@ -117,8 +117,8 @@ func (x *exchange) serve() verdict {
 	}
 	x.websocket = wantsWebSocket(x.r)
 	for {
-		rt := x.in.table.Load().route(x.rec.Host)
-		if rt == nil || !rt.external && !x.client.inside {
+		rt := x.in.table.Load().route(x.rec.Host, x.client.addr)
+		if rt == nil {
 			x.answerNoRoute()
 			return over
 		}

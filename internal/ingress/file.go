@@ -22,10 +22,8 @@ type tableFile struct {
 // SaveTable keeps the last table in a file, for an ingress that starts while control is away. The file has the private
 // keys of certificates, so only its owner may read it.
 func (in *Ingress) SaveTable(path string) error {
-	in.mu.Lock()
-	t, applied := in.last, in.applied
-	in.mu.Unlock()
-	if !applied {
+	t, ok := in.Table()
+	if !ok {
 		return nil
 	}
 	text, err := json.Marshal(tableFile{tableFormat, t})
@@ -36,6 +34,13 @@ func (in *Ingress) SaveTable(path string) error {
 		return fmt.Errorf("save routes: %w", err)
 	}
 	return nil
+}
+
+// Table is the last table, if there has been one.
+func (in *Ingress) Table() (t link.Table, ok bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.last, in.applied
 }
 
 // LoadTable applies the table that SaveTable kept. Without a file there is nothing to do.

@@ -45,7 +45,7 @@ func serveOn(t testing.TB, cfg ingress.Config, plain, secure net.Listener) *fron
 	f.client = clientTo(t, f.plain)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.Serve(ctx, plain, secure) }()
+	go func() { done <- f.Serve(ctx, []net.Listener{plain}, []net.Listener{secure}) }()
 	f.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-done

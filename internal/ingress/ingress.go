@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +18,6 @@ import (
 type Config struct {
 	// HTTPSPort is where clients reach https; plain requests are redirected to it. 443.
 	HTTPSPort int
-	// Inside lists the networks of containers. Apps that are not external answer to nobody else.
-	Inside []netip.Prefix
 	// SoftDrain is how long clients are given to take notice of "Connection: close" before their idle connections are
 	// closed. 5 s.
 	SoftDrain time.Duration
@@ -81,7 +78,7 @@ func New(cfg Config) *Ingress {
 	in.upstreams = upstream.NewClient(in.cfg.DialTimeout)
 	in.exchanges.New = func() any { return new(exchange) }
 	limbo := in.lobby("")
-	in.table.Store(&table{limbo: &route{external: true, allowInsecure: true, lobby: limbo}})
+	in.table.Store(&table{limbo: &route{allowInsecure: true, lobby: limbo}})
 	return in
 }
 

@@ -3,6 +3,7 @@ package ingress
 import (
 	"container/list"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ const shunFor = time.Second
 // ticket is a request's claim to a place.
 type ticket struct {
 	host  string
+	from  netip.Addr
 	since time.Time  // when it came; who came first goes first, also after a second try
 	tried []*replica // that did not accept its connection
 	conn  *client    // set when only the connection tells whether the client is still there

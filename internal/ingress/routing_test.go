@@ -49,12 +49,70 @@ func TestUnknownHostIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestInternalAppAnswersInside(t *testing.T) {
-	f := serve(t, ingress.Config{Inside: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+// neighbours is a table of one internal app in the environment that 127.0.0.0/8 or whatever else is given belongs to.
+func neighbours(t *testing.T, addresses string) link.Table {
 	table := replicas(app(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "inside") }))
-	table.Routes[0].External = false
+	table.Environments = []link.Environment{
+		{ID: "/other", Domain: "other.test", Addresses: netip.MustParsePrefix("10.2.0.0/21")},
+		{ID: "/env", Domain: "test", Addresses: netip.MustParsePrefix(addresses)},
+	}
+	route := &table.Routes[0]
+	route.Host, route.Name, route.Environment, route.External = "app.internal.test", "app", "/env", false
+	return table
+}
+
+func TestInternalAppAnswersItsEnvironmentOnly(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	ask := func(host string, status int, said string) {
+		t.Helper()
+		r := request(t, http.MethodGet, "/", nil)
+		r.Host = host
+		resp, body := f.do(t, r)
+		want(t, resp, body, status, said)
+	}
+	f.Apply(neighbours(t, "127.0.0.0/8"))
+	for _, name := range []string{"app", "APP", "app:80", "app.test", "app.internal.test", "app.internal.test."} {
+		ask(name, 200, "inside")
+	}
+	for _, name := range []string{"other", "app.other.test", "app.internal.other.test", "internal.test"} {
+		ask(name, 404, "does not exist")
+	}
+	// From outside, and from another environment.
+	for _, addresses := range []string{"10.1.0.0/21", "::/0"} {
+		f.Apply(neighbours(t, addresses))
+		for _, name := range []string{"app", "app.test", "app.internal.test"} {
+			ask(name, 404, "does not exist")
+		}
+	}
+	// One environment's short name is nobody's in another, which may have an app of its own by that name.
+	table := neighbours(t, "10.1.0.0/21")
+	table.Environments[0].Addresses = netip.MustParsePrefix("127.0.0.0/8")
 	f.Apply(table)
-	resp, body := f.get(t, "/")
+	for _, name := range []string{"app", "app.internal.test", "app.other.test"} {
+		ask(name, 404, "does not exist")
+	}
+	table.Routes[0].External, table.Routes[0].Host = true, "app.test"
+	f.Apply(table)
+	ask("app.test", 200, "inside")
+	ask("app", 404, "does not exist")
+	ask("app.internal.test", 404, "does not exist")
+}
+
+func TestNeighboursAreRedirectedToTheirGateway(t *testing.T) {
+	f := serve(t, ingress.Config{HTTPSPort: 8443})
+	table := neighbours(t, "127.0.0.0/8")
+	table.Routes[0].AllowInsecure = false
+	f.Apply(table)
+	r := request(t, http.MethodGet, "/x", nil)
+	r.Host = "app.internal.test"
+	resp, _ := f.do(t, r)
+	if got := resp.Header.Get("Location"); resp.StatusCode != 301 || got != "https://app.internal.test/x" {
+		t.Errorf("got %d to %s, want 301 to the gateway's own port", resp.StatusCode, got)
+	}
+	// There is no certificate for a name without a domain.
+	r = request(t, http.MethodGet, "/x", nil)
+	r.Host = "app"
+	resp, body := f.do(t, r)
 	want(t, resp, body, 200, "inside")
 }
 

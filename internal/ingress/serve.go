@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,10 +59,9 @@ func (l *life) state(_ net.Conn, s http.ConnState) {
 	}
 }
 
-// Serve takes requests from the two listeners, either of which may be nil, until ctx ends or one of them fails. Then it
-// drains: it takes no more connections, asks its clients to use new ones, and waits for what is in flight, for as long
+// Serve takes requests from the listeners for http and https until ctx ends or one of them fails. Then it drains: it takes no more connections, asks its clients to use new ones, and waits for what is in flight, for as long
 // as Config says. When it returns, nothing of it is left. It is called once.
-func (in *Ingress) Serve(ctx context.Context, plain, secure net.Listener) error {
+func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	// Requests live on when ctx ends, until the drain has lasted too long.
@@ -79,20 +79,20 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure net.Listener) error 
 			}
 		})
 	}
-	if plain != nil {
-		run("http", plain, func(s *http.Server) error { return s.Serve(plain) })
+	for _, ln := range plain {
+		run("http", ln, func(s *http.Server) error { return s.Serve(ln) })
 	}
-	if secure != nil {
-		run("https", secure, func(s *http.Server) error {
+	for _, ln := range secure {
+		run("https", ln, func(s *http.Server) error {
 			s.TLSConfig = in.TLSConfig()
-			return s.ServeTLS(secure, "", "")
+			return s.ServeTLS(ln, "", "")
 		})
 	}
 	wg.Go(func() { in.sweep(requests) })
 
 	<-ctx.Done()
 	err := context.Cause(ctx)
-	in.drain(servers, []net.Listener{plain, secure}, end)
+	in.drain(servers, slices.Concat(plain, secure), end)
 	end(nil)
 	wg.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -114,7 +114,7 @@ func (in *Ingress) server(requests context.Context, scheme string) *http.Server 
 		MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
 		ConnState:                    in.life.state,
 		BaseContext:                  func(net.Listener) context.Context { return requests },
-		ConnContext:                  in.withClient,
+		ConnContext:                  withClient,
 		ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
 	}
 }
@@ -136,9 +136,7 @@ func (l serverLog) Write(p []byte) (int, error) {
 func (in *Ingress) drain(servers []*http.Server, listeners []net.Listener, end context.CancelCauseFunc) {
 	in.life.draining.Store(true)
 	for _, ln := range listeners {
-		if ln != nil {
-			ln.Close() // Serve's own, or a duplicate: in neither case is there a use for an error
-		}
+		ln.Close() // Serve's own, or a duplicate: in neither case is there a use for an error
 	}
 	limit, cancel := context.WithTimeout(context.Background(), in.cfg.Drain)
 	defer cancel()

@@ -3,6 +3,8 @@ package ingress
 import (
 	"crypto/tls"
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"penstock/internal/link"
@@ -10,20 +12,27 @@ import (
 
 // table is what one request is routed by. It never changes.
 type table struct {
-	hosts   map[string]*route
-	limbo   *route // of every host, while there has been no table
-	lobbies map[*room]bool
+	hosts          map[string]*route // that anybody may ask for
+	neighbourhoods []neighbourhood   // in the order of the table that control sent
+	limbo          *route            // of every host, while there has been no table
+	lobbies        map[*room]bool
 	// By the name, or by the parent of names below a wildcard.
 	exact, wildcard map[string]*tls.Certificate
 	parsed          map[string]*tls.Certificate // by PEM, for the next table
 }
 
+// neighbourhood is an environment as its replicas see it.
+type neighbourhood struct {
+	addresses netip.Prefix
+	hosts     map[string]*route // its apps, external or not, by all names that neighbours have for them
+}
+
 type route struct {
-	app                     string
-	external, allowInsecure bool
-	targets                 []target
-	total                   int   // of the weights
-	lobby                   *room // when there is no target
+	app           string
+	allowInsecure bool
+	targets       []target
+	total         int   // of the weights
+	lobby         *room // when there is no target
 }
 
 type target struct {
@@ -40,6 +49,9 @@ func (in *Ingress) build(t link.Table) *table {
 		wildcard: map[string]*tls.Certificate{},
 		parsed:   map[string]*tls.Certificate{},
 	}
+	for _, e := range t.Environments {
+		next.neighbourhoods = append(next.neighbourhoods, neighbourhood{e.Addresses, map[string]*route{}})
+	}
 	known := map[string]bool{}
 	for _, rev := range t.Revisions {
 		known[rev.ID] = true
@@ -51,7 +63,7 @@ func (in *Ingress) build(t link.Table) *table {
 		rm.reopen()
 	}
 	for _, r := range t.Routes {
-		rt := &route{app: r.App, external: r.External, allowInsecure: r.AllowInsecure}
+		rt := &route{app: r.App, allowInsecure: r.AllowInsecure}
 		for _, to := range r.Targets {
 			if to.Weight <= 0 || !known[to.Revision] {
 				continue
@@ -63,13 +75,31 @@ func (in *Ingress) build(t link.Table) *table {
 			rt.lobby = in.lobby(r.App)
 			next.lobbies[rt.lobby] = true
 		}
-		next.hosts[hostname(r.Host)] = rt
+		if r.External {
+			next.hosts[hostname(r.Host)] = rt
+		}
+		next.addNeighbour(t.Environments, r, rt)
 	}
 	last := in.table.Load()
 	for _, c := range t.Certificates {
 		next.addCertificate(c, last, in)
 	}
 	return next
+}
+
+// addNeighbour makes a route one of its environment's.
+func (t *table) addNeighbour(environments []link.Environment, r link.Route, rt *route) {
+	i := slices.IndexFunc(environments, func(e link.Environment) bool { return e.ID == r.Environment })
+	if i < 0 || r.Name == "" {
+		return
+	}
+	short := *rt
+	// No certificate can be made out for a name without a domain, and the way does not leave the machine.
+	short.allowInsecure = true
+	for _, name := range environments[i].Names(r.Name) {
+		t.neighbourhoods[i].hosts[hostname(name)] = rt
+	}
+	t.neighbourhoods[i].hosts[hostname(r.Name)] = &short
 }
 
 func (t *table) addCertificate(c link.Certificate, last *table, in *Ingress) {
@@ -107,17 +137,30 @@ func (t *table) certificate(name string) *tls.Certificate {
 	return t.wildcard[parent]
 }
 
-// route is that of a host as hostname returns it, or nil.
-func (t *table) route(host string) *route {
+// route is that of a host as hostname returns it for requests that come from there, or nil.
+func (t *table) route(host string, from netip.Addr) *route {
 	if t.limbo != nil {
 		return t.limbo
+	}
+	if n := t.neighbourhood(from); n != nil && n.hosts[host] != nil {
+		return n.hosts[host]
 	}
 	return t.hosts[host]
 }
 
-// leads says whether requests of that host may be led to rm.
-func (t *table) leads(host string, rm *room) bool {
-	rt := t.route(host)
+// neighbourhood is that of a replica's address, or nil.
+func (t *table) neighbourhood(a netip.Addr) *neighbourhood {
+	for i := range t.neighbourhoods {
+		if n := &t.neighbourhoods[i]; n.addresses.Contains(a) { // never one without addresses
+			return n
+		}
+	}
+	return nil
+}
+
+// leads says whether requests of that host from there may be led to rm.
+func (t *table) leads(host string, from netip.Addr, rm *room) bool {
+	rt := t.route(host, from)
 	if rt == nil {
 		return false
 	}

@@ -185,7 +185,7 @@ func (rm *room) send(why func(*waiter) error) {
 // astray tells who waits here for a host that t leads elsewhere.
 func (rm *room) astray(t *table) func(*waiter) error {
 	return func(w *waiter) error {
-		if !t.leads(w.host, rm) {
+		if !t.leads(w.host, w.from, rm) {
 			return errMoved
 		}
 		return nil

@@ -13,6 +13,7 @@
 package link
 
 import (
+	"net/netip"
 	"time"
 
 	"penstock/internal/resource"
@@ -27,15 +28,34 @@ type Table struct {
 	Epoch   string `json:"epoch"`
 	Version uint64 `json:"version"`
 
+	Environments []Environment `json:"environments"`
 	Routes       []Route       `json:"routes"`
 	Revisions    []Revision    `json:"revisions"`
 	Certificates []Certificate `json:"certificates"`
 }
 
+// Environment is where requests of neighbours come from.
+type Environment struct {
+	ID     string `json:"id"`     // resource ID
+	Domain string `json:"domain"` // lower case
+	// Addresses are those of its replicas; the zero value means that none has an address of its own.
+	Addresses netip.Prefix `json:"addresses,omitzero"`
+	// Gateway is where its replicas reach the ingress and the resolver.
+	Gateway netip.Addr `json:"gateway,omitzero"`
+}
+
+// Names are those by which neighbours call an app or revision of that name.
+func (e Environment) Names(name string) []string {
+	return []string{name, name + "." + e.Domain, name + ".internal." + e.Domain}
+}
+
 // Route leads the requests of one host to revisions.
 type Route struct {
-	Host          string   `json:"host"` // lower case, without a port
-	App           string   `json:"app"`  // resource ID
+	Host string `json:"host"` // lower case, without a port
+	// Environment is the ID of the app's, and Name what Environment.Names makes the names of neighbours of.
+	Environment   string   `json:"environment"`
+	Name          string   `json:"name"`
+	App           string   `json:"app"` // resource ID
 	External      bool     `json:"external"`
 	AllowInsecure bool     `json:"allowInsecure"` // false: plain http is redirected to https
 	Targets       []Target `json:"targets"`       // empty: the app has never had a revision to send to yet

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,9 @@ type Config struct {
 	Routes  Routes
 	// Certificate makes or finds the certificate of a domain's host names.
 	Certificate func(names []string) (link.Certificate, error)
+	// Addresses says which addresses replicas of an environment have, and where they reach the ingress. Zero values are
+	// for replicas without a network of their own.
+	Addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
 	// Domain is the parent of the environments' domains.
 	Domain string
 	Emit   func(resource.Event)

@@ -163,6 +163,27 @@ func TestWhatMakesARevisionAndWhatDoesNot(t *testing.T) {
 	}
 }
 
+func TestRoutesTellWhoIsWhoseNeighbour(t *testing.T) {
+	w := newWorld(t)
+	app := w.put(func(a *resource.App) { a.Configuration.Ingress.External = false })
+	table := w.routes.last()
+	if len(table.Environments) != 1 || !table.Environments[0].Addresses.Contains(table.Environments[0].Gateway) {
+		t.Fatalf("environments %+v, want the app's, with addresses and gateway", table.Environments)
+	}
+	names := map[string]bool{"chat": false, app.LatestRevision: false}
+	for _, r := range table.Routes {
+		if _, known := names[r.Name]; !known || r.Environment != table.Environments[0].ID || r.External {
+			t.Errorf("route %+v", r)
+		}
+		names[r.Name] = true
+	}
+	for name, there := range names {
+		if !there {
+			t.Errorf("no route has the name %s", name)
+		}
+	}
+}
+
 func TestARestartOfThePlatformDisturbsNothing(t *testing.T) {
 	w := newWorld(t)
 	app := w.put(func(a *resource.App) { a.Template.Scale.Min = 3 })

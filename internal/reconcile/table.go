@@ -87,6 +87,21 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		}
 		t.Certificates = append(t.Certificates, cert)
 	}
+	inhabited := map[string]bool{}
+	for _, app := range apps {
+		inhabited[app.Environment.Key()] = true
+	}
+	ids := map[string]string{}
+	for _, env := range environments {
+		// One without apps has no replica that calls anybody, and should not use up addresses.
+		if env.DefaultDomain == "" || !inhabited[env.ID.Key()] {
+			continue
+		}
+		at := link.Environment{ID: env.ID.String(), Domain: strings.ToLower(env.DefaultDomain)}
+		at.Addresses, at.Gateway = r.cfg.Addresses(env.ID)
+		t.Environments = append(t.Environments, at)
+		ids[env.ID.Key()] = at.ID
+	}
 	active := map[string][]resource.Revision{}
 	for _, rev := range revisions {
 		if rev.Active {
@@ -98,11 +113,14 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		if in == nil || domain == "" || app.Stopped || app.Provisioning == resource.Deleting {
 			continue
 		}
-		route := link.Route{App: app.ID.String(), External: in.External, AllowInsecure: in.AllowInsecure}
+		route := link.Route{
+			App: app.ID.String(), Name: strings.ToLower(app.ID.Base()), Environment: ids[app.Environment.Key()],
+			External: in.External, AllowInsecure: in.AllowInsecure,
+		}
 		for _, rev := range active[app.ID.Key()] {
 			t.Revisions = append(t.Revisions, r.upstream(rev, running[rev.ID.Key()]))
 			own := route
-			own.Host = Host(rev.Name(), domain, in.External)
+			own.Host, own.Name = Host(rev.Name(), domain, in.External), strings.ToLower(rev.Name())
 			own.Targets = []link.Target{{Revision: rev.ID.String(), Weight: 100}}
 			t.Routes = append(t.Routes, own)
 		}
@@ -138,7 +156,8 @@ func share(app resource.App, route link.Route, active []resource.Revision, domai
 		}
 		if t.Label != "" {
 			labelled := route
-			labelled.Host = Host(resource.LabelHost(app.ID.Base(), t.Label), domain, route.External)
+			labelled.Name = strings.ToLower(resource.LabelHost(app.ID.Base(), t.Label))
+			labelled.Host = Host(labelled.Name, domain, route.External)
 			labelled.Targets = []link.Target{{Revision: id, Weight: 100}}
 			routes = append(routes, labelled)
 		}

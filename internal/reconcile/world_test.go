@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,7 +85,10 @@ func (w *world) start() {
 	w.reconciler = reconcile.New(reconcile.Config{
 		Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
 		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
-		Domain:      "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log,
+		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {
+			return netip.MustParsePrefix("10.9.0.0/21"), netip.MustParseAddr("10.9.0.1")
+		},
+		Domain: "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

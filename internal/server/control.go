@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -31,6 +32,7 @@ type ControlOptions struct {
 	Data, State             string // folders: what must be kept, and what a restart of the machine may lose
 	Instance                string // names this server among others on the machine
 	ARM, Link               net.Listener
+	Inside                  Inside
 	Domain                  string
 	PublicHTTP, PublicHTTPS int
 	Runtime                 string // "containerd" or "fake"
@@ -41,6 +43,12 @@ type ControlOptions struct {
 	Ready                   func()
 	// Stop ends the whole server; the shutdown call uses it.
 	Stop func()
+}
+
+// Inside is where the ingress and the resolver listen for replicas: ports of an address that control gives the machine.
+type Inside struct {
+	Host                         netip.Addr
+	HTTP, HTTPS, Names, NamesTCP uint16
 }
 
 // Where apps land when nobody says otherwise.
@@ -114,6 +122,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Images:      machine,
 		Routes:      hub,
 		Certificate: certificates(authority),
+		Addresses:   machine.addresses,
 		Domain:      o.Domain,
 		Emit:        emit,
 		Forget:      console.Forget,

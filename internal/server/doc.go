@@ -2,6 +2,7 @@
 // them.
 //
 //	supervisor ─┬─ ingress   listeners http, https      routes by link.Table, holds what must wait
+//	            │            names                      answers replicas who is their neighbour, by the same table
 //	            └─ control   listeners arm, link        arm ─► store ─► reconcile ─► runtimes ─► containers
 //	                                                    registry ─► images       engine ─► logs
 package server

@@ -9,14 +9,19 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"penstock/internal/ingress"
 	"penstock/internal/link"
+	"penstock/internal/names"
 )
 
 // IngressOptions is what the ingress role runs with.
 type IngressOptions struct {
-	State         string // folder for what a restart of the machine may lose
-	HTTP, HTTPS   net.Listener
+	State         string         // folder for what a restart of the machine may lose
+	HTTP, HTTPS   []net.Listener // for clients outside, and for replicas
+	Names         net.PacketConn // where replicas ask for names
+	NamesTCP      net.Listener
 	ControlSocket string
 	PublicHTTPS   int           // port that plain requests are redirected to
 	Drain         time.Duration // how long requests may go on after ctx has ended
@@ -39,6 +44,10 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 
 	// While it drains it still says which replicas it uses, so that control does not end them.
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
+	resolver := names.New(names.Config{Upstreams: names.FromFile("/etc/resolv.conf"), Log: o.Log})
+	if t, ok := in.Table(); ok {
+		resolver.Apply(t)
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer unlink()
@@ -49,6 +58,7 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		},
 		Apply: func(t link.Table) {
 			in.Apply(t)
+			resolver.Apply(t)
 			if err := in.SaveTable(path); err != nil {
 				o.Log.Warn("routes not kept; an ingress that starts while control is away will not have them", "err", err)
 			}
@@ -59,8 +69,15 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 	}
 	wg.Go(func() { client.Run(linked) })
 	o.Ready()
-	if err := in.Serve(ctx, o.HTTP, o.HTTPS); err != nil {
-		return fmt.Errorf("ingress: %w", err)
-	}
-	return nil
+	group, ctx := errgroup.WithContext(ctx)
+	resolving, done := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		defer done() // requests that are in flight may need a name
+		if err := in.Serve(ctx, o.HTTP, o.HTTPS); err != nil {
+			return fmt.Errorf("ingress: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return resolver.Serve(resolving, o.Names, o.NamesTCP) })
+	return group.Wait()
 }

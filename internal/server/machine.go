@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"runtime"
 
@@ -27,6 +28,8 @@ type machine struct {
 	images   *oci.Images  // nil with the fake runtime
 	registry http.Handler // takes pushes
 	close    func() error
+	// addresses are where replicas of an environment are, and their gateway.
+	addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
 	// clear undoes what close leaves for the next start: bridges and rules. Only when no replica is left.
 	clear func(ctx context.Context) error
 }
@@ -38,10 +41,11 @@ func openMachine(ctx context.Context, o ControlOptions, console local.Console) (
 		driver := fake.New(fake.Options{Console: console})
 		none := http.NotFoundHandler()
 		return &machine{
-			driver:   driver,
-			registry: none,
-			close:    func() error { driver.Close(); return nil },
-			clear:    func(context.Context) error { return nil },
+			driver:    driver,
+			registry:  none,
+			close:     func() error { driver.Close(); return nil },
+			clear:     func(context.Context) error { return nil },
+			addresses: func(resource.ID) (netip.Prefix, netip.Addr) { return netip.Prefix{}, netip.Addr{} },
 		}, nil
 	case "containerd":
 		return openContainerd(ctx, o, console)
@@ -55,7 +59,14 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		Dir:      filepath.Join(o.Data, "network"),
 		State:    filepath.Join(o.State, "net"),
 		Instance: o.Instance,
-		Log:      o.Log,
+		Host:     o.Inside.Host,
+		Services: []network.Service{
+			{Protocol: "tcp", Port: 80, Local: o.Inside.HTTP},
+			{Protocol: "tcp", Port: 443, Local: o.Inside.HTTPS},
+			{Protocol: "udp", Port: 53, Local: o.Inside.Names},
+			{Protocol: "tcp", Port: 53, Local: o.Inside.NamesTCP},
+		},
+		Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -83,6 +94,13 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			return driver.Close()
 		},
 		clear: net.Destroy,
+		addresses: func(environment resource.ID) (netip.Prefix, netip.Addr) {
+			addresses, gateway, err := net.Environment(environment.Key())
+			if err != nil {
+				o.Log.Warn("an environment has no addresses; its apps cannot start", "environment", environment.Base(), "err", err)
+			}
+			return addresses, gateway
+		},
 	}, nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"penstock/internal/supervisor"
 )
 
 // machine is a whole server as a user starts it: the program, its two roles, real containers.
@@ -186,12 +188,10 @@ func (m *machine) ask(t *testing.T, method, app, path, body string) (status int,
 func (m *machine) image(t *testing.T, name string) {
 	t.Helper()
 	dir := "../../examples/" + name
-	if _, err := os.Stat(filepath.Join(dir, "bin", name)); err != nil {
-		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", "bin/"+name, ".")
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("build examples/%s: %v\n%s", name, err, out)
-		}
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", "bin/"+name, ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build examples/%s: %v\n%s", name, err, out)
 	}
 	m.must(t, "build", "-t", name+":1", dir)
 }
@@ -263,6 +263,15 @@ func (m *machine) nothingLeft(t *testing.T) {
 	}
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), filepath.Dir(m.data)) {
 		t.Errorf("mounts are left (%v):\n%s", err, mounts)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if strings.HasPrefix(a.String(), supervisor.Private(m.status.Instance).String()+"/") {
+			t.Errorf("the address %s is left", a)
+		}
 	}
 	for pattern, what := range map[string]string{
 		"/sys/fs/cgroup/*/penstock-" + m.status.Instance + "/replicas/*": "cgroups",

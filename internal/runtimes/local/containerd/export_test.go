@@ -4,7 +4,6 @@ package containerd
 var (
 	KilledIn     = killedIn
 	ParseCounter = parseCounter
-	Reachable    = reachable
 	ReadRecord   = readRecord
 )
 

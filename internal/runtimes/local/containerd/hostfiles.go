@@ -4,21 +4,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 )
 
 // hostFiles are bound to /etc of every container.
 var hostFiles = []string{"hosts", "hostname", "resolv.conf"}
 
 func writeHostFiles(c *container, s *sandbox, hostname string) error {
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
-		return fmt.Errorf("name servers of the host: %w", err)
-	}
 	for name, text := range map[string]string{
 		"hosts":       hosts(s.Address, hostname),
 		"hostname":    hostname + "\n",
-		"resolv.conf": reachable(string(resolv)),
+		"resolv.conf": resolvConf(s.Gateway),
 	} {
 		if err := os.WriteFile(c.path(name), []byte(text), 0o644); err != nil {
 			return err
@@ -36,17 +31,8 @@ func hosts(address netip.Addr, hostname string) string {
 	return fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s\t%s\n", address, hostname)
 }
 
-// reachable leaves out name servers on the host's loopback, which is not the container's, and on IPv6, which it has
-// not.
-func reachable(resolv string) string {
-	var b strings.Builder
-	for line := range strings.Lines(resolv) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" {
-			if a, err := netip.ParseAddr(f[1]); err != nil || a.IsLoopback() || a.Is6() {
-				continue
-			}
-		}
-		b.WriteString(line)
-	}
-	return b.String()
+// resolvConf leads to the resolver on the gateway, which asks those of the machine. There is no search list: apps have
+// names without a domain, and one of the machine's domains would be asked for those first.
+func resolvConf(gateway netip.Addr) string {
+	return fmt.Sprintf("nameserver %s\noptions timeout:2 attempts:2\n", gateway)
 }

@@ -102,14 +102,6 @@ func TestHierarchiesOfV1AreFound(t *testing.T) {
 	}
 }
 
-func TestNameServersThatAContainerCannotReachAreLeftOut(t *testing.T) {
-	const host = "# by hand\nsearch example.org\nnameserver 127.0.0.53\nnameserver ::1\nnameserver fd00::1\nnameserver 192.0.2.53\nnameserver nonsense\noptions edns0\n"
-	const want = "# by hand\nsearch example.org\nnameserver 192.0.2.53\noptions edns0\n"
-	if got := containerd.Reachable(host); got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 func FuzzReadRecord(f *testing.F) {
 	f.Add([]byte(`{"Version":1,"Replica":"r","Address":"10.1.0.2"}`))
 	f.Add([]byte(`{"Version":2}`))

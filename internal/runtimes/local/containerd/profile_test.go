@@ -73,8 +73,12 @@ func TestContainerHasItsFilesAndEnvironment(t *testing.T) {
 	if got := r.file("/etc/hosts"); !strings.Contains(got, r.address.String()+"\tapp--1-x\n") {
 		t.Errorf("hosts %q has not the replica's own name", got)
 	}
-	if got := r.file("/etc/resolv.conf"); strings.Contains(got, "127.0.0.") {
-		t.Errorf("resolv.conf %q names the host's loopback", got)
+	_, gateway, err := l.network.Environment(resource.EnvironmentID("s", "g", "env").Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.file("/etc/resolv.conf"), "nameserver "+gateway.String()+"\noptions timeout:2 attempts:2\n"; got != want {
+		t.Errorf("resolv.conf %q, want %q", got, want)
 	}
 	env := "\n" + r.get("/env", nil)
 	for _, want := range []string{"NAME=app--1-x", "FROM_IMAGE=yes", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"} {
