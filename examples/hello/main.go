@@ -55,6 +55,8 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("GET /dial", s.dial)
 	mux.HandleFunc("GET /get", s.get)
 	mux.HandleFunc("GET /lookup", s.lookup)
+	mux.HandleFunc("POST /try", s.try)
+	mux.HandleFunc("POST /threads", s.threads)
 	web := &http.Server{Addr: ":" + cmp.Or(getenv("PORT"), "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)

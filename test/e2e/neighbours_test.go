@@ -42,8 +42,8 @@ func environmentPath(name string) string {
 	return "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/default/providers/Microsoft.App/managedEnvironments/" + name
 }
 
-// environment makes one and returns its domain.
-func (m *machine) environment(t *testing.T, name string) string {
+// api is the management API.
+func (m *machine) api(t *testing.T) target {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(m.data, "client.json"))
 	if err != nil {
@@ -57,7 +57,13 @@ func (m *machine) environment(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := reach(t, target{endpoint: connection.Endpoint, token: strings.TrimSpace(string(token))}, connection.CA)
+	return reach(t, target{endpoint: connection.Endpoint, token: strings.TrimSpace(string(token))}, connection.CA)
+}
+
+// environment makes one and returns its domain.
+func (m *machine) environment(t *testing.T, name string) string {
+	t.Helper()
+	to := m.api(t)
 	call := func(method, body string) (domain, state string) {
 		r, err := http.NewRequestWithContext(t.Context(), method, to.endpoint+environmentPath(name)+"?api-version=2025-01-01", strings.NewReader(body))
 		if err != nil {

@@ -1,0 +1,364 @@
+package e2e_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"penstock/internal/supervisor"
+)
+
+// attempt is a way out that a container's root tries.
+type attempt struct {
+	what   string
+	method string
+	path   string // that hello is asked
+	said   string // part of what hello must answer; the kernel's words
+	by     string // what stops it
+}
+
+// processLimit is how many processes and threads a container may have.
+const processLimit = 4096
+
+// TestEscape lets a program that is root in its container try to get out, from the worst image there could be, and
+// prints what it tried and what stopped it.
+func TestEscape(t *testing.T) {
+	m := bootMachine(t)
+	m.image(t, "hello")
+	// Two files of the host that anybody could read and write: one to be seen, one to be changed.
+	dir := filepath.Dir(m.data)
+	prize, target := filepath.Join(dir, "prize"), filepath.Join(dir, "target")
+	for _, path := range []string{prize, target} {
+		if err := os.WriteFile(path, []byte("secret\n"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.environment(t, "far")
+	m.pushThief(t, prize, target)
+	m.apply(t, neighbour("victim", "", true))
+	m.apply(t, neighbour("away", "far", true))
+	m.apply(t, strings.ReplaceAll(neighbour("thief", "", true), "hello:1", "thief:1"))
+	if status, answer := m.ask(t, http.MethodGet, "thief", "/file?path=/proc/self/status", ""); status != http.StatusOK || !strings.Contains(answer, "\nUid:\t0\t0\t0\t0\n") {
+		t.Fatalf("the thief is not root in its container: %d %s", status, answer)
+	}
+	kept := func() {
+		t.Helper()
+		if b, err := os.ReadFile(target); err != nil || string(b) != "secret\n" {
+			t.Errorf("the host's file is %q now (%v)", b, err)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 { // both files, and the data folder
+			t.Errorf("the host's folder has %v (%v)", entries, err)
+		}
+		for _, app := range []string{"victim", "away." + m.domainOf(t, "away")} {
+			if status, answer := m.ask(t, http.MethodGet, app, "/", ""); status != http.StatusOK {
+				t.Errorf("%s suffers: %d %s", app, status, answer)
+			}
+		}
+	}
+	for _, a := range m.attempts(t, prize) {
+		status, answer := m.ask(t, a.method, "thief", a.path, "")
+		answer = strings.TrimSpace(answer)
+		t.Logf("%-48s %-62q stopped by %s", a.what, shorten(answer), a.by)
+		if status == http.StatusOK || !strings.Contains(answer, a.said) {
+			t.Errorf("%s: %d %q, want a refusal that says %q", a.what, status, answer, a.said)
+		}
+	}
+	kept()
+
+	bombs := []struct{ what, path, told, by string }{
+		{"disk bomb: 4 GiB into /tmp", "/write?mb=4096&path=/tmp/bomb", "no space left on device", "the replica's own disk image of its ephemeral storage"},
+		{"memory bomb: 4 GiB", "/eat?mb=4096", "", "the memory limit: the kernel kills, the event says OOMKilled"},
+		{"fork bomb: 5,000 threads", "/threads?n=5000", "", "the pids limit"},
+	}
+	for _, bomb := range bombs {
+		from := time.Now()
+		most := m.mostProcesses(t, "thief")
+		status, answer := m.ask(t, http.MethodPost, "thief", bomb.path, "")
+		t.Logf("%-48s %-62q stopped by %s", bomb.what, shorten(strings.TrimSpace(answer)), bomb.by)
+		if status == http.StatusOK || !strings.Contains(answer, bomb.told) {
+			t.Errorf("%s: %d %q", bomb.what, status, answer)
+		}
+		kept()
+		// It starts again by itself; the second time after ten seconds.
+		until(t, 2*time.Minute, "the thief is back after the "+bomb.what, func() bool {
+			status, _ := m.ask(t, http.MethodGet, "thief", "/", "")
+			return status == http.StatusOK
+		})
+		processes := most()
+		t.Logf("%-48s everybody answers %s later; at most %d threads", "", time.Since(from).Round(time.Millisecond), processes)
+		if strings.HasPrefix(bomb.what, "fork") != (processes == processLimit) || processes > processLimit {
+			t.Errorf("%s: %d threads at most; the limit is %d", bomb.what, processes, processLimit)
+		}
+	}
+	if events := m.must(t, "app", "events", "thief"); !strings.Contains(events, "OOMKilled") {
+		t.Errorf("events have no OOMKilled:\n%s", events)
+	}
+}
+
+// mostProcesses watches how many processes and threads the containers of an app have, until most is called, which says
+// how many there were at most.
+func (m *machine) mostProcesses(t *testing.T, app string) (most func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	peak := make(chan int, 1)
+	go func() {
+		highest := 0
+		for ctx.Err() == nil {
+			for _, root := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+				files, _ := filepath.Glob(filepath.Join(root, "penstock-"+m.status.Instance, "replicas", app+"--*", "*", "pids.current"))
+				for _, file := range files {
+					b, _ := os.ReadFile(file) // a container that has ended meanwhile has none
+					n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+					highest = max(highest, n)
+				}
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		peak <- highest
+	}()
+	return func() int {
+		cancel()
+		return <-peak
+	}
+}
+
+func shorten(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line[:min(len(line), 60)]
+}
+
+// domainOf is where the hosts of an app's environment are, below the server's own domain.
+func (m *machine) domainOf(t *testing.T, environment string) string {
+	t.Helper()
+	return strings.TrimSuffix(m.environment(t, map[string]string{"away": "far"}[environment]), ".penstock.localhost")
+}
+
+func (m *machine) attempts(t *testing.T, prize string) []attempt {
+	t.Helper()
+	far := "away." + m.domainOf(t, "away")
+	gateway, other := m.gateway(t, "thief"), m.gateway(t, far)
+	victim, away := m.addressOf(t, "victim"), m.addressOf(t, far)
+	api, err := url.Parse(m.api(t).endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := supervisor.Private(m.status.Instance).String()
+	var pid string // of the victim, on the host
+	for replica, pids := range m.processes(t) {
+		if strings.HasPrefix(replica, "victim--") {
+			pid = strings.Fields(pids)[0]
+		}
+	}
+	if pid == "" {
+		t.Fatal("the victim has no process")
+	}
+
+	const (
+		refused = "connection refused"
+		denied  = "operation not permitted"
+		absent  = "no such file or directory"
+		fixed   = "read-only file system"
+	)
+	var list []attempt
+	dial := func(what, host, port, said, by string) {
+		list = append(list, attempt{"reach " + what, http.MethodGet, "/dial?to=" + net.JoinHostPort(host, port), said, by})
+	}
+	rules := "the firewall's rule set"
+	dial("another replica of its environment", victim, "8080", "", "isolated ports of the bridge")
+	dial("a replica of another environment", away, "8080", "", rules)
+	dial("the management API on its gateway", gateway, api.Port(), "", rules)
+	dial("the public listener on its gateway", gateway, strconv.Itoa(m.status.HTTPPort), "", rules)
+	dial("the ingress on another environment's gateway", other, "80", "", rules)
+	dial("the resolver on another environment's gateway", other, "53", "", rules)
+	dial("the management API on the host's loopback", "127.0.0.1", api.Port(), refused, "its own network namespace: loopback is its own")
+	dial("the host's SSH on its gateway", gateway, "22", "", rules)
+	for _, host := range hostAddresses(t, private) {
+		dial("the management API on the host's "+host, host, api.Port(), "", rules)
+	}
+	dial("the address where the ingress listens", private, api.Port(), "", rules)
+
+	read := func(what, path, said, by string) {
+		list = append(list, attempt{"read " + what, http.MethodGet, "/file?path=" + url.QueryEscape(path), said, by})
+	}
+	mounts := "its own mount namespace and root"
+	read("a file of the host", prize, absent, mounts)
+	read("a file of the host by ../", "/../../../../../.."+prize, absent, mounts)
+	read("the server's token", filepath.Join(m.data, "token"), absent, mounts)
+	read("another replica's root by its pid", "/proc/"+pid+"/root/hello", absent, "its own pid namespace")
+	read("the kernel's memory", "/proc/kcore", "", "masked path")
+	read("the kernel's log", "/dev/kmsg", absent, "its own /dev")
+	read("through a symlink of its image to the host", "/link-to-prize", absent, mounts)
+
+	write := func(what, path, said, by string) {
+		list = append(list, attempt{"write " + what, http.MethodPost, "/write?mb=0&path=" + url.QueryEscape(path), said, by})
+	}
+	write("/proc/sysrq-trigger", "/proc/sysrq-trigger", "", "read-only paths of /proc")
+	for _, path := range []string{"/proc/sys/kernel/core_pattern", "/proc/sys/net/ipv4/ip_forward"} {
+		write(path, path, fixed, "read-only paths of /proc")
+	}
+	write("/sys/kernel/uevent_helper", "/sys/kernel/uevent_helper", "", "/sys is bound read-only")
+	write("a cgroup's limit", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "", "/sys is bound read-only")
+
+	try := func(what, query, said, by string) {
+		list = append(list, attempt{what, http.MethodPost, "/try?" + query, said, by})
+	}
+	q := func(pairs ...string) string {
+		v := url.Values{}
+		for i := 0; i < len(pairs); i += 2 {
+			v.Set(pairs[i], pairs[i+1])
+		}
+		return v.Encode()
+	}
+	capability := "no CAP_SYS_ADMIN, seccomp"
+	try("mount a tmpfs", q("what", "mount tmpfs"), denied, capability)
+	try("mount a proc", q("what", "mount proc"), denied, capability)
+	try("bind a folder over another", q("what", "bind", "path", "/etc"), denied, capability)
+	try("remount /sys for writing", q("what", "remount", "path", "/sys"), denied, capability)
+	try("unmount a mask of /proc", q("what", "unmount", "path", "/proc/kcore"), denied, capability)
+	try("make a device of the host's disk", q("what", "mknod"), denied, "user namespace: CAP_MKNOD reaches no device")
+	try("a new user namespace", q("what", "unshare"), denied, "seccomp")
+	try("trace another replica's process", q("what", "ptrace", "pid", pid), "no such process", "its own pid namespace")
+	try("kill another replica's process", q("what", "kill", "pid", pid), "no such process", "its own pid namespace")
+	try("a raw socket", q("what", "raw socket"), denied, "user namespace: the network namespace is the host's")
+	try("a packet socket", q("what", "packet socket"), denied, "user namespace: the network namespace is the host's")
+	try("change the host's name", q("what", "hostname"), denied, capability)
+	try("reboot", q("what", "reboot"), denied, "no CAP_SYS_BOOT, seccomp")
+	try("read the host's disk", q("what", "read device", "path", "/dev/vda"), absent, "its own /dev")
+	return list
+}
+
+// addressOf is a replica's own address, as its container has it.
+func (m *machine) addressOf(t *testing.T, app string) string {
+	t.Helper()
+	status, hosts := m.ask(t, http.MethodGet, app, "/file?path=/etc/hosts", "")
+	lines := strings.Split(strings.TrimSpace(hosts), "\n")
+	fields := strings.Fields(lines[len(lines)-1])
+	if status != http.StatusOK || len(fields) != 2 || net.ParseIP(fields[0]) == nil {
+		t.Fatalf("hosts of %s: %d %q", app, status, hosts)
+	}
+	return fields[0]
+}
+
+// hostAddresses are those of the machine's own networks.
+func hostAddresses(t *testing.T, except string) []string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, a := range addrs {
+		ip, _, err := net.ParseCIDR(a.String())
+		if err == nil && ip.To4() != nil && !ip.IsLoopback() && ip.String() != except && ip.To4()[0] != 10 {
+			list = append(list, ip.String())
+		}
+	}
+	return list
+}
+
+// pushThief pushes an image that does all that a layer must not: paths out of its root, links to a file of the host,
+// and links where the runtime puts files of its own.
+func (m *machine) pushThief(t *testing.T, prize, target string) {
+	t.Helper()
+	program, err := os.ReadFile("../../examples/hello/bin/hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := strings.Repeat("../", 20)
+	honest := layer(t,
+		file{Header: tar.Header{Name: "hello", Mode: 0o755, Typeflag: tar.TypeReg}, body: program},
+		file{Header: tar.Header{Name: "tmp/", Mode: 0o777, Typeflag: tar.TypeDir}},
+	)
+	inside := strings.TrimPrefix(target, "/")
+	wicked := layer(t,
+		file{Header: tar.Header{Name: up + inside, Mode: 0o666, Typeflag: tar.TypeReg}, body: []byte("stolen\n")},
+		file{Header: tar.Header{Name: target + ".absolute", Mode: 0o666, Typeflag: tar.TypeReg}, body: []byte("stolen\n")},
+		file{Header: tar.Header{Name: "door", Linkname: filepath.Dir(target), Typeflag: tar.TypeSymlink}},
+		file{Header: tar.Header{Name: "door/target", Mode: 0o666, Typeflag: tar.TypeReg}, body: []byte("stolen\n")},
+		file{Header: tar.Header{Name: "door/new", Mode: 0o666, Typeflag: tar.TypeReg}, body: []byte("stolen\n")},
+		file{Header: tar.Header{Name: "link-to-prize", Linkname: up + strings.TrimPrefix(prize, "/"), Typeflag: tar.TypeSymlink}},
+		// What is bound into every container must not be bound over what these lead to.
+		file{Header: tar.Header{Name: "etc/hosts", Linkname: target, Typeflag: tar.TypeSymlink}},
+		file{Header: tar.Header{Name: "etc/hostname", Linkname: up + inside, Typeflag: tar.TypeSymlink}},
+	)
+	push := func(ref string, layers ...v1.Layer) error {
+		img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+			OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Entrypoint: []string{"/hello"}},
+		})
+		if err == nil {
+			img, err = mutate.AppendLayers(img, layers...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := m.api(t)
+		tag, err := name.ParseReference(strings.TrimPrefix(to.endpoint, "https://") + "/" + ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return remote.Write(tag, img, remote.WithTransport(to.client.Transport), remote.WithContext(t.Context()),
+			remote.WithAuth(&authn.Basic{Username: "x", Password: to.token}))
+	}
+	if err := push("thief:1", honest, wicked); err != nil {
+		t.Fatal(err)
+	}
+	// A hard link to what is not in the image cannot be made at all, so its image never starts.
+	if err := push("linked:1", honest, layer(t, file{Header: tar.Header{Name: "hard-link-to-prize", Linkname: up + strings.TrimPrefix(prize, "/"), Typeflag: tar.TypeLink}})); err != nil {
+		t.Fatal(err)
+	}
+	_, said, code := m.run(t, "up", "-f", m.file(t, strings.ReplaceAll(neighbour("linked", "", true), "hello:1", "linked:1")))
+	t.Logf("%-48s %-62q stopped by %s", "an image with a hard link to the host", shorten(said[max(0, strings.Index(said, "hard-link")-20):]), "unpacking below the image's root")
+	if code == 0 || !strings.Contains(said, "hard-link-to-prize") {
+		status, answer := m.ask(t, http.MethodGet, "linked", "/file?path=/hard-link-to-prize", "")
+		t.Errorf("an image with a hard link to a file of the host: exit %d, reads %d %q\n%s", code, status, answer, said)
+	}
+	m.run(t, "app", "delete", "linked")
+}
+
+type file struct {
+	tar.Header
+	body []byte
+}
+
+func layer(t *testing.T, files ...file) v1.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range files {
+		f.Size = int64(len(f.body))
+		if err := w.WriteHeader(&f.Header); err != nil {
+			t.Fatal(fmt.Errorf("%s: %w", f.Name, err))
+		}
+		if _, err := w.Write(f.body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
