@@ -30,6 +30,16 @@ var replicaName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 // Attach makes the network of a replica, or returns the one that it has. environment is any name that is the same for
 // all replicas that share a bridge.
 func (n *Network) Attach(ctx context.Context, replica, environment string) (Attachment, error) {
+	return n.attach(ctx, replica, environment, netip.Addr{})
+}
+
+// Restore is Attach for a replica that had a network before the machine was started anew: it gets the address that it
+// had, unless that belongs to another now.
+func (n *Network) Restore(ctx context.Context, replica, environment string, had netip.Addr) (Attachment, error) {
+	return n.attach(ctx, replica, environment, had)
+}
+
+func (n *Network) attach(ctx context.Context, replica, environment string, had netip.Addr) (Attachment, error) {
 	if !replicaName.MatchString(replica) {
 		return Attachment{}, fmt.Errorf("attach replica: want a name of letters, digits, '.', '_' and '-', got %q", replica)
 	}
@@ -39,7 +49,7 @@ func (n *Network) Attach(ctx context.Context, replica, environment string) (Atta
 		n.mu.Unlock()
 		return a, nil
 	}
-	a, err := n.reserve(replica, environment)
+	a, err := n.reserve(replica, environment, had)
 	n.mu.Unlock()
 	if err != nil {
 		return Attachment{}, fmt.Errorf("attach replica %s: %w", replica, err)
@@ -50,8 +60,9 @@ func (n *Network) Attach(ctx context.Context, replica, environment string) (Atta
 	return a, nil
 }
 
-// reserve takes an address and makes sure of the bridge. The caller holds n.mu.
-func (n *Network) reserve(replica, environment string) (Attachment, error) {
+// reserve takes an address, the one that the replica had if that is free, and makes sure of the bridge. The caller holds
+// n.mu.
+func (n *Network) reserve(replica, environment string, had netip.Addr) (Attachment, error) {
 	place, err := n.place(environment)
 	if err != nil {
 		return Attachment{}, err
@@ -63,11 +74,13 @@ func (n *Network) reserve(replica, environment string) (Attachment, error) {
 	}
 	subnet := n.plan.subnet(place)
 	// The first address is the subnet, the second the gateway, the last the broadcast.
-	for i := uint32(2); i < addressCount-1; i++ {
-		addr := add(subnet.Addr(), i)
-		if n.used[addr] {
-			continue
+	first, last := add(subnet.Addr(), 2), add(subnet.Addr(), addressCount-2)
+	addr := had
+	if !had.IsValid() || had.Less(first) || last.Less(had) || n.used[had] {
+		for addr = first; n.used[addr] && addr != last; addr = addr.Next() {
 		}
+	}
+	if !n.used[addr] {
 		a := Attachment{Environment: environment, Address: addr, Gateway: gatewayOf(subnet), Namespace: filepath.Join(n.netns, replica)}
 		n.used[addr] = true
 		n.attached[replica] = a

@@ -250,6 +250,33 @@ func TestAttachingAgainGivesTheSameNetwork(t *testing.T) {
 	}
 }
 
+// What a reboot takes is made again with the same address, and an address that is another's by then is never shared.
+func TestARestoredReplicaKeepsItsAddress(t *testing.T) {
+	needRoot(t)
+	cfg := network.Config{Dir: t.TempDir(), State: t.TempDir(), Instance: t.Name()}
+	n := open(t, cfg)
+	had := []network.Attachment{attach(t, n, "a", "env"), attach(t, n, "b", "env"), attach(t, n, "c", "env")}
+	for _, name := range []string{"a", "b", "c"} {
+		if err := n.Detach(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n = open(t, cfg)
+	destroyAfter(t, n)
+	for i, name := range []string{"c", "b"} {
+		want := had[2-i].Address
+		if got, err := n.Restore(t.Context(), name, "env", want); err != nil || got.Address != want {
+			t.Errorf("restored %s: %s, %v; want %s", name, got.Address, err, want)
+		}
+	}
+	if got, err := n.Restore(t.Context(), "d", "env", had[1].Address); err != nil || got.Address != had[0].Address {
+		t.Errorf("restored d, whose address is b's: %s, %v; want the free %s", got.Address, err, had[0].Address)
+	}
+	if got, err := n.Restore(t.Context(), "a", "env", netip.MustParseAddr("192.0.2.7")); err != nil || got.Address != had[2].Address.Next() {
+		t.Errorf("restored a with an address of elsewhere: %s, %v; want the free %s", got.Address, err, had[2].Address.Next())
+	}
+}
+
 func TestAnAddressThatWasAnothersAnswersAtOnce(t *testing.T) {
 	needRoot(t)
 	n := open(t, network.Config{})

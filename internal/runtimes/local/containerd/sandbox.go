@@ -79,22 +79,27 @@ func (d *Driver) makeSandbox(ctx context.Context, s local.Sandbox) (*sandbox, er
 	if err := d.disks.attach(ctx, d.imagePath(s.Replica), d.diskDir(s.Replica), s.DiskLimit); err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(made)
-	if err != nil {
-		return nil, err
-	}
-	// Not synced: what a crash of the machine loses is the record of a sandbox that ended with it.
-	tmp := filepath.Join(dir, ".record.json")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, "record.json")); err != nil {
+	if err := made.write(dir); err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
 	d.sandboxes[s.Replica] = made
 	d.mu.Unlock()
 	return made, nil
+}
+
+// write leaves the record for the next process. It is not synced: what a crash of the machine loses is the record of a
+// sandbox that ended with it.
+func (s *sandbox) write(dir string) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, ".record.json")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, "record.json"))
 }
 
 // firstID is where an instance's user ids start. Each of 15 parts of the 32-bit ids holds 4,096 sandboxes; instances
@@ -150,7 +155,7 @@ func (d *Driver) undoSandbox(ctx context.Context, replica string) error {
 }
 
 // loadSandboxes finds the sandboxes of earlier processes. After a reboot a sandbox has lost its network and its disk's
-// mount: it gets new ones, and its containers show as exited.
+// mount: it gets new ones, with the address that it had, and its containers show as exited.
 func (d *Driver) loadSandboxes(ctx context.Context) error {
 	entries, err := os.ReadDir(filepath.Join(d.cfg.Root, "sandboxes"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -169,13 +174,20 @@ func (d *Driver) loadSandboxes(ctx context.Context) error {
 			}
 			continue
 		}
-		at, err := d.cfg.Network.Attach(ctx, replica, s.Environment.Key())
+		at, err := d.cfg.Network.Restore(ctx, replica, s.Environment.Key(), s.Address)
 		if err != nil {
 			return err
 		}
+		s.Netns = at.Namespace
 		if at.Address != s.Address {
 			d.log.Info("a sandbox has lost its network and got a new one", "replica", replica, "was", s.Address, "is", at.Address)
-			s.Address, s.Gateway, s.Netns = at.Address, at.Gateway, at.Namespace
+			s.Address, s.Gateway = at.Address, at.Gateway
+			if s.FirstID != 0 {
+				s.FirstID = d.idsOf(at) // those that it had may be those of who has its address now
+			}
+			if err := s.write(d.sandboxDir(replica)); err != nil {
+				return fmt.Errorf("record of sandbox %s: %w", replica, err)
+			}
 		}
 		if err := d.disks.attach(ctx, d.imagePath(replica), d.diskDir(replica), s.DiskLimit); err != nil {
 			return fmt.Errorf("disk of sandbox %s: %w", replica, err)
