@@ -147,12 +147,22 @@ func fields(h http.Header) (n int) {
 func (x *exchange) place(rm *room) verdict {
 	r, err := rm.claim(x.r.Context(), &x.ticket)
 	if err == nil {
-		defer rm.release(r)
 		x.rec.Revision, x.rec.Replica = rm.name, r.name
-		return x.try(rm, r)
+		v := again
+		defer func() {
+			if v == again {
+				rm.release(r)
+				return
+			}
+			x.rec.Duration = time.Since(x.rec.Start)
+			rm.done(r, &x.rec)
+		}()
+		v = x.try(rm, r)
+		return v
 	}
 	if refusal, ok := errors.AsType[*refusal](err); ok {
 		x.rec.Revision = rm.name
+		rm.refuses()
 		x.answerRefusal(refusal)
 		return over
 	}

@@ -153,6 +153,17 @@ func (in *Ingress) Report() link.Report {
 	return r
 }
 
+// Traffic says what replicas have answered since they came, and what was refused for want of one.
+func (in *Ingress) Traffic() *link.Traffic {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	t := &link.Traffic{Replicas: map[string]link.Tally{}, Refused: map[string]uint64{}}
+	for _, rm := range in.rooms {
+		rm.traffic(t)
+	}
+	return t
+}
+
 // Changed receives when a replica that left the table has become free, and when a revision's requests begin or cease
 // to wait. Several changes may be one receive.
 func (in *Ingress) Changed() <-chan struct{} { return in.changed }

@@ -3,6 +3,7 @@ package ingress
 import (
 	"container/list"
 	"errors"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -27,6 +28,7 @@ type room struct {
 	leaving  []*replica // that may not, and still have some
 	turn     int        // whose it is, in round robin
 	waiting  list.List  // of *waiter, oldest request first
+	refused  uint64     // answered by the ingress for want of a replica
 }
 
 // replica is guarded by its room's mu, but for the pool.
@@ -37,6 +39,7 @@ type replica struct {
 	gone     bool
 	// shunned is until when it is given requests only if no other can take them: it did not accept a connection.
 	shunned time.Time
+	tally   link.Tally
 }
 
 // shunFor is short: a replica that does not accept connections is about to leave the table, or to come back.
@@ -121,10 +124,25 @@ func (rm *room) give(t *ticket, r *replica) {
 	t.settings = rm.settings
 }
 
-// release gives a place back.
-func (rm *room) release(r *replica) {
+// release gives back a place that was not used.
+func (rm *room) release(r *replica) { rm.done(r, nil) }
+
+// done gives a place back, and counts the request that was on it if that is over. Both under the lock that a place
+// costs anyway.
+func (rm *room) done(r *replica, rec *Record) {
 	rm.mu.Lock()
 	r.inFlight--
+	if rec != nil {
+		r.tally.Requests++
+		if rec.Status >= http.StatusInternalServerError {
+			r.tally.Errors++
+		}
+		took := rec.Duration
+		if rec.Status == http.StatusSwitchingProtocols {
+			took = rec.FirstByte // a tunnel lasts as long as its two ends like
+		}
+		r.tally.Latency.Add(took)
+	}
 	drained := r.gone && r.inFlight == 0
 	if drained {
 		rm.leaving = slices.DeleteFunc(rm.leaving, func(l *replica) bool { return l == r })
@@ -233,6 +251,29 @@ func (rm *room) report(to *link.Report) {
 	}
 	if n := rm.waiting.Len(); n > 0 {
 		to.Waiting[rm.name] += n
+	}
+}
+
+// refuses counts a request that got no replica.
+func (rm *room) refuses() {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	rm.refused++
+}
+
+// traffic adds what the room has counted.
+func (rm *room) traffic(to *link.Traffic) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	for _, list := range [][]*replica{rm.replicas, rm.leaving} {
+		for _, r := range list {
+			if r.tally.Requests > 0 {
+				to.Replicas[r.name] = r.tally
+			}
+		}
+	}
+	if rm.refused > 0 {
+		to.Refused[rm.name] = rm.refused
 	}
 }
 

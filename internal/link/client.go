@@ -22,6 +22,8 @@ type Client struct {
 	Apply func(Table)
 	// Report says how things are now.
 	Report func() Report
+	// Traffic says what has been counted. It may be nil.
+	Traffic func() *Traffic
 	// Changed asks for a report before the next one is due. It may be nil.
 	Changed <-chan struct{}
 	Log     *slog.Logger
@@ -83,11 +85,16 @@ func (c *Client) report(ctx context.Context, conn net.Conn, applied <-chan struc
 	w := json.NewEncoder(conn)
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
+	due := true
 	for {
 		if err := conn.SetWriteDeadline(time.Now().Add(lostAfter)); err != nil {
 			return err
 		}
 		r := c.Report()
+		if due && c.Traffic != nil {
+			r.Traffic = c.Traffic()
+		}
+		due = false
 		if err := w.Encode(frame{Report: &r}); err != nil {
 			return fmt.Errorf("send report: %w", err)
 		}
@@ -95,6 +102,7 @@ func (c *Client) report(ctx context.Context, conn net.Conn, applied <-chan struc
 		case <-applied:
 		case <-c.Changed:
 		case <-tick.C:
+			due = true
 		case <-ctx.Done():
 			return nil
 		}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,6 +23,7 @@ type Hub struct {
 	table   Table
 	changed chan struct{} // closed and replaced at each Publish
 	reports map[int]Report
+	traffic map[int]history // as reports, of what comes with only some of them
 	nextID  int
 	// heard is closed and replaced at each report, connect and disconnect.
 	heard chan struct{}
@@ -34,6 +36,7 @@ func NewHub(epoch string, log *slog.Logger) *Hub {
 		log:     log,
 		changed: make(chan struct{}),
 		reports: map[int]Report{},
+		traffic: map[int]history{},
 		heard:   make(chan struct{}),
 	}
 }
@@ -87,6 +90,7 @@ func (h *Hub) serve(ctx context.Context, conn net.Conn) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		delete(h.reports, id)
+		delete(h.traffic, id)
 		h.wake()
 	}()
 
@@ -133,6 +137,10 @@ func (h *Hub) send(ctx context.Context, conn net.Conn) error {
 
 // hear and wake are called with mu held.
 func (h *Hub) hear(id int, r Report) {
+	if r.Traffic != nil {
+		h.traffic[id] = h.traffic[id].add(time.Now(), *r.Traffic)
+		r.Traffic = nil
+	}
 	h.reports[id] = r
 	h.wake()
 }
@@ -156,6 +164,18 @@ func (h *Hub) Load() (inFlight, waiting map[string]int) {
 		}
 	}
 	return inFlight, waiting
+}
+
+// Rates adds up the traffic of all ingresses in the last seconds.
+func (h *Hub) Rates() Rates {
+	h.mu.Lock()
+	all := slices.Collect(maps.Values(h.traffic)) // what a history holds never changes
+	h.mu.Unlock()
+	r := Rates{Replicas: map[string]Rate{}, Refused: map[string]float64{}}
+	for _, one := range all {
+		one.addTo(&r)
+	}
+	return r
 }
 
 // Applied waits until every connected ingress routes by table version or a later one. It ends with ctx.

@@ -104,6 +104,8 @@ type Report struct {
 	InFlight map[string]int `json:"inFlight"`
 	// Waiting counts the requests that wait for a replica, by revision ID.
 	Waiting map[string]int `json:"waiting"`
+	// Traffic comes with the reports that are due by time only, as it is long.
+	Traffic *Traffic `json:"traffic,omitempty"`
 }
 
 // Covers says whether the report was made under table epoch, version or a later one of the same epoch.

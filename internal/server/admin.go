@@ -20,12 +20,14 @@ type admin struct {
 	// shutdown ends the server; with replicas it ends them first.
 	shutdown func(ctx context.Context, replicas bool) error
 	hub      *link.Hub
+	meter    meter
 	log      *slog.Logger
 }
 
 func (a *admin) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /penstock/v1/status", a.status)
+	mux.HandleFunc("GET /penstock/v1/usage", a.usage)
 	mux.HandleFunc("POST /penstock/v1/shutdown", a.stop)
 	mux.HandleFunc("GET /penstock/v1/images", a.listImages)
 	mux.HandleFunc("DELETE /penstock/v1/images/{name...}", a.deleteImage)

@@ -144,7 +144,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:       o.Log,
 	})
 	halt := make(chan chan error)
-	a := &admin{options: o, images: machine.images, hub: hub, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
+	a := &admin{options: o, images: machine.images, hub: hub, meter: meter{runtime: engine}, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
 		if replicas {
 			done := make(chan error, 1)
 			select {

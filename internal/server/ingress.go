@@ -64,6 +64,7 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 			}
 		},
 		Report:  in.Report,
+		Traffic: in.Traffic,
 		Changed: in.Changed(),
 		Log:     o.Log,
 	}

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io/fs"
@@ -123,7 +124,7 @@ func (m *machine) cutPower(t *testing.T) {
 	t.Helper()
 	supervisor := m.supervisor(t)
 	kill := func(pid int) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Fatal(err)
 		}
 	}
@@ -136,7 +137,7 @@ func (m *machine) cutPower(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			for _, pid := range strings.Fields(string(procs)) {
+			for pid := range strings.FieldsSeq(string(procs)) {
 				n, err := strconv.Atoi(pid)
 				if err != nil {
 					t.Fatal(err)

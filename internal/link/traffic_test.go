@@ -1,0 +1,137 @@
+package link_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"math"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"penstock/internal/link"
+)
+
+func TestQuantilesAreNearTheTruth(t *testing.T) {
+	for name, scale := range map[string]time.Duration{"microseconds": time.Microsecond, "a request": 50 * time.Microsecond, "minutes": 10 * time.Second} {
+		var l link.Latency
+		for i := range 1000 {
+			l.Add(time.Duration(i+1) * scale)
+		}
+		for _, q := range []float64{0.5, 0.95, 1} {
+			want := time.Duration(q*1000) * scale
+			if got := l.Quantile(q); math.Abs(float64(got-want)) > 0.125*float64(want)+float64(time.Microsecond) {
+				t.Errorf("%s: quantile %v of 1 to 1000 is %v, want %v", name, q, got, want)
+			}
+		}
+	}
+	var none link.Latency
+	if got := none.Quantile(0.5); got != 0 {
+		t.Errorf("quantile of nothing: %v, want 0", got)
+	}
+	var extreme link.Latency
+	extreme.Add(-time.Second)
+	extreme.Add(math.MaxInt64)
+	if got := extreme.Quantile(0.1); got > time.Microsecond {
+		t.Errorf("a duration below 0 counts as %v, want 0", got)
+	}
+	if got := extreme.Quantile(1); got < 18*time.Hour {
+		t.Errorf("300 years count as %v, want the last bucket", got)
+	}
+}
+
+// pipes is a listener of connections in memory.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return nil }
+
+// Rates are of the last ten seconds, over all ingresses, however long they have counted.
+func TestRates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ln := make(pipes)
+		log := slog.New(slog.DiscardHandler)
+		hub := link.NewHub("a", log)
+		var wg sync.WaitGroup
+		wg.Go(func() { hub.Serve(ctx, ln) })
+		var mu sync.Mutex
+		perSecond, slow := 20, 10*time.Millisecond
+		for range 2 { // two ingresses
+			total := link.Tally{Requests: 1 << 40, Errors: 7}
+			var refused uint64
+			c := link.Client{
+				Dial: func(context.Context) (net.Conn, error) {
+					near, far := net.Pipe()
+					ln <- far
+					return near, nil
+				},
+				Apply: func(link.Table) {}, Report: func() link.Report { return link.Report{InFlight: map[string]int{"r": 1}} },
+				Traffic: func() *link.Traffic {
+					mu.Lock()
+					defer mu.Unlock()
+					for range perSecond {
+						total.Requests++
+						total.Latency.Add(slow)
+					}
+					total.Errors++
+					refused += 3
+					return &link.Traffic{Replicas: map[string]link.Tally{"r": total}, Refused: map[string]uint64{"/rev": refused}}
+				},
+				Log: log,
+			}
+			wg.Go(func() { c.Run(ctx) })
+		}
+		check := func(when string, requests float64, latency time.Duration) {
+			t.Helper()
+			time.Sleep(20*time.Second + 500*time.Millisecond)
+			synctest.Wait()
+			r := hub.Rates().Replicas["r"]
+			p50 := r.Latency.Quantile(0.5)
+			if math.Abs(r.Requests-requests) > 0.1 || math.Abs(r.Errors-2) > 0.01 || math.Abs(float64(p50-latency)) > 0.125*float64(latency) {
+				t.Errorf("%s: %.2f requests and %.2f errors a second, p50 %v; want %.2f, 2, %v", when, r.Requests, r.Errors, p50, requests, latency)
+			}
+			if got := hub.Rates().Refused["/rev"]; math.Abs(got-6) > 0.01 {
+				t.Errorf("%s: refused %.2f a second, want 6", when, got)
+			}
+		}
+		check("at first", 40, 10*time.Millisecond)
+		mu.Lock()
+		perSecond, slow = 5, time.Second
+		mu.Unlock()
+		check("after the load fell", 10, time.Second)
+		cancel()
+		wg.Wait()
+		if got := hub.Rates(); len(got.Replicas) != 0 {
+			t.Errorf("after all ingresses left: %v", got)
+		}
+	})
+}
+
+func FuzzLatency(f *testing.F) {
+	for _, seed := range []string{`[]`, `[0,1,271,4294967295]`, `[272,1]`, `[1]`, `[-1,2]`, `null`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var l, again link.Latency
+		if json.Unmarshal(b, &l) != nil {
+			return
+		}
+		out, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(out, &again); err != nil || again != l {
+			t.Errorf("%s is read as %v (%v)", out, again, err)
+		}
+	})
+}
