@@ -80,6 +80,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		return err
 	}
 	return server.RunControl(ctx, server.ControlOptions{
+		Version:       version(),
 		Data:          c.Data,
 		State:         c.State,
 		Instance:      c.Instance,

@@ -24,6 +24,7 @@ var may = map[string][]string{
 	"runtimes": {"resource"},
 	// engines
 	"store":                     {"resource"},
+	"backup":                    {"store"},
 	"logs":                      {"resource"},
 	"pki":                       {},
 	"seal":                      {},
@@ -51,7 +52,7 @@ var may = map[string][]string{
 	"bench":           {"resource", "runtimes/local", "runtimes/local/containerd", "network", "oci"},
 	// clients
 	"load": {},
-	"cli":  {"arm/app", "build", "doctor", "bench", "load", "resource"},
+	"cli":  {"arm/app", "backup", "build", "doctor", "bench", "load", "resource"},
 }
 
 // pure packages may not reach the outside world at all.

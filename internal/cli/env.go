@@ -72,7 +72,7 @@ func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) in
 	root.PersistentFlags().StringVarP(&e.output, "output", "o", "text", "text for people, json for programs")
 	root.AddCommand(more...)
 	root.AddCommand(
-		newUpCmd(e), newDownCmd(e), newTopCmd(e),
+		newUpCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
 		newAppCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
 		newDoctorCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)

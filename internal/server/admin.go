@@ -11,12 +11,14 @@ import (
 
 	"penstock/internal/link"
 	"penstock/internal/oci"
+	"penstock/internal/store"
 )
 
 // admin is the part of the API that Azure has no counterpart of: the server itself and its images.
 type admin struct {
-	options ControlOptions
-	images  *oci.Images // nil with the fake runtime
+	options   ControlOptions
+	documents *store.Store
+	images    *oci.Images // nil with the fake runtime
 	// shutdown ends the server; with replicas it ends them first.
 	shutdown func(ctx context.Context, replicas bool) error
 	hub      *link.Hub
@@ -28,6 +30,7 @@ func (a *admin) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /penstock/v1/status", a.status)
 	mux.HandleFunc("GET /penstock/v1/usage", a.usage)
+	mux.HandleFunc("GET /penstock/v1/backup", a.backup)
 	mux.HandleFunc("POST /penstock/v1/shutdown", a.stop)
 	mux.HandleFunc("GET /penstock/v1/images", a.listImages)
 	mux.HandleFunc("DELETE /penstock/v1/images/{name...}", a.deleteImage)

@@ -31,6 +31,7 @@ import (
 type ControlOptions struct {
 	Data, State             string // folders: what must be kept, and what a restart of the machine may lose
 	Instance                string // names this server among others on the machine
+	Version                 string // of this program
 	ARM, Link               net.Listener
 	Inside                  Inside
 	Domain                  string
@@ -99,6 +100,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, machine.close()) }()
+	takeImages(ctx, o, machine)
 	room, err := capacity(o)
 	if err != nil {
 		return err
@@ -144,7 +146,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:       o.Log,
 	})
 	halt := make(chan chan error)
-	a := &admin{options: o, images: machine.images, hub: hub, meter: meter{runtime: engine}, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
+	a := &admin{options: o, documents: documents, images: machine.images, hub: hub, meter: meter{runtime: engine}, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
 		if replicas {
 			done := make(chan error, 1)
 			select {

@@ -27,9 +27,11 @@ type machine struct {
 	driver   local.Driver
 	images   *oci.Images  // nil with the fake runtime
 	registry http.Handler // takes pushes
-	close    func() error
+	// importImages takes those of an OCI layout in a folder; nil with the fake runtime.
+	importImages func(ctx context.Context, dir string) (images int, err error)
 	// addresses are where replicas of an environment are, and their gateway.
 	addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
+	close     func() error
 	// clear undoes what close leaves for the next start: bridges and rules. Only when no replica is left.
 	clear func(ctx context.Context) error
 }
@@ -86,9 +88,10 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 	}
 	registry := oci.NewRegistry(driver.Stores(), o.Log)
 	return &machine{
-		driver:   driver,
-		images:   oci.NewImages(driver.Stores()),
-		registry: registry,
+		driver:       driver,
+		images:       oci.NewImages(driver.Stores()),
+		registry:     registry,
+		importImages: registry.Import,
 		close: func() error {
 			registry.Close()
 			return driver.Close()

@@ -68,6 +68,10 @@ func open(ctx context.Context, path string) (*Store, error) {
 		write: connect(path, 1, "rw", "synchronous(FULL)", "journal_size_limit(67108864)"),
 		read:  connect(path, readers, "ro"),
 	}
+	// The mode is kept in the file, but a copy that Backup made has not got it.
+	if _, err := s.write.ExecContext(ctx, "PRAGMA journal_mode = WAL"); err != nil {
+		return nil, errors.Join(explain(err), s.Close())
+	}
 	if err := migrate(ctx, s.write, found); err != nil {
 		return nil, errors.Join(explain(err), s.Close())
 	}
