@@ -40,6 +40,9 @@ chat: ## the binary and the weights of examples/chat
 	cd examples/chat && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/chat .
 	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.bin
 
+deb: build ## a Debian package of bin/, into dist/
+	@scripts/deb.sh dist
+
 check: ## all that CI runs, cheapest first
 	@scripts/check.sh
 
@@ -50,4 +53,4 @@ fmt: ## format, and use the newest idioms
 golden: ## rewrite the expected answers of golden tests; read the diff
 	$(GO) test ./internal/... -run Golden -update
 
-.PHONY: help up down build langdetect chat check fmt golden
+.PHONY: help up down build deb langdetect chat check fmt golden

@@ -151,10 +151,19 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 	}()
 	defer close(stopped)
 
+	manager := env.Getenv("NOTIFY_SOCKET")
+	tell := func(state string) {
+		if err := notify(manager, state); err != nil {
+			log.Warn("the service manager may think that this server hangs and end it", "err", err)
+		}
+	}
+	untold := context.AfterFunc(ctx, func() { tell("STOPPING=1") })
+	defer untold()
 	err = s.Run(ctx, roles, upgrade, func() {
 		if err := writeClient(c, s.Addr("arm")); err != nil {
 			log.Warn("the command line will not find this server by its data folder", "err", err)
 		}
+		tell("READY=1")
 		log.Info("server is ready", "took", time.Since(began).Round(time.Millisecond), "data", c.Data, "instance", s.Instance(),
 			"http", s.Addr("http"), "https", s.Addr("https"), "arm", s.Addr("arm"), "runtime", c.Runtime)
 	})
