@@ -241,13 +241,10 @@ func (c *call) checkSuffix(ctx context.Context, was, wanted resource.App) error 
 // checkImages refuses a template with an image that cannot be had, in the words of Azure.
 func (c *call) checkImages(ctx context.Context, t resource.Template) error {
 	var faults []resource.Fault
-	for i, container := range t.Containers {
+	check := func(list string, i int, container resource.Container) {
 		_, err := c.Images.Digest(ctx, container.Image)
 		if err == nil {
-			continue
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+			return
 		}
 		cause := err.Error()
 		if errors.Is(err, resource.ErrNotFound) {
@@ -255,10 +252,19 @@ func (c *call) checkImages(ctx context.Context, t resource.Template) error {
 		}
 		faults = append(faults, resource.Fault{
 			Code:  "InvalidParameterValueInContainerTemplate",
-			Field: fmt.Sprintf("template.containers[%d].image", i),
-			Message: fmt.Sprintf("The following field(s) are either invalid or missing. Field 'template.containers.%s.image' is invalid with details: 'Invalid value: \"%s\": %s'",
-				container.Name, container.Image, cause),
+			Field: fmt.Sprintf("template.%s[%d].image", list, i),
+			Message: fmt.Sprintf("The following field(s) are either invalid or missing. Field 'template.%s.%s.image' is invalid with details: 'Invalid value: \"%s\": %s'",
+				list, container.Name, container.Image, cause),
 		})
+	}
+	for i, container := range t.Containers {
+		check("containers", i, container)
+	}
+	for i, container := range t.InitContainers {
+		check("initContainers", i, container)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	if len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}

@@ -220,10 +220,10 @@ func (r *Reconciler) configure(ctx context.Context, latest resource.Revision, re
 
 func (r *Reconciler) digests(ctx context.Context, t resource.Template) (map[string]string, error) {
 	images := map[string]string{}
-	for i, c := range t.Containers {
+	for _, c := range slices.Concat(t.InitContainers, t.Containers) {
 		digest, err := r.cfg.Images.Digest(ctx, c.Image)
 		if err != nil {
-			return nil, fmt.Errorf("template.containers[%d].image: %w", i, err)
+			return nil, fmt.Errorf("image of container %q: %w", c.Name, err)
 		}
 		images[c.Image] = digest
 	}

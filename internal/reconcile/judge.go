@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 
 	"penstock/internal/resource"
 )
@@ -55,8 +56,8 @@ func trouble(replica resource.Replica) string {
 	if replica.Reason != "" {
 		return replica.Reason
 	}
-	for _, c := range replica.Containers {
-		if c.LastExit != nil {
+	for _, c := range slices.Concat(replica.InitContainers, replica.Containers) {
+		if c.LastExit != nil && !c.Done {
 			return fmt.Sprintf("container '%s' ended with exit code %d (%s)", c.Name, c.LastExit.Code, c.LastExit.Reason)
 		}
 	}

@@ -89,8 +89,10 @@ type Template struct {
 	// Grace is the time between SIGTERM and SIGKILL.
 	Grace      time.Duration
 	Containers []Container
-	Scale      Scale
-	Stored     map[string]json.RawMessage `json:",omitempty"`
+	// InitContainers run one after the other to their end before Containers start. They have no probes.
+	InitContainers []Container `json:",omitempty"`
+	Scale          Scale
+	Stored         map[string]json.RawMessage `json:",omitempty"`
 }
 
 // Container is one container of a replica.

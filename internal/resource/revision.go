@@ -80,13 +80,17 @@ type Replica struct {
 	// Reason says why the replica is not ready, for people.
 	Reason     string `json:",omitempty"`
 	Containers []ContainerStatus
+	// InitContainers are those that run before the others, in their order.
+	InitContainers []ContainerStatus `json:",omitempty"`
 }
 
 // ContainerStatus is the state of one container of a replica.
 type ContainerStatus struct {
-	Name     string
-	ID       string // the engine's, with its scheme: "containerd://..."
-	Running  bool
+	Name    string
+	ID      string // the engine's, with its scheme: "containerd://..."
+	Running bool
+	// Done is set for an init container that has ended as it should. It is not started again.
+	Done     bool `json:",omitempty"`
 	Started  time.Time
 	Restarts int
 	PID      int // on this machine; 0 when it does not run or the engine cannot tell

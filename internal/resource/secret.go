@@ -55,13 +55,17 @@ func validateSecrets(a App) []Fault {
 		}
 		known[s.Name] = i
 	}
-	for i, c := range a.Template.Containers {
-		for j, v := range c.Env {
-			if _, there := known[v.SecretRef]; v.SecretRef != "" && !there {
-				faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.containers[%d].env[%d].secretRef", i, j),
-					fmt.Sprintf("SecretRef '%s' defined for container '%s' not found.", v.SecretRef, c.Name)})
+	check := func(list string, containers []Container) {
+		for i, c := range containers {
+			for j, v := range c.Env {
+				if _, there := known[v.SecretRef]; v.SecretRef != "" && !there {
+					faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.%s[%d].env[%d].secretRef", list, i, j),
+						fmt.Sprintf("SecretRef '%s' defined for container '%s' not found.", v.SecretRef, c.Name)})
+				}
 			}
 		}
 	}
+	check("containers", a.Template.Containers)
+	check("initContainers", a.Template.InitContainers)
 	return faults
 }

@@ -114,16 +114,20 @@ func validateTemplate(t Template) []Fault {
 		bad("template.containers", "want at least one container, got none")
 		return faults
 	}
-	names := map[string]int{}
-	for i, c := range t.Containers {
-		field := fmt.Sprintf("template.containers[%d]", i)
-		if first, taken := names[c.Name]; taken && c.Name != "" {
-			bad(field+".name", "%q is the name of containers[%d] already", c.Name, first)
-		} else {
-			names[c.Name] = i
+	names := map[string]string{}
+	check := func(list string, containers []Container) {
+		for i, c := range containers {
+			at := fmt.Sprintf("%s[%d]", list, i)
+			if first, taken := names[c.Name]; taken && c.Name != "" {
+				bad("template."+at+".name", "%q is the name of %s already", c.Name, first)
+			} else {
+				names[c.Name] = at
+			}
+			faults = append(faults, validateContainer("template."+at, c)...)
 		}
-		faults = append(faults, validateContainer(field, c)...)
 	}
+	check("containers", t.Containers)
+	check("initContainers", t.InitContainers)
 	if f := validateTotal(t.Containers); f != nil {
 		faults = append(faults, *f)
 	}
@@ -254,7 +258,7 @@ func host(field, got string) *Fault {
 	return &Fault{codeValue, field, fmt.Sprintf("want a host name or an address, got %q", got)}
 }
 
-// validateTotal checks that the containers of a replica together have one of the sizes that the Consumption profile
+// validateTotal checks that the containers of a replica, without its init containers, which run before them, together have one of the sizes that the Consumption profile
 // offers: 0.25 to 4 vCPUs with two GiB each (learn.microsoft.com/azure/container-apps/containers).
 func validateTotal(containers []Container) *Fault {
 	var milli, bytes int64

@@ -35,17 +35,26 @@ func TestValidateApp(t *testing.T) {
 		field  string // "" when all is well
 		says   string
 	}{
-		"a valid app":               {func(*resource.App) {}, "", ""},
-		"a name of one letter":      {func(a *resource.App) { a.ID.Name = "c" }, "name", "2 to 32"},
-		"a name of 33 letters":      {func(a *resource.App) { a.ID.Name = strings.Repeat("c", 33) }, "name", "2 to 32"},
-		"a name with --":            {func(a *resource.App) { a.ID.Name = "a--b" }, "name", "single '-'"},
-		"a name in capitals":        {func(a *resource.App) { a.ID.Name = "Chat" }, "name", "lower-case"},
-		"port 0":                    {func(a *resource.App) { a.Configuration.Ingress.TargetPort = 0 }, "configuration.ingress.targetPort", "1 to 65535, got 0"},
-		"minReplicas below 0":       {func(a *resource.App) { a.Template.Scale.Min = -1 }, "template.scale.minReplicas", "want 0 to 1000, got -1"},
-		"maxReplicas 0":             {func(a *resource.App) { a.Template.Scale.Max = 0 }, "template.scale.maxReplicas", "want 1 to 1000, got 0"},
-		"maxReplicas above 1000":    {func(a *resource.App) { a.Template.Scale.Max = 1001 }, "template.scale.maxReplicas", "got 1001"},
-		"maxReplicas below min":     {func(a *resource.App) { a.Template.Scale.Min = 11 }, "template.scale.maxReplicas", "which is 11"},
-		"a long grace":              {func(a *resource.App) { a.Template.Grace = 2 * time.Hour }, "template.terminationGracePeriodSeconds", "got 7200"},
+		"a valid app":            {func(*resource.App) {}, "", ""},
+		"a name of one letter":   {func(a *resource.App) { a.ID.Name = "c" }, "name", "2 to 32"},
+		"a name of 33 letters":   {func(a *resource.App) { a.ID.Name = strings.Repeat("c", 33) }, "name", "2 to 32"},
+		"a name with --":         {func(a *resource.App) { a.ID.Name = "a--b" }, "name", "single '-'"},
+		"a name in capitals":     {func(a *resource.App) { a.ID.Name = "Chat" }, "name", "lower-case"},
+		"port 0":                 {func(a *resource.App) { a.Configuration.Ingress.TargetPort = 0 }, "configuration.ingress.targetPort", "1 to 65535, got 0"},
+		"minReplicas below 0":    {func(a *resource.App) { a.Template.Scale.Min = -1 }, "template.scale.minReplicas", "want 0 to 1000, got -1"},
+		"maxReplicas 0":          {func(a *resource.App) { a.Template.Scale.Max = 0 }, "template.scale.maxReplicas", "want 1 to 1000, got 0"},
+		"maxReplicas above 1000": {func(a *resource.App) { a.Template.Scale.Max = 1001 }, "template.scale.maxReplicas", "got 1001"},
+		"maxReplicas below min":  {func(a *resource.App) { a.Template.Scale.Min = 11 }, "template.scale.maxReplicas", "which is 11"},
+		"a long grace":           {func(a *resource.App) { a.Template.Grace = 2 * time.Hour }, "template.terminationGracePeriodSeconds", "got 7200"},
+		"an init container without an image": {func(a *resource.App) {
+			a.Template.InitContainers = []resource.Container{{Name: "seed"}}
+		}, "template.initContainers[0].image", "want the reference"},
+		"an init container by a taken name": {func(a *resource.App) {
+			a.Template.InitContainers = []resource.Container{{Name: "chat", Image: "i"}}
+		}, "template.initContainers[0].name", `"chat" is the name of containers[0] already`},
+		"an init container outside the sum": {func(a *resource.App) {
+			a.Template.InitContainers = []resource.Container{{Name: "seed", Image: "i", Resources: resource.Resources{MilliCPU: 2000, Memory: 1 << 20}}}
+		}, "", ""},
 		"no containers":             {func(a *resource.App) { a.Template.Containers = nil }, "template.containers", "at least one"},
 		"no image":                  {func(a *resource.App) { first(a).Image = "" }, "template.containers[0].image", "want the reference"},
 		"an image with a space":     {func(a *resource.App) { first(a).Image = "a b" }, "template.containers[0].image", "want the reference"},

@@ -222,7 +222,18 @@ func (r *reader) template(w Template) resource.Template {
 	for i, c := range w.Containers {
 		t.Containers = append(t.Containers, r.container(fmt.Sprintf("template.containers[%d]", i), c))
 	}
+	for i, c := range w.InitContainers {
+		t.InitContainers = append(t.InitContainers, r.container(fmt.Sprintf("template.initContainers[%d]", i), c.container()))
+	}
 	return t
+}
+
+// container is what an init container has of a container, which is all but probes.
+func (w InitContainer) container() Container {
+	return Container{
+		Image: w.Image, ImageType: w.ImageType, Name: w.Name, Command: w.Command, Args: w.Args, Env: w.Env, Resources: w.Resources,
+		VolumeMounts: w.VolumeMounts,
+	}
 }
 
 func (r *reader) container(field string, w Container) resource.Container {

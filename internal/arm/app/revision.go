@@ -83,6 +83,7 @@ type ReplicaProperties struct {
 	RunningState        string             `json:"runningState"`
 	RunningStateDetails string             `json:"runningStateDetails"`
 	Containers          []ReplicaContainer `json:"containers"`
+	InitContainers      []ReplicaContainer `json:"initContainers"`
 }
 
 // ReplicaContainer is the state of one container of a replica.
@@ -109,6 +110,7 @@ func NewReplica(r resource.Replica, site Site) Replica {
 			RunningState:        "NotRunning",
 			RunningStateDetails: r.Reason,
 			Containers:          []ReplicaContainer{},
+			InitContainers:      []ReplicaContainer{},
 		},
 	}
 	switch r.State {
@@ -117,24 +119,37 @@ func NewReplica(r resource.Replica, site Site) Replica {
 	}
 	base := streamBase(site, r.Revision.Parent()) + "/revisions/" + r.Revision.Base() + "/replicas/" + r.Name
 	for _, c := range r.Containers {
-		status := ReplicaContainer{
-			Name:              c.Name,
-			ContainerID:       c.ID,
-			Ready:             c.Running && r.State == resource.ReplicaReady,
-			Started:           c.Running && r.State != resource.ReplicaCreating,
-			RestartCount:      c.Restarts,
-			RunningState:      "Waiting",
-			LogStreamEndpoint: base + "/containers/" + c.Name + "/logstream",
-		}
-		switch {
-		case c.Running:
-			status.RunningState = "Running"
-		case c.LastExit != nil:
-			status.RunningState, status.RunningStateDetails = "Terminated", c.LastExit.Reason
-		}
+		status := newReplicaContainer(c, base)
+		status.Ready = c.Running && r.State == resource.ReplicaReady
+		status.Started = c.Running && r.State != resource.ReplicaCreating
 		w.Properties.Containers = append(w.Properties.Containers, status)
 	}
+	for _, c := range r.InitContainers {
+		status := newReplicaContainer(c, base)
+		status.Ready, status.Started = c.Done, c.Running || c.Done
+		w.Properties.InitContainers = append(w.Properties.InitContainers, status)
+	}
 	return w
+}
+
+// newReplicaContainer is a container of the replica whose streams are below base.
+func newReplicaContainer(c resource.ContainerStatus, base string) ReplicaContainer {
+	status := ReplicaContainer{
+		Name:              c.Name,
+		ContainerID:       c.ID,
+		RestartCount:      c.Restarts,
+		RunningState:      "Waiting",
+		LogStreamEndpoint: base + "/containers/" + c.Name + "/logstream",
+	}
+	switch {
+	case c.Running:
+		status.RunningState = "Running"
+	case c.Done:
+		status.RunningState, status.RunningStateDetails = "Terminated", "Completed"
+	case c.LastExit != nil:
+		status.RunningState, status.RunningStateDetails = "Terminated", c.LastExit.Reason
+	}
+	return status
 }
 
 // rfc3339 is the form of times in revisions and replicas, where Azure has whole seconds.

@@ -109,13 +109,13 @@ type StickySessions struct {
 
 // Template is what replicas are made from.
 type Template struct {
-	RevisionSuffix                *string     `json:"revisionSuffix"`
-	TerminationGracePeriodSeconds *int        `json:"terminationGracePeriodSeconds"`
-	Containers                    []Container `json:"containers"`
-	InitContainers                []unset     `json:"initContainers"`
-	Scale                         *Scale      `json:"scale"`
-	Volumes                       []unset     `json:"volumes"`
-	ServiceBinds                  []unset     `json:"serviceBinds"`
+	RevisionSuffix                *string         `json:"revisionSuffix"`
+	TerminationGracePeriodSeconds *int            `json:"terminationGracePeriodSeconds"`
+	Containers                    []Container     `json:"containers"`
+	InitContainers                []InitContainer `json:"initContainers"`
+	Scale                         *Scale          `json:"scale"`
+	Volumes                       []unset         `json:"volumes"`
+	ServiceBinds                  []unset         `json:"serviceBinds"`
 }
 
 // Container is one container of a replica.
@@ -128,6 +128,18 @@ type Container struct {
 	Env          []EnvVar   `json:"env,omitempty"`
 	Resources    *Resources `json:"resources"`
 	Probes       []Probe    `json:"probes,omitempty"`
+	VolumeMounts []unset    `json:"volumeMounts,omitempty"`
+}
+
+// InitContainer is a container that runs to its end before the others start.
+type InitContainer struct {
+	Image        *string    `json:"image"`
+	ImageType    *string    `json:"imageType,omitempty"`
+	Name         *string    `json:"name"`
+	Command      []string   `json:"command,omitempty"`
+	Args         []string   `json:"args,omitempty"`
+	Env          []EnvVar   `json:"env,omitempty"`
+	Resources    *Resources `json:"resources"`
 	VolumeMounts []unset    `json:"volumeMounts,omitempty"`
 }
 

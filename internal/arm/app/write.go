@@ -162,6 +162,9 @@ func newTemplate(t resource.Template) *Template {
 	for _, c := range t.Containers {
 		w.Containers = append(w.Containers, newContainer(c, disk))
 	}
+	for _, c := range t.InitContainers {
+		w.InitContainers = append(w.InitContainers, newInitContainer(newContainer(c, disk)))
+	}
 	return w
 }
 
@@ -189,6 +192,13 @@ func newContainer(c resource.Container, disk string) Container {
 		w.Probes = append(w.Probes, newProbe(p))
 	}
 	return w
+}
+
+func newInitContainer(c Container) InitContainer {
+	return InitContainer{
+		Image: c.Image, ImageType: c.ImageType, Name: c.Name, Command: c.Command, Args: c.Args, Env: c.Env, Resources: c.Resources,
+		VolumeMounts: c.VolumeMounts,
+	}
 }
 
 func newProbe(p resource.Probe) Probe {

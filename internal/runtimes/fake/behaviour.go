@@ -55,5 +55,8 @@ func readBehaviour(c local.Container) (behaviour, error) {
 	if strings.HasPrefix(c.Image, Exit) {
 		b.exits, b.exitAfter, b.exitCode = true, 0, exitImageCode
 	}
+	if strings.HasPrefix(c.Image, Done) {
+		b.exits, b.exitAfter, b.exitCode = true, 0, 0
+	}
 	return b, nil
 }

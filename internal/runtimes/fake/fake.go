@@ -1,11 +1,12 @@
 // Package fake is a driver without containers: each one is an HTTP server in this process on a loopback address of its
 // own. It works, and it fails, crashes and dawdles on request, so that everything above it can be tried anywhere.
 //
-// There are three images:
+// There are four images:
 //
 //	fake/echo  answers every request: with what was sent to it, or with the name of its replica
 //	fake/deaf  the same, taking no notice of SIGTERM
 //	fake/exit  ends at once with code 3
+//	fake/done  ends at once with code 0
 //
 // A container listens on its variable PORT, else CONTAINER_APP_PORT, else 8080. More variables make it misbehave:
 //
@@ -46,6 +47,7 @@ const (
 	Echo = "fake/echo"
 	Deaf = "fake/deaf"
 	Exit = "fake/exit"
+	Done = "fake/done"
 )
 
 // Options may be left out.
@@ -110,8 +112,8 @@ func (d *Driver) Close() {
 func (d *Driver) Image(_ context.Context, ref string) (local.Image, error) {
 	name, digest, pinned := strings.Cut(ref, "@")
 	name, _, _ = strings.Cut(name, ":")
-	if !slices.Contains([]string{Echo, Deaf, Exit}, name) {
-		return local.Image{}, fmt.Errorf("%q is none of %s, %s and %s: %w", ref, Echo, Deaf, Exit, local.ErrImageNotFound)
+	if all := []string{Echo, Deaf, Exit, Done}; !slices.Contains(all, name) {
+		return local.Image{}, fmt.Errorf("%q is none of %s: %w", ref, strings.Join(all, ", "), local.ErrImageNotFound)
 	}
 	image := local.Image{Ref: ref, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(name)))}
 	if pinned && digest != image.Digest {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"penstock/internal/resource"
@@ -130,6 +131,15 @@ func (k *keeper) adopt(s SandboxStatus) {
 				c.started = have.Started
 			case Created:
 			}
+			// A container that was made has had its init containers before it.
+			for _, first := range k.containers {
+				first.done = first.done || first.init && !c.init
+			}
+		}
+	}
+	for _, c := range k.containers {
+		if c.done {
+			c.missed = nil
 		}
 	}
 	k.view = k.status()
@@ -158,7 +168,7 @@ func (e *Engine) check(ctx context.Context) error {
 	e.mu.Lock()
 	believed := map[string]int{}
 	for _, k := range e.keepers {
-		for i, c := range k.view.Containers {
+		for i, c := range slices.Concat(k.view.InitContainers, k.view.Containers) {
 			if c.Running {
 				believed[k.containers[i].id] = c.PID
 			}

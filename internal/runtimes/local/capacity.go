@@ -115,13 +115,19 @@ func (e *Engine) tooMuchCPU(rev resource.Revision) bool {
 	return true
 }
 
+// memory is what a replica needs at most at a time: its containers together, or one of its init containers, which run
+// before them.
 func memory(rev resource.Revision) (n int64) {
 	for _, c := range rev.Template.Containers {
 		n += c.Resources.Memory
 	}
+	for _, c := range rev.Template.InitContainers {
+		n = max(n, c.Resources.Memory)
+	}
 	return n
 }
 
+// milliCPU is that of a replica's containers; that of init containers is not part of a replica's size.
 func milliCPU(rev resource.Revision) (n int64) {
 	for _, c := range rev.Template.Containers {
 		n += c.Resources.MilliCPU
@@ -132,8 +138,17 @@ func milliCPU(rev resource.Revision) (n int64) {
 // sum writes out what the containers of a replica need: "web 1 GiB + cache 0.5 GiB".
 func sum(rev resource.Revision) string {
 	var words []string
+	together := int64(0)
 	for _, c := range rev.Template.Containers {
+		together += c.Resources.Memory
 		words = append(words, c.Name+" "+bytes(c.Resources.Memory))
+	}
+	if need := memory(rev); together < need {
+		for _, c := range rev.Template.InitContainers {
+			if c.Resources.Memory == need {
+				return "init container " + c.Name
+			}
+		}
 	}
 	return strings.Join(words, " + ")
 }

@@ -15,7 +15,8 @@ import (
 
 // keeper keeps one replica running. Only its own goroutine calls the driver about it.
 //
-//	waiting for memory ── sandbox ── containers, each: due ─> running ─> (killing) ─> due ...
+//	waiting for memory ── sandbox ── init containers, one after the other, each to its good end
+//	                              └─ containers, each: due ─> running ─> (killing) ─> due ...
 //	                                                       ^ end: SIGTERM, grace, SIGKILL, delete, remove sandbox
 type keeper struct {
 	e       *Engine
@@ -32,7 +33,7 @@ type keeper struct {
 	view   resource.Replica
 
 	// The goroutine's own.
-	containers []*container
+	containers []*container // those of init first
 	probing    sync.WaitGroup
 	admitted   bool
 	adopted    bool
@@ -52,12 +53,14 @@ type container struct {
 	spec resource.Container
 	id   string
 	main bool // the one that requests go to
+	init bool // it runs before the others and is to end
 
 	phase    phase
 	due      time.Time // when to start it
 	image    string    // what it runs, pinned
 	pulled   bool
 	missing  bool // its image is not there
+	done     bool // of init: it has ended well
 	exists   bool // the driver may have it
 	pid      int
 	started  time.Time
@@ -92,9 +95,16 @@ func newKeeper(e *Engine, name string, rev resource.Revision, env []resource.Env
 		e: e, name: name, rev: rev, env: env, created: created, since: created,
 		inbox: &inbox{some: make(chan struct{}, 1)}, end: make(chan struct{}), settled: make(chan struct{}),
 	}
-	for i, spec := range rev.Template.Containers {
-		c := &container{spec: spec, id: containerID(name, spec.Name), main: i == 0, image: pinned(rev, spec.Image)}
+	add := func(spec resource.Container) *container {
+		c := &container{spec: spec, id: containerID(name, spec.Name), image: pinned(rev, spec.Image)}
 		k.containers = append(k.containers, c)
+		return c
+	}
+	for _, spec := range rev.Template.InitContainers {
+		add(spec).init = true
+	}
+	for i, spec := range rev.Template.Containers {
+		add(spec).main = i == 0
 	}
 	k.view = k.status()
 	return k
@@ -157,6 +167,9 @@ func (k *keeper) advance(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if c.done {
+			continue
+		}
 		now := time.Now()
 		switch c.phase {
 		case idle:
@@ -173,7 +186,11 @@ func (k *keeper) advance(ctx context.Context) {
 		if !k.sandbox {
 			return // the first container's start makes what all of them share
 		}
+		if c.init {
+			return // the others wait for its end
+		}
 	}
+	k.tidy(ctx)
 }
 
 // next is when advance has something to do again; zero when only after news.
@@ -183,12 +200,18 @@ func (k *keeper) next() time.Time {
 		return first
 	}
 	for _, c := range k.containers {
+		if c.done {
+			continue
+		}
 		at := c.due
 		if c.phase == killing {
 			at = c.killAt
 		}
 		if c.phase != running && !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
+		}
+		if c.init {
+			break // the others wait for its end
 		}
 	}
 	return first
@@ -271,10 +294,14 @@ func (k *keeper) status() resource.Replica {
 		r.Hopeless = r.Hopeless || c.missing
 		r.Restarts += c.restarts
 		s := resource.ContainerStatus{
-			Name: c.spec.Name, ID: k.e.shownID(c.id), Running: c.up(), Started: c.started, Restarts: c.restarts, LastExit: c.last,
+			Name: c.spec.Name, ID: k.e.shownID(c.id), Running: c.up(), Done: c.done, Started: c.started, Restarts: c.restarts, LastExit: c.last,
 		}
 		if s.Running {
 			s.PID = c.pid
+		}
+		if c.init {
+			r.InitContainers = append(r.InitContainers, s)
+			continue
 		}
 		r.Containers = append(r.Containers, s)
 	}
@@ -293,8 +320,13 @@ func (k *keeper) state() (resource.ReplicaState, string) {
 	}
 	creating := false
 	for _, c := range k.containers {
-		if c.phase == idle && c.trouble != "" {
+		switch {
+		case c.done:
+			continue
+		case c.phase == idle && c.trouble != "":
 			return resource.ReplicaWaiting, c.trouble
+		case c.init && c.up():
+			return resource.ReplicaCreating, fmt.Sprintf("init container '%s' runs", c.spec.Name)
 		}
 		creating = creating || c.phase == idle
 	}
@@ -302,6 +334,9 @@ func (k *keeper) state() (resource.ReplicaState, string) {
 		return resource.ReplicaCreating, ""
 	}
 	for _, c := range k.containers {
+		if c.init {
+			continue
+		}
 		if c.ready && c.phase == running {
 			continue
 		}

@@ -149,6 +149,10 @@ func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.T
 	c.phase, c.pid, c.started = running, pid, started
 	c.asked, c.ready, c.unhealthy, c.oom = false, false, "", nil
 	c.runs++
+	if c.init {
+		c.asked, c.stopProbes = true, func() {}
+		return
+	}
 	port := 0
 	if c.main {
 		port = k.rev.TargetPort

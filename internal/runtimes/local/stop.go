@@ -35,6 +35,10 @@ func (k *keeper) exited(c *container, exit resource.Exit) {
 		exit.OOM = true
 	}
 	exit.Reason = reason(exit)
+	if c.init && exit.Code == 0 {
+		k.initialized(c, exit, exit.At.Sub(c.started))
+		return
+	}
 	if !k.was {
 		k.failures++
 	}
@@ -49,6 +53,10 @@ func (k *keeper) exited(c *container, exit resource.Exit) {
 // over takes an end that was not seen when it happened.
 func (k *keeper) over(c *container, exit resource.Exit) {
 	exit.Reason = reason(exit)
+	if c.init && exit.Code == 0 {
+		k.initialized(c, exit, 0)
+		return
+	}
 	c.ends++
 	k.tellEnd(c, exit, "", 0)
 	k.again(c, exit)
@@ -68,6 +76,9 @@ func (k *keeper) again(c *container, exit resource.Exit) {
 	}
 }
 
+// completed is the reason of an end with code 0.
+const completed = "Completed"
+
 // reason is an exit's reason in Kubernetes' words.
 func reason(e resource.Exit) string {
 	switch {
@@ -76,7 +87,7 @@ func reason(e resource.Exit) string {
 	case e.Code < 0:
 		return "Unknown"
 	case e.Code == 0:
-		return "Completed"
+		return completed
 	default:
 		return "Error"
 	}
@@ -91,7 +102,7 @@ func (k *keeper) tellEnd(c *container, exit resource.Exit, why string, ran time.
 	default:
 		why = "ProcessExited"
 	}
-	k.tell(why != "ManuallyStopped", "ContainerTerminated", ran, "Container '%s' was terminated with exit code '%d' and reason '%s'",
+	k.tell(why != "ManuallyStopped" && why != completed, "ContainerTerminated", ran, "Container '%s' was terminated with exit code '%d' and reason '%s'",
 		c.spec.Name, exit.Code, why)
 }
 

@@ -16,6 +16,7 @@ import (
 //	Serve    listens on Port soon after its start, answers every GET with 200, and ends on SIGTERM at once
 //	Deaf     as Serve, but takes no notice of SIGTERM
 //	Exit     ends by itself at once with code 3
+//	Done     ends by itself at once with code 0
 //	Missing  is not there
 type Subject struct {
 	// Start opens an engine on this subject's machine and returns it when its methods may be called, with a stop that
@@ -24,8 +25,8 @@ type Subject struct {
 	// the second within a second. Run calls stop before the test ends.
 	Start func(t testing.TB) (rt runtimes.Runtime, stop func())
 
-	Serve, Deaf, Exit, Missing string
-	Port                       int
+	Serve, Deaf, Exit, Done, Missing string
+	Port                             int
 
 	// Crash kills the process of the first container of r as a fault of its own would, not through the engine.
 	Crash func(t testing.TB, r resource.Replica)
