@@ -91,6 +91,7 @@ type Template struct {
 	Containers []Container
 	// InitContainers run one after the other to their end before Containers start. They have no probes.
 	InitContainers []Container `json:",omitempty"`
+	Volumes        []Volume    `json:",omitempty"`
 	Scale          Scale
 	Stored         map[string]json.RawMessage `json:",omitempty"`
 }
@@ -103,6 +104,7 @@ type Container struct {
 	Args      []string `json:",omitempty"` // replaces the image's cmd
 	Env       []EnvVar `json:",omitempty"`
 	Resources Resources
+	Mounts    []VolumeMount              `json:",omitempty"`
 	Probes    []Probe                    `json:",omitempty"`
 	Stored    map[string]json.RawMessage `json:",omitempty"`
 }

@@ -128,6 +128,7 @@ func validateTemplate(t Template) []Fault {
 	}
 	check("containers", t.Containers)
 	check("initContainers", t.InitContainers)
+	faults = append(faults, validateVolumes(t)...)
 	if f := validateTotal(t.Containers); f != nil {
 		faults = append(faults, *f)
 	}

@@ -55,6 +55,15 @@ func TestValidateApp(t *testing.T) {
 		"an init container outside the sum": {func(a *resource.App) {
 			a.Template.InitContainers = []resource.Container{{Name: "seed", Image: "i", Resources: resource.Resources{MilliCPU: 2000, Memory: 1 << 20}}}
 		}, "", ""},
+		"a volume by a bad name": {func(a *resource.App) {
+			a.Template.Volumes = []resource.Volume{{Name: "../etc"}}
+		}, "template.volumes[0].name", "lower-case"},
+		"a volume by a taken name": {func(a *resource.App) {
+			a.Template.Volumes = []resource.Volume{{Name: "v"}, {Name: "v"}}
+		}, "template.volumes[1].name", `"v" is the name of volumes[0] already`},
+		"a mount of an init container": {func(a *resource.App) {
+			a.Template.InitContainers = []resource.Container{{Name: "seed", Image: "i", Mounts: []resource.VolumeMount{{Volume: "none", Path: "/m"}}}}
+		}, "template.initContainers[0].volumeMounts[0].volumeName", "want the name of one of template.volumes"},
 		"no containers":             {func(a *resource.App) { a.Template.Containers = nil }, "template.containers", "at least one"},
 		"no image":                  {func(a *resource.App) { first(a).Image = "" }, "template.containers[0].image", "want the reference"},
 		"an image with a space":     {func(a *resource.App) { first(a).Image = "a b" }, "template.containers[0].image", "want the reference"},
@@ -166,5 +175,47 @@ func TestTemplatesAreEqual(t *testing.T) {
 	b.Containers[0].Image = "chat:2"
 	if a.Equal(b) {
 		t.Error("another image makes no other template")
+	}
+}
+
+func TestValidateMounts(t *testing.T) {
+	tests := map[string]struct {
+		mounts []resource.VolumeMount
+		field  string // "" when all is well
+	}{
+		"plain":                  {[]resource.VolumeMount{{Volume: "v", Path: "/models"}}, ""},
+		"below a link":           {[]resource.VolumeMount{{Volume: "v", Path: "/var/run/x", SubPath: "a/b.c"}}, ""},
+		"shared memory":          {[]resource.VolumeMount{{Volume: "v", Path: "/dev/shm"}}, ""},
+		"one in the other":       {[]resource.VolumeMount{{Volume: "v", Path: "/a/b"}, {Volume: "v", Path: "/a"}}, ""},
+		"dots in a name":         {[]resource.VolumeMount{{Volume: "v", Path: "/a..b", SubPath: "..c"}}, ""},
+		"no volume":              {[]resource.VolumeMount{{Volume: "w", Path: "/models"}}, "[0].volumeName"},
+		"no path":                {[]resource.VolumeMount{{Volume: "v"}}, "[0].mountPath"},
+		"no path from the root":  {[]resource.VolumeMount{{Volume: "v", Path: "models"}}, "[0].mountPath"},
+		"the root":               {[]resource.VolumeMount{{Volume: "v", Path: "//"}}, "[0].mountPath"},
+		"up and down":            {[]resource.VolumeMount{{Volume: "v", Path: "/a/../b"}}, "[0].mountPath"},
+		"a colon":                {[]resource.VolumeMount{{Volume: "v", Path: "/a:ro"}}, "[0].mountPath"},
+		"a NUL":                  {[]resource.VolumeMount{{Volume: "v", Path: "/a\x00b"}}, "[0].mountPath"},
+		"the kernel's":           {[]resource.VolumeMount{{Volume: "v", Path: "/proc/sys"}}, "[0].mountPath"},
+		"the kernel's, hidden":   {[]resource.VolumeMount{{Volume: "v", Path: "//./sys/"}}, "[0].mountPath"},
+		"devices":                {[]resource.VolumeMount{{Volume: "v", Path: "/dev/fd"}}, "[0].mountPath"},
+		"names of hosts":         {[]resource.VolumeMount{{Volume: "v", Path: "/etc/hosts"}}, "[0].mountPath"},
+		"one path twice":         {[]resource.VolumeMount{{Volume: "v", Path: "/a"}, {Volume: "v", Path: "/a/"}}, "[1].mountPath"},
+		"a way out":              {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "../../etc"}}, "[0].subPath"},
+		"a way out in between":   {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "b/../../c"}}, "[0].subPath"},
+		"a sub path from a root": {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "/etc"}}, "[0].subPath"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			a := valid()
+			a.Template.Volumes = []resource.Volume{{Name: "v", Type: resource.EmptyDir}}
+			a.Template.Containers[0].Mounts = test.mounts
+			faults := resource.ValidateApp(a)
+			switch {
+			case test.field == "" && len(faults) > 0:
+				t.Errorf("got %v", faults)
+			case test.field != "" && (len(faults) != 1 || faults[0].Field != "template.containers[0].volumeMounts"+test.field):
+				t.Errorf("got %v, want one fault of %s", faults, test.field)
+			}
+		})
 	}
 }

@@ -45,12 +45,13 @@ var samples = map[string]string{
 	resource.TypeApp + " configuration.ingress.corsPolicy":                                           `{"allowedOrigins":["*"]}`,
 	resource.TypeApp + " configuration.ingress.additionalPortMappings":                               `[{"external":false,"targetPort":9090}]`,
 	resource.TypeApp + " configuration.ingress.targetPortHttpScheme":                                 `"https"`,
-	resource.TypeApp + " template.volumes":                                                           `[{"name":"models","storageType":"EmptyDir"}]`,
+	resource.TypeApp + " template.volumes[].storageType":                                             `"AzureFile"`,
+	resource.TypeApp + " template.volumes[].storageName":                                             `"share"`,
+	resource.TypeApp + " template.volumes[].mountOptions":                                            `"ro"`,
+	resource.TypeApp + " template.volumes[].secrets":                                                 `[{"secretRef":"key"}]`,
 	resource.TypeApp + " template.serviceBinds":                                                      `[{"name":"redis"}]`,
 	resource.TypeApp + " template.containers[].imageType":                                            `"CloudBuild"`,
 	resource.TypeApp + " template.initContainers[].imageType":                                        `"CloudBuild"`,
-	resource.TypeApp + " template.containers[].volumeMounts":                                         `[{"volumeName":"models","mountPath":"/models"}]`,
-	resource.TypeApp + " template.initContainers[].volumeMounts":                                     `[{"volumeName":"models","mountPath":"/models"}]`,
 	resource.TypeApp + " template.containers[].resources.gpu":                                        `1`,
 	resource.TypeApp + " template.initContainers[].resources.gpu":                                    `1`,
 	resource.TypeApp + " template.scale.rules":                                                       `[{"name":"http","http":{"metadata":{"concurrentRequests":"10"}}}]`,
@@ -96,6 +97,9 @@ func set(doc map[string]any, path string, v any) {
 		if isList {
 			if at[name] == nil {
 				at[name] = []any{map[string]any{"name": "a"}}
+				if name == "volumes" {
+					at[name] = []any{map[string]any{"name": "v"}}
+				}
 				if name == "initContainers" {
 					at[name] = []any{map[string]any{"name": "init", "image": "chat:1"}}
 				}

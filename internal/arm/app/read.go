@@ -222,10 +222,21 @@ func (r *reader) template(w Template) resource.Template {
 	for i, c := range w.Containers {
 		t.Containers = append(t.Containers, r.container(fmt.Sprintf("template.containers[%d]", i), c))
 	}
+	for i, v := range w.Volumes {
+		t.Volumes = append(t.Volumes, r.volume(fmt.Sprintf("template.volumes[%d]", i), v))
+	}
 	for i, c := range w.InitContainers {
 		t.InitContainers = append(t.InitContainers, r.container(fmt.Sprintf("template.initContainers[%d]", i), c.container()))
 	}
 	return t
+}
+
+// volume reads one volume. One without a type is an EmptyDir, as in Azure.
+func (r *reader) volume(field string, w Volume) resource.Volume {
+	return resource.Volume{
+		Name: or(w.Name, ""),
+		Type: enum(r, field+".storageType", w.StorageType, resource.EmptyDir, resource.EmptyDir),
+	}
 }
 
 // container is what an init container has of a container, which is all but probes.
@@ -267,6 +278,9 @@ func (r *reader) container(field string, w Container) resource.Container {
 		if err != nil {
 			r.add(resource.Fault{Code: codeValue, Field: at + ".memory", Message: err.Error()})
 		}
+	}
+	for _, m := range w.VolumeMounts {
+		c.Mounts = append(c.Mounts, resource.VolumeMount{Volume: or(m.VolumeName, ""), Path: or(m.MountPath, ""), SubPath: or(m.SubPath, "")})
 	}
 	for i, p := range w.Probes {
 		c.Probes = append(c.Probes, r.probe(fmt.Sprintf("%s.probes[%d]", field, i), p))

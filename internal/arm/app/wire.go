@@ -114,33 +114,49 @@ type Template struct {
 	Containers                    []Container     `json:"containers"`
 	InitContainers                []InitContainer `json:"initContainers"`
 	Scale                         *Scale          `json:"scale"`
-	Volumes                       []unset         `json:"volumes"`
+	Volumes                       []Volume        `json:"volumes"`
 	ServiceBinds                  []unset         `json:"serviceBinds"`
 }
 
 // Container is one container of a replica.
 type Container struct {
-	Image        *string    `json:"image"`
-	ImageType    *string    `json:"imageType,omitempty"`
-	Name         *string    `json:"name"`
-	Command      []string   `json:"command,omitempty"`
-	Args         []string   `json:"args,omitempty"`
-	Env          []EnvVar   `json:"env,omitempty"`
-	Resources    *Resources `json:"resources"`
-	Probes       []Probe    `json:"probes,omitempty"`
-	VolumeMounts []unset    `json:"volumeMounts,omitempty"`
+	Image        *string       `json:"image"`
+	ImageType    *string       `json:"imageType,omitempty"`
+	Name         *string       `json:"name"`
+	Command      []string      `json:"command,omitempty"`
+	Args         []string      `json:"args,omitempty"`
+	Env          []EnvVar      `json:"env,omitempty"`
+	Resources    *Resources    `json:"resources"`
+	Probes       []Probe       `json:"probes,omitempty"`
+	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
 
 // InitContainer is a container that runs to its end before the others start.
 type InitContainer struct {
-	Image        *string    `json:"image"`
-	ImageType    *string    `json:"imageType,omitempty"`
-	Name         *string    `json:"name"`
-	Command      []string   `json:"command,omitempty"`
-	Args         []string   `json:"args,omitempty"`
-	Env          []EnvVar   `json:"env,omitempty"`
-	Resources    *Resources `json:"resources"`
-	VolumeMounts []unset    `json:"volumeMounts,omitempty"`
+	Image        *string       `json:"image"`
+	ImageType    *string       `json:"imageType,omitempty"`
+	Name         *string       `json:"name"`
+	Command      []string      `json:"command,omitempty"`
+	Args         []string      `json:"args,omitempty"`
+	Env          []EnvVar      `json:"env,omitempty"`
+	Resources    *Resources    `json:"resources"`
+	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
+}
+
+// Volume is a folder that containers may mount.
+type Volume struct {
+	Name         *string `json:"name"`
+	StorageType  *string `json:"storageType"`
+	StorageName  *string `json:"storageName,omitempty"`
+	MountOptions *string `json:"mountOptions,omitempty"`
+	Secrets      []unset `json:"secrets,omitempty"`
+}
+
+// VolumeMount puts a volume into a container.
+type VolumeMount struct {
+	VolumeName *string `json:"volumeName"`
+	MountPath  *string `json:"mountPath"`
+	SubPath    *string `json:"subPath,omitempty"`
 }
 
 // EnvVar is a variable of a container's environment.

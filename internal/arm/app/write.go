@@ -162,6 +162,9 @@ func newTemplate(t resource.Template) *Template {
 	for _, c := range t.Containers {
 		w.Containers = append(w.Containers, newContainer(c, disk))
 	}
+	for _, v := range t.Volumes {
+		w.Volumes = append(w.Volumes, Volume{Name: &v.Name, StorageType: new(string(v.Type))})
+	}
 	for _, c := range t.InitContainers {
 		w.InitContainers = append(w.InitContainers, newInitContainer(newContainer(c, disk)))
 	}
@@ -187,6 +190,13 @@ func newContainer(c resource.Container, disk string) Container {
 			continue
 		}
 		w.Env = append(w.Env, EnvVar{Name: &v.Name, Value: &v.Value})
+	}
+	for _, m := range c.Mounts {
+		mount := VolumeMount{VolumeName: &m.Volume, MountPath: &m.Path}
+		if m.SubPath != "" {
+			mount.SubPath = &m.SubPath
+		}
+		w.VolumeMounts = append(w.VolumeMounts, mount)
 	}
 	for _, p := range c.Probes {
 		w.Probes = append(w.Probes, newProbe(p))

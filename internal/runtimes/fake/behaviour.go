@@ -55,7 +55,7 @@ func readBehaviour(c local.Container) (behaviour, error) {
 	if strings.HasPrefix(c.Image, Exit) {
 		b.exits, b.exitAfter, b.exitCode = true, 0, exitImageCode
 	}
-	if strings.HasPrefix(c.Image, Done) {
+	if strings.HasPrefix(c.Image, Done) || strings.HasPrefix(c.Image, Write) {
 		b.exits, b.exitAfter, b.exitCode = true, 0, 0
 	}
 	return b, nil

@@ -1,12 +1,13 @@
 // Package fake is a driver without containers: each one is an HTTP server in this process on a loopback address of its
 // own. It works, and it fails, crashes and dawdles on request, so that everything above it can be tried anywhere.
 //
-// There are four images:
+// There are five images:
 //
 //	fake/echo  answers every request: with what was sent to it, or with the name of its replica
 //	fake/deaf  the same, taking no notice of SIGTERM
 //	fake/exit  ends at once with code 3
 //	fake/done  ends at once with code 0
+//	fake/write the same, after it has written its second argument to the file that the first names
 //
 // A container listens on its variable PORT, else CONTAINER_APP_PORT, else 8080. More variables make it misbehave:
 //
@@ -20,6 +21,9 @@
 //	FAKE_IGNORE_SIGTERM=1
 //	FAKE_CREATE_ERROR=text   it cannot be created
 //	FAKE_START_ERROR=text    it cannot be started
+//
+// GET /file?path=/x answers with what was written to that file. Volumes are shared by a replica's containers, and each
+// container has files of its own otherwise.
 //
 // And each request may ask for ?delay=200ms, ?status=503, ?events=3 (an event stream, one after each delay).
 package fake
@@ -48,6 +52,8 @@ const (
 	Deaf = "fake/deaf"
 	Exit = "fake/exit"
 	Done = "fake/done"
+
+	Write = "fake/write"
 )
 
 // Options may be left out.
@@ -71,6 +77,7 @@ type Driver struct {
 type sandbox struct {
 	local.Sandbox
 	addr netip.Addr
+	disk disk
 }
 
 type container struct {
@@ -112,7 +119,7 @@ func (d *Driver) Close() {
 func (d *Driver) Image(_ context.Context, ref string) (local.Image, error) {
 	name, digest, pinned := strings.Cut(ref, "@")
 	name, _, _ = strings.Cut(name, ":")
-	if all := []string{Echo, Deaf, Exit, Done}; !slices.Contains(all, name) {
+	if all := []string{Echo, Deaf, Exit, Done, Write}; !slices.Contains(all, name) {
 		return local.Image{}, fmt.Errorf("%q is none of %s: %w", ref, strings.Join(all, ", "), local.ErrImageNotFound)
 	}
 	image := local.Image{Ref: ref, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(name)))}
@@ -130,7 +137,7 @@ func (d *Driver) CreateSandbox(_ context.Context, s local.Sandbox) (netip.Addr, 
 		return have.addr, nil
 	}
 	addr := d.freeAddr()
-	d.sandboxes[s.Replica] = &sandbox{Sandbox: s, addr: addr}
+	d.sandboxes[s.Replica] = &sandbox{Sandbox: s, addr: addr, disk: disk{&sync.Mutex{}, files{}}}
 	return addr, nil
 }
 
@@ -203,6 +210,9 @@ func (d *Driver) Start(_ context.Context, id string) (pid int, err error) {
 	d.lastPID++
 	p := newProcess(d.sandboxes[c.Replica], c.Container, c.behaviour, d.lastPID)
 	c.process, c.started = p, time.Now()
+	if args := c.Args; strings.HasPrefix(c.Image, Write) && len(args) == 2 {
+		p.disk.write(p.spec, args[0], args[1])
+	}
 	p.outOfMemory = func() {
 		d.send(local.Event{Container: id, OOM: &local.OOM{
 			At: time.Now(), Limit: uint64(c.Resources.Memory), Peak: uint64(c.Resources.Memory), Process: "fake",
@@ -265,6 +275,7 @@ func (d *Driver) Delete(ctx context.Context, id string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.containers, id)
+	d.sandboxes[c.Replica].disk.forget(c.Container)
 	return nil
 }
 

@@ -25,6 +25,7 @@ type process struct {
 	addr        netip.AddrPort
 	pid         int
 	revision    resource.ID
+	disk        disk
 	outOfMemory func()
 
 	over     chan exited // the first end that is asked for
@@ -46,7 +47,7 @@ type exited struct {
 
 func newProcess(s *sandbox, c local.Container, b behaviour, pid int) *process {
 	return &process{
-		spec: c, behaviour: b, addr: netip.AddrPortFrom(s.addr, uint16(b.port)), pid: pid, revision: s.Revision,
+		spec: c, behaviour: b, addr: netip.AddrPortFrom(s.addr, uint16(b.port)), pid: pid, revision: s.Revision, disk: s.disk,
 		over: make(chan exited, 1), term: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
@@ -203,6 +204,15 @@ func (p *process) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !pause() {
+		return
+	}
+	if r.URL.Path == "/file" {
+		text, ok := p.disk.read(p.spec, query.Get("path"))
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, text)
 		return
 	}
 	if status, err := strconv.Atoi(query.Get("status")); err == nil && status >= 200 && status <= 599 {

@@ -81,7 +81,7 @@ type Sandbox struct {
 	Replica     string // name, unique on the machine
 	Revision    resource.ID
 	Environment resource.ID
-	// DiskLimit bounds, in bytes, what its containers write to their root file systems together.
+	// DiskLimit bounds, in bytes, what its containers write to their root file systems and volumes together.
 	DiskLimit    int64
 	Capabilities resource.Capabilities
 	// Record is kept with the sandbox and comes back in List: all that its keeper needs to adopt it after a restart.
@@ -99,6 +99,8 @@ type Container struct {
 	Command []string
 	Args    []string
 	Env     []resource.EnvVar // complete; the image's own variables come below it
+	// Mounts are of EmptyDir volumes: folders of its sandbox, made when they are first mounted, on the sandbox's disk.
+	Mounts []resource.VolumeMount
 	// Resources are hard limits: memory without swap, CPU as a quota and a weight.
 	Resources resource.Resources
 	// Hostname is what the container calls itself.

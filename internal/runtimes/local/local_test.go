@@ -23,7 +23,7 @@ func TestContract(t *testing.T) {
 			Start: func(t testing.TB) (runtimes.Runtime, func()) {
 				return start(t, local.Config{Driver: d, Backoff: quick, Capacity: local.Capacity{Memory: memory}})
 			},
-			Serve: fake.Echo, Deaf: fake.Deaf, Exit: fake.Exit, Done: fake.Done, Missing: "fake/none", Port: 8080,
+			Serve: fake.Echo, Deaf: fake.Deaf, Exit: fake.Exit, Done: fake.Done, Write: fake.Write, Missing: "fake/none", Port: 8080,
 			Crash:  func(_ testing.TB, r resource.Replica) { d.Crash(r.Name, 1) },
 			Left:   func() []string { return left(d) },
 			Memory: memory,

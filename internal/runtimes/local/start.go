@@ -139,6 +139,7 @@ func (k *keeper) container(c *container, spec resource.Container) Container {
 		Command:   spec.Command,
 		Args:      spec.Args,
 		Env:       environment(k.env, k.name, spec),
+		Mounts:    spec.Mounts,
 		Resources: spec.Resources,
 		Hostname:  hostname(k.name),
 	}

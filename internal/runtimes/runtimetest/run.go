@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"an init container that fails is tried again, and nothing starts behind it", testInitFails},
 		{"a replica whose init container runs is ended in its grace", testInitRuns},
 		{"a platform that comes back knows which init containers are done", testInitAdopt},
+		{"volumes are shared by a replica's containers and outlive their restarts", testVolumes},
 		{"remove ends all replicas and may be repeated", testRemove},
 		{"what refuses SIGTERM is killed when its grace is over", testGrace},
 		{"without grace nothing is waited for", testNoGrace},
@@ -208,22 +210,34 @@ func (m *machine) clear(t *testing.T) {
 // get asks a replica and returns its status, 0 when it does not answer.
 func (m *machine) get(t *testing.T, addr netip.Addr) int {
 	t.Helper()
+	status, _ := m.ask(t, addr, "/")
+	return status
+}
+
+// file reads a file of a replica's main container; the status is 404 when there is none.
+func (m *machine) file(t *testing.T, addr netip.Addr, path string) (status int, text string) {
+	t.Helper()
+	return m.ask(t, addr, "/file?path="+url.QueryEscape(path))
+}
+
+func (m *machine) ask(t *testing.T, addr netip.Addr, target string) (status int, body string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	url := "http://" + netip.AddrPortFrom(addr, uint16(m.Port)).String() + "/"
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	address := "http://" + netip.AddrPortFrom(addr, uint16(m.Port)).String() + target
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
-		t.Logf("GET %s: %v", url, err)
-		return 0
+		t.Logf("GET %s: %v", address, err)
+		return 0, ""
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode
+	text, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text)
 }
 
 // identity is what of a replica stays as it is while nothing happens to it.

@@ -10,13 +10,15 @@ import (
 
 // Subject is one engine under test with a machine of its own: state folder, network, containers.
 //
-// The tests ask for images by these references and set nothing else: no command, no variables. Each container gets
+// The tests ask for images by these references and set nothing else: no command, no variables, arguments for Write only. Each container gets
 // 0.25 vCPU and 64 MiB, and Port as its target port, so that Azure's implicit probes say when it is ready.
 //
-//	Serve    listens on Port soon after its start, answers every GET with 200, and ends on SIGTERM at once
+//	Serve    listens on Port soon after its start, answers GET / with 200 and GET /file?path=P with what is in the file
+//	         P, 404 when there is none, and ends on SIGTERM at once
 //	Deaf     as Serve, but takes no notice of SIGTERM
 //	Exit     ends by itself at once with code 3
 //	Done     ends by itself at once with code 0
+//	Write    the same, after it has written its second argument to the file that the first names
 //	Missing  is not there
 type Subject struct {
 	// Start opens an engine on this subject's machine and returns it when its methods may be called, with a stop that
@@ -25,8 +27,8 @@ type Subject struct {
 	// the second within a second. Run calls stop before the test ends.
 	Start func(t testing.TB) (rt runtimes.Runtime, stop func())
 
-	Serve, Deaf, Exit, Done, Missing string
-	Port                             int
+	Serve, Deaf, Exit, Done, Write, Missing string
+	Port                                    int
 
 	// Crash kills the process of the first container of r as a fault of its own would, not through the engine.
 	Crash func(t testing.TB, r resource.Replica)

@@ -136,6 +136,9 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if err := d.mountRoot(c, s, v); err != nil {
 		return err
 	}
+	if err := d.bindVolumes(c, s, want.Mounts); err != nil {
+		return err
+	}
 	if err := writeHostFiles(c, s, want.Hostname); err != nil {
 		return err
 	}
@@ -275,6 +278,10 @@ func (d *Driver) undo(ctx context.Context, c *container) error {
 		return err
 	}
 	if err := d.unmountRoot(c); err != nil {
+		return err
+	}
+	// Before its folder is removed, or what is in the volumes would be removed with it.
+	if err := c.unbindVolumes(); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(c.dir); err != nil {

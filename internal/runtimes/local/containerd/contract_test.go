@@ -25,13 +25,14 @@ func TestContract(t *testing.T) {
 		deaf := l.push(func(c *v1.Config) { c.Cmd = []string{"deaf"} })
 		exit := l.push(func(c *v1.Config) { c.Cmd = []string{"exit", "3"} })
 		done := l.push(func(c *v1.Config) { c.Cmd = []string{"exit", "0"} })
+		write := l.push(func(c *v1.Config) { c.Entrypoint = []string{"/hello", "write"} })
 		l.close()
 		return &runtimetest.Subject{
 			Start: func(t testing.TB) (runtimes.Runtime, func()) {
 				l.open()
 				return l.engine(local.Capacity{Memory: memory})
 			},
-			Serve: serve, Deaf: deaf, Exit: exit, Done: done, Missing: "nobody/none:1", Port: 8080, Memory: memory,
+			Serve: serve, Deaf: deaf, Exit: exit, Done: done, Write: write, Missing: "nobody/none:1", Port: 8080, Memory: memory,
 			Crash: func(t testing.TB, r resource.Replica) {
 				if err := syscall.Kill(r.Containers[0].PID, syscall.SIGKILL); err != nil {
 					t.Error(err)

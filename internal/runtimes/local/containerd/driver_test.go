@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,13 +225,13 @@ var hello = sync.OnceValues(func() ([]byte, error) {
 })
 
 // push puts the hello image into the driver's store, through the registry as users do, and returns its name.
-func (l *lab) push(change func(*v1.Config)) string {
+func (l *lab) push(change func(*v1.Config), more ...v1.Layer) string {
 	l.Helper()
 	layers, err := helloLayers()
 	if err != nil {
 		l.Fatal(err)
 	}
-	image, err := mutate.AppendLayers(empty.Image, layers...)
+	image, err := mutate.AppendLayers(empty.Image, slices.Concat(layers, more)...)
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -251,7 +252,7 @@ func (l *lab) push(change func(*v1.Config)) string {
 	defer registry.Close()
 	srv := httptest.NewServer(registry)
 	defer srv.Close()
-	repository := fmt.Sprintf("hello-%x", sha256.Sum256(fmt.Append(nil, cfg)))[:20]
+	repository := fmt.Sprintf("hello-%x", sha256.Sum256(fmt.Append(nil, cfg, len(more))))[:20]
 	ref, err := name.NewTag(strings.TrimPrefix(srv.URL, "http://") + "/" + repository + ":1")
 	if err != nil {
 		l.Fatal(err)

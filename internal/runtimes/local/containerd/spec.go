@@ -82,7 +82,8 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: d.files, Hard: d.files}),
 		withLimits(want.Resources),
-		withHostFiles(c),
+		withVolumes(c, want.Mounts),
+		withHostFiles(c), // after the volumes, one of which may be /etc
 	}
 	if s.FirstID != 0 {
 		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: s.FirstID, Size: idCount}}

@@ -1,0 +1,57 @@
+package fake
+
+import (
+	"path"
+	"strings"
+	"sync"
+
+	"penstock/internal/runtimes/local"
+)
+
+// files are the files that were written, by volume, or by container for those in none.
+type files map[string]map[string]string
+
+// disk is the files that a container sees. Its lock is the sandbox's.
+type disk struct {
+	mu    *sync.Mutex
+	files files
+}
+
+// place says where a container's file is: in the volume of the longest mount above it, or in the container.
+func place(c local.Container, name string) (where, file string) {
+	name = path.Clean(name)
+	where, file = "container "+c.ID, name
+	longest := -1
+	for _, m := range c.Mounts {
+		at := path.Clean(m.Path)
+		if rest, ok := strings.CutPrefix(name, at+"/"); ok && len(at) > longest {
+			longest, where, file = len(at), "volume "+m.Volume, path.Join("/", m.SubPath, rest)
+		}
+	}
+	return where, file
+}
+
+func (d disk) write(c local.Container, name, text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	where, file := place(c, name)
+	if d.files[where] == nil {
+		d.files[where] = map[string]string{}
+	}
+	d.files[where][file] = text
+}
+
+func (d disk) read(c local.Container, name string) (text string, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	where, file := place(c, name)
+	text, ok = d.files[where][file]
+	return text, ok
+}
+
+// forget drops the files of a container that are in no volume.
+func (d disk) forget(c local.Container) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.files, "container "+c.ID)
+}

@@ -1,0 +1,155 @@
+package containerd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"penstock/internal/resource"
+)
+
+// volumeMode lets every user of a replica's containers write to its volumes, as in Kubernetes, because images run as
+// whoever they like.
+const volumeMode = 0o777
+
+// bindVolumes makes the volumes that a container mounts, which its sandbox may have already, and binds them below its
+// run folder, where its root, which is nobody here, can reach them.
+//
+// What is in a volume was made by programs that nobody trusts, and they may be changing it now. So a path in one is
+// walked step by step from open folders, never through a symbolic link, and what was reached is bound by its descriptor.
+func (d *Driver) bindVolumes(c *container, s *sandbox, mounts []resource.VolumeMount) error {
+	for i, m := range mounts {
+		if err := d.bindVolume(c.volume(i), s, m); err != nil {
+			return fmt.Errorf("volume %q: %w", m.Volume, err)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) bindVolume(target string, s *sandbox, m resource.VolumeMount) error {
+	folder, err := d.openVolume(s, m)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	var found unix.Stat_t
+	if err := unix.Fstat(int(folder.Fd()), &found); err != nil {
+		return err
+	}
+	switch found.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		err = os.MkdirAll(target, 0o711)
+	case unix.S_IFREG:
+		if err = os.MkdirAll(filepath.Dir(target), 0o711); err == nil {
+			err = os.WriteFile(target, nil, 0o600)
+		}
+	default:
+		err = fmt.Errorf("subPath %q: want a folder or a file", m.SubPath)
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(int(folder.Fd())), target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return nil
+}
+
+// openVolume opens the folder or file that a mount is of, and makes the folders of it that are missing.
+func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error) {
+	at := filepath.Join(d.diskDir(s.Replica), "volumes")
+	if err := os.MkdirAll(at, 0o711); err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenFile(at, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	steps := []string{m.Volume}
+	if m.SubPath != "" {
+		steps = append(steps, strings.Split(path.Clean(m.SubPath), "/")...)
+	}
+	for _, name := range steps {
+		next, err := step(dir, name, int(s.FirstID))
+		dir.Close()
+		if err != nil {
+			return nil, err
+		}
+		dir = next
+	}
+	return dir, nil
+}
+
+// step opens what has that name in a folder; a folder of the owner's when there is nothing.
+func step(dir *os.File, name string, owner int) (*os.File, error) {
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		return nil, fmt.Errorf("want the name of a folder, got %q", name)
+	}
+	open := func(flags uint64) (*os.File, error) {
+		fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
+			Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		})
+		if errors.Is(err, unix.ELOOP) {
+			return nil, fmt.Errorf("%q is a symbolic link, which is not followed", name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open %q: %w", name, err)
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	err := unix.Mkdirat(int(dir.Fd()), name, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return open(unix.O_PATH)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make %q: %w", name, err)
+	}
+	// By its descriptor: somebody may have put another thing in its place by now.
+	made, err := open(unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(made.Chown(owner, owner), made.Chmod(volumeMode)); err != nil {
+		made.Close()
+		return nil, err
+	}
+	return made, nil
+}
+
+func (c *container) volume(i int) string { return filepath.Join(c.path("volumes"), strconv.Itoa(i)) }
+
+func (c *container) unbindVolumes() error {
+	if _, err := os.Lstat(c.path("volumes")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return unmountBelow(c.path("volumes"))
+}
+
+// withVolumes mounts what bindVolumes bound. runc resolves the paths inside the container's root. A mount that is in
+// another comes after it.
+func withVolumes(c *container, mounts []resource.VolumeMount) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+		var list []specs.Mount
+		for i, m := range mounts {
+			list = append(list, specs.Mount{
+				Destination: path.Clean(m.Path), Type: "bind", Source: c.volume(i), Options: []string{"bind", "rw", "nosuid", "nodev", "rprivate"},
+			})
+		}
+		slices.SortFunc(list, func(a, b specs.Mount) int { return cmp.Compare(a.Destination, b.Destination) })
+		s.Mounts = append(s.Mounts, list...)
+		return nil
+	}
+}
