@@ -39,6 +39,17 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 		fmt.Println("exiting with", code)
 		os.Exit(code)
 	}
+	if len(args) == 1 && args[0] == "cat" { // a program that says what it is told
+		_, err := io.Copy(os.Stdout, os.Stdin)
+		return err
+	}
+	if len(args) == 1 && args[0] == "size" { // a program that looks at its terminal
+		return size(ctx)
+	}
+	if len(args) == 1 && args[0] == "env" {
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+		return nil
+	}
 	if len(args) == 3 && args[0] == "write" { // a program that leaves a file behind
 		return os.WriteFile(args[1], []byte(args[2]), 0o644)
 	}

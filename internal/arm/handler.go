@@ -18,6 +18,7 @@ import (
 	"penstock/internal/arm/app"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
+	"penstock/internal/runtimes"
 	"penstock/internal/store"
 )
 
@@ -29,6 +30,11 @@ type Images interface {
 // Replicas lists what runs.
 type Replicas interface {
 	Replicas(ctx context.Context) ([]resource.Replica, error)
+}
+
+// Execer is what Replicas may be that runs commands in containers.
+type Execer interface {
+	Exec(ctx context.Context, replica, container string, e runtimes.Exec) (code int, err error)
 }
 
 // Console holds what containers print.

@@ -78,6 +78,7 @@ func (a *api) routes() []route {
 
 	stream(appPath+"/logstream", streamConsole)
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/logstream", streamConsole)
+	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/exec", exec)
 	stream(appPath+"/eventstream", streamEvents)
 
 	for _, kind := range []string{"containerapp", "managedEnvironment"} {

@@ -99,6 +99,9 @@ func (e *Env) fail(cmd *cobra.Command, err error) int {
 	}
 	api, isAPI := errors.AsType[*APIError](err)
 	_, isUsage := errors.AsType[*usageError](err)
+	if command, ok := errors.AsType[*exitError](err); ok {
+		return command.code
+	}
 	switch {
 	case errors.Is(err, errReported):
 		return exitFailed

@@ -7,6 +7,7 @@ package runtimes
 import (
 	"context"
 	"errors"
+	"io"
 
 	"penstock/internal/resource"
 )
@@ -36,6 +37,29 @@ type Runtime interface {
 	// Usage says what a replica uses now.
 	Usage(ctx context.Context, replica string) (Usage, error)
 }
+
+// Execer is what a runtime may be that can run commands inside containers.
+type Execer interface {
+	// Exec runs a command beside the first process of a running container, as the same user with the same variables and
+	// limits, and returns its exit code when it has ended and all its output was written. It kills the command when ctx
+	// ends. The error wraps resource.ErrNotFound when there is no such container, or it does not run.
+	Exec(ctx context.Context, replica, container string, e Exec) (code int, err error)
+}
+
+// Exec is a command and what it is connected to.
+type Exec struct {
+	Command []string
+	// TTY gives it a terminal. All its output goes to Stdout then.
+	TTY bool
+	// Stdin may be nil for nothing. Its owner ends it once Exec has returned: it may still be read from until then.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Resize tells the sizes of the terminal; nil when they do not matter.
+	Resize <-chan Size
+}
+
+// Size is that of a terminal, in characters.
+type Size struct{ Width, Height int }
 
 // Workload is a revision and how much of it is wanted.
 type Workload struct {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"strings"
 	"time"
 
 	"penstock/internal/resource"
@@ -96,6 +97,7 @@ type ReplicaContainer struct {
 	RunningState        string `json:"runningState"`
 	RunningStateDetails string `json:"runningStateDetails"`
 	LogStreamEndpoint   string `json:"logStreamEndpoint"`
+	ExecEndpoint        string `json:"execEndpoint"`
 }
 
 // NewReplica is how a replica is answered.
@@ -140,6 +142,7 @@ func newReplicaContainer(c resource.ContainerStatus, base string) ReplicaContain
 		RestartCount:      c.Restarts,
 		RunningState:      "Waiting",
 		LogStreamEndpoint: base + "/containers/" + c.Name + "/logstream",
+		ExecEndpoint:      "ws" + strings.TrimPrefix(base, "http") + "/containers/" + c.Name + "/exec",
 	}
 	switch {
 	case c.Running:

@@ -69,6 +69,12 @@ type Listener interface {
 	Listening(ctx context.Context, id string) ([]int, error)
 }
 
+// Execer is what a driver may be that can run commands inside containers. Exec is called by others than the container's
+// keeper, at any time; the promise is that of runtimes.Execer.
+type Execer interface {
+	Exec(ctx context.Context, id string, e runtimes.Exec) (code int, err error)
+}
+
 // Image is what a driver knows of an image.
 type Image struct {
 	Ref    string

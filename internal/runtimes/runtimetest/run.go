@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 		{"a replica whose init container runs is ended in its grace", testInitRuns},
 		{"a platform that comes back knows which init containers are done", testInitAdopt},
 		{"volumes are shared by a replica's containers and outlive their restarts", testVolumes},
+		{"commands run in containers", testExec},
 		{"remove ends all replicas and may be repeated", testRemove},
 		{"what refuses SIGTERM is killed when its grace is over", testGrace},
 		{"without grace nothing is waited for", testNoGrace},

@@ -28,7 +28,11 @@ type Subject struct {
 	Start func(t testing.TB) (rt runtimes.Runtime, stop func())
 
 	Serve, Deaf, Exit, Done, Write, Missing string
-	Port                                    int
+	// Program begins the commands that tests run in containers of Serve, with one of these after it: "cat" copies its
+	// standard input to its standard output, "exit N" ends with that code, and "size" prints the size of its terminal, as
+	// 80x24, when that is known. It may be empty.
+	Program []string
+	Port    int
 
 	// Crash kills the process of the first container of r as a fault of its own would, not through the engine.
 	Crash func(t testing.TB, r resource.Replica)

@@ -32,7 +32,7 @@ func TestContract(t *testing.T) {
 				l.open()
 				return l.engine(local.Capacity{Memory: memory})
 			},
-			Serve: serve, Deaf: deaf, Exit: exit, Done: done, Write: write, Missing: "nobody/none:1", Port: 8080, Memory: memory,
+			Serve: serve, Deaf: deaf, Exit: exit, Done: done, Write: write, Program: []string{"/hello"}, Missing: "nobody/none:1", Port: 8080, Memory: memory,
 			Crash: func(t testing.TB, r resource.Replica) {
 				if err := syscall.Kill(r.Containers[0].PID, syscall.SIGKILL); err != nil {
 					t.Error(err)

@@ -1,0 +1,165 @@
+package arm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/coder/websocket"
+
+	"penstock/internal/arm/terminal"
+	"penstock/internal/resource"
+	"penstock/internal/runtimes"
+)
+
+// exec runs a command in a container, connected to a WebSocket; package terminal says what goes over it.
+//
+// az gives the whole command as one text, which is split at spaces, and has a terminal. Others may give it word by word,
+// and say tty=false.
+func exec(c *call) error {
+	rev, _, err := c.revision()
+	if err != nil {
+		return err
+	}
+	query := c.r.URL.Query()
+	command, tty, err := readExecQuery(query)
+	if err != nil {
+		return err
+	}
+	running, err := c.running()
+	if err != nil {
+		return err
+	}
+	replica, container := c.vars["replica"], c.vars["container"]
+	found := running[rev.ID.Key()]
+	i := slices.IndexFunc(found, func(r resource.Replica) bool { return r.Name == replica })
+	if i < 0 {
+		return notFound(rev.ID.Child("replicas", replica))
+	}
+	if !slices.ContainsFunc(slices.Concat(found[i].Containers, found[i].InitContainers), func(c resource.ContainerStatus) bool { return c.Name == container }) {
+		return notFound(rev.ID.Child("replicas", replica).Child("containers", container))
+	}
+	runtime, ok := c.Runtime.(Execer)
+	if !ok {
+		return refuse(http.StatusNotImplemented, resource.CodeNotBuilt, "The engine of this server runs no commands in containers.")
+	}
+	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
+		return refuse(http.StatusUpgradeRequired, "UpgradeRequired", "This address speaks over a WebSocket; want the headers of its opening handshake.")
+	}
+	// Whoever comes here has a token, which no page of another origin can make a browser send.
+	conn, err := websocket.Accept(c.w, c.r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return nil // it has answered
+	}
+	defer conn.CloseNow()
+	conn.SetReadLimit(terminal.MaxMessage)
+	ctx, cancel := context.WithCancel(c.r.Context())
+	defer cancel()
+	s := &session{conn: conn, tty: tty, leave: cancel, sizes: make(chan runtimes.Size, 1)}
+	input, keyboard := io.Pipe()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.read(ctx, keyboard) })
+	code, err := runtime.Exec(ctx, replica, container, runtimes.Exec{
+		Command: command, TTY: tty, Stdin: input, Resize: s.sizes,
+		Stdout: s.stream(ctx, terminal.Output), Stderr: s.stream(ctx, terminal.Errors),
+	})
+	input.Close() // nobody reads it any more
+	switch {
+	case ctx.Err() != nil: // the client has left, or the server ends
+	case err != nil:
+		if _, sent := s.stream(ctx, terminal.Fault).Write([]byte(err.Error())); sent == nil {
+			_ = conn.Close(websocket.StatusInternalError, "the command was not run")
+		}
+	default:
+		_ = conn.Close(websocket.StatusNormalClosure, terminal.Reason(code)) // or its client has just left
+	}
+	cancel()
+	wg.Wait()
+	return nil
+}
+
+func readExecQuery(query url.Values) (command []string, tty bool, err error) {
+	bad := func(field, want, got string) error {
+		return &resource.InvalidError{Faults: []resource.Fault{{Code: "InvalidParameterValue", Field: field, Message: "want " + want + ", got " + strconv.Quote(got)}}}
+	}
+	tty = true
+	if s := query.Get("tty"); s != "" {
+		if tty, err = strconv.ParseBool(s); err != nil {
+			return nil, false, bad("tty", "true or false", s)
+		}
+	}
+	command = query["command"]
+	if len(command) == 1 && query.Get("split") != "false" {
+		command = strings.Fields(command[0])
+	}
+	if len(command) == 0 || command[0] == "" {
+		return nil, false, bad("command", "a command, as in command=sh", "")
+	}
+	return command, tty, nil
+}
+
+// session is a command's connection.
+type session struct {
+	conn  *websocket.Conn
+	tty   bool
+	leave func() // ends the command
+	sizes chan runtimes.Size
+}
+
+// read takes what the client sends until it has left.
+func (s *session) read(ctx context.Context, keyboard *io.PipeWriter) {
+	defer s.leave()
+	defer keyboard.Close()
+	for {
+		_, message, err := s.conn.Read(ctx)
+		if err != nil {
+			return
+		}
+		kind, data, err := terminal.Parse(message)
+		if err != nil {
+			_ = s.conn.Close(websocket.StatusUnsupportedData, "a message of an unknown kind")
+			return
+		}
+		switch kind {
+		case terminal.Input:
+			if len(data) == 0 && !s.tty {
+				keyboard.Close()
+			}
+			// An error says that the command has ended: what comes is of no use, but that the client leaves is.
+			_, _ = keyboard.Write(data)
+		case terminal.Resize:
+			size, err := terminal.ParseSize(data)
+			if err != nil {
+				continue // a terminal that does not know its size says 0
+			}
+			select {
+			case <-s.sizes: // only the last one counts
+			default:
+			}
+			s.sizes <- runtimes.Size(size)
+		}
+	}
+}
+
+// stream sends what is written to it.
+func (s *session) stream(ctx context.Context, kind terminal.Kind) io.Writer {
+	return writerFunc(func(b []byte) (int, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, streamPatience, errors.New("the client takes nothing"))
+		defer cancel()
+		if err := s.conn.Write(ctx, websocket.MessageBinary, terminal.Message(kind, b)); err != nil {
+			s.leave()
+			return 0, err
+		}
+		return len(b), nil
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(b []byte) (int, error) { return w(b) }
