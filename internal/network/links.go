@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,7 +75,15 @@ func (n *Network) bridgeUp(environment string) error {
 		}
 	}
 	subnet := n.plan.subnet(n.plan.Environments[environment])
-	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(gatewayOf(subnet), environmentBits))}
+	gateway := gatewayOf(subnet)
+	// A bridge without an address of its own takes the lowest of its ports', so each replica that comes or goes may
+	// change it; the others then talk to the old one until their neighbour entry ages, which is seconds.
+	if own := hardwareAddress(gateway); !bytes.Equal(l.Attrs().HardwareAddr, own) {
+		if err := netlink.LinkSetHardwareAddr(l, own); err != nil {
+			return fmt.Errorf("give it %s: %w", own, err)
+		}
+	}
+	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(gateway, environmentBits))}
 	if err := netlink.AddrReplace(l, addr); err != nil {
 		return fmt.Errorf("give it %s: %w", addr.IPNet, err)
 	}

@@ -305,6 +305,48 @@ func TestAnAddressThatWasAnothersAnswersAtOnce(t *testing.T) {
 	}
 }
 
+// Replicas that talk to the gateway know its hardware address; if it changed when another replica comes or goes, their
+// packets would go nowhere for seconds.
+func TestTheGatewayKeepsItsHardwareAddress(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	first := attach(t, n, "first", "blue")
+	gateway := func() string {
+		t.Helper()
+		links, err := netlink.LinkList()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range links {
+			addresses, err := netlink.AddrList(l, netlink.FAMILY_V4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range addresses {
+				if a.IP.String() == first.Gateway.String() {
+					return l.Attrs().HardwareAddr.String()
+				}
+			}
+		}
+		t.Fatalf("no device has the gateway's address %s", first.Gateway)
+		return ""
+	}
+	want := gateway()
+	for i := range 8 { // a bridge of no address of its own takes the lowest of its ports'
+		attach(t, n, fmt.Sprintf("other%d", i), "blue")
+		if got := gateway(); got != want {
+			t.Errorf("with %d more replicas the gateway is %s, want %s", i+1, got, want)
+		}
+	}
+	if err := n.Detach(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	if got := gateway(); got != want {
+		t.Errorf("without the first replica the gateway is %s, want %s", got, want)
+	}
+}
+
 func TestTwoInstancesUseDifferentRanges(t *testing.T) {
 	needRoot(t)
 	one := open(t, network.Config{Instance: t.Name() + "1"})

@@ -72,6 +72,9 @@ func load(t *testing.T, m *machine, app string) (stop func() (answered, failed i
 					resp.Body.Close()
 				}
 				took := int64(time.Since(from))
+				if took > int64(2*time.Second) {
+					t.Logf("a request took %s", time.Duration(took))
+				}
 				for old := worst.Load(); took > old && !worst.CompareAndSwap(old, took); old = worst.Load() {
 				}
 				if err != nil || resp.StatusCode != http.StatusOK {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Revision after revision takes over under load, and no request is lost. PENSTOCK_SWITCHES sets how many.
@@ -29,6 +30,9 @@ func TestRevisionSwitchesLoseNothing(t *testing.T) {
 	t.Logf("%d switches: %d requests answered, %d failed, the longest took %s", switches, answered, failed, longest)
 	if failed > 0 || answered == 0 {
 		t.Errorf("%d switches: %d requests answered, %d failed", switches, answered, failed)
+	}
+	if longest > 5*time.Second {
+		t.Errorf("a request took %s: it waited for a replica that was not there", longest)
 	}
 	if left := m.processes(t); len(left) > 4 { // the last but one may still be on its way out
 		t.Errorf("%d replicas are left of %d revisions with 2 each: %v", len(left), switches+1, left)
