@@ -40,8 +40,9 @@ var may = map[string][]string{
 	// loops
 	"reconcile": {"resource", "link", "runtimes", "store"},
 	// front doors
+	"arm/terminal":     {},
 	"arm/app":          {"resource"},
-	"arm":              {"resource", "runtimes", "store", "logs", "arm/app"},
+	"arm":              {"resource", "runtimes", "store", "logs", "arm/app", "arm/terminal"},
 	"ingress":          {"resource", "link", "ingress/upstream"},
 	"ingress/upstream": {},
 	// wiring
@@ -52,7 +53,7 @@ var may = map[string][]string{
 	"bench":           {"resource", "runtimes/local", "runtimes/local/containerd", "network", "oci"},
 	// clients
 	"load": {},
-	"cli":  {"arm/app", "backup", "build", "doctor", "bench", "load", "resource"},
+	"cli":  {"arm/app", "arm/terminal", "backup", "build", "doctor", "bench", "load", "resource"},
 }
 
 // pure packages may not reach the outside world at all.
