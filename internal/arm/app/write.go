@@ -81,10 +81,8 @@ func runningStatus(a resource.App) string {
 		return "Stopped"
 	case a.LatestReadyRevision != "":
 		return "Running"
-	case a.Provisioning == resource.Failed:
-		return "Stopped"
 	}
-	return "Progressing"
+	return "Progressing" // a failed one is still tried
 }
 
 // streamBase is the address below which the streams of an app are; they have no provider in their path.
