@@ -33,10 +33,23 @@ func (o *logsOptions) query() url.Values {
 }
 
 func newAppLogsCmd(env *Env, s *scope) *cobra.Command {
+	cmd, o := newAppStreamCmd(env, s, "logs", "Print what an app's containers print", "logstream", "lines", env.printLine)
+	cmd.Flags().StringVar(&o.revision, "revision", "", "only lines of this revision")
+	cmd.Flags().StringVar(&o.replica, "replica", "", "only lines of this replica")
+	return cmd
+}
+
+func newAppEventsCmd(env *Env, s *scope) *cobra.Command {
+	cmd, _ := newAppStreamCmd(env, s, "events", "Print what the platform did with an app, and why", "eventstream", "events", env.printEvent)
+	return cmd
+}
+
+// newAppStreamCmd makes the command that prints one of an app's streams. what is the word for its items.
+func newAppStreamCmd(env *Env, s *scope, verb, short, stream, what string, show func(json.RawMessage) error) (*cobra.Command, *logsOptions) {
 	o := &logsOptions{}
 	cmd := &cobra.Command{
-		Use:   "logs NAME",
-		Short: "Print what an app's containers print",
+		Use:   verb + " NAME",
+		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.tail < 0 {
@@ -46,14 +59,12 @@ func newAppLogsCmd(env *Env, s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.lines(cmd.Context(), s.path("containerApps", args[0], "logstream"), o.query(), env.printLine)
+			return c.lines(cmd.Context(), s.path("containerApps", args[0], stream), o.query(), show)
 		},
 	}
-	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new lines until Ctrl-C")
-	cmd.Flags().IntVar(&o.tail, "tail", 100, "begin with this many of the newest lines")
-	cmd.Flags().StringVar(&o.revision, "revision", "", "only lines of this revision")
-	cmd.Flags().StringVar(&o.replica, "replica", "", "only lines of this replica")
-	return cmd
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new "+what+" until Ctrl-C")
+	cmd.Flags().IntVar(&o.tail, "tail", 100, "begin with this many of the newest "+what)
+	return cmd, o
 }
 
 // printLine prints a line of a log stream.
@@ -68,28 +79,6 @@ func (e *Env) printLine(doc json.RawMessage) error {
 	}
 	_, err = fmt.Fprintf(e.Stdout, "%s %s  %s\n", clock(l.TimeStamp), tail(l.Replica), l.Log)
 	return err
-}
-
-func newAppEventsCmd(env *Env, s *scope) *cobra.Command {
-	o := &logsOptions{}
-	cmd := &cobra.Command{
-		Use:   "events NAME",
-		Short: "Print what the platform did with an app, and why",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.tail < 0 {
-				return UsageError(fmt.Errorf("--tail: want 0 or more, got %d", o.tail))
-			}
-			c, err := env.client(cmd)
-			if err != nil {
-				return err
-			}
-			return c.lines(cmd.Context(), s.path("containerApps", args[0], "eventstream"), o.query(), env.printEvent)
-		},
-	}
-	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new events until Ctrl-C")
-	cmd.Flags().IntVar(&o.tail, "tail", 100, "begin with this many of the newest events")
-	return cmd
 }
 
 func (e *Env) printEvent(doc json.RawMessage) error {

@@ -45,11 +45,7 @@ func newAppRestartCmd(env *Env, s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			docs, err := c.list(cmd.Context(), s.path("containerApps", args[0], "revisions"))
-			if err != nil {
-				return err
-			}
-			revisions, err := decodeAll[revisionView](docs)
+			_, revisions, err := c.revisions(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
 			}

@@ -31,11 +31,7 @@ func newReplicaListCmd(env *Env, s *scope) *cobra.Command {
 			}
 			names := []string{revision}
 			if revision == "" {
-				docs, err := c.list(cmd.Context(), s.path("containerApps", args[0], "revisions"))
-				if err != nil {
-					return err
-				}
-				revisions, err := decodeAll[revisionView](docs)
+				_, revisions, err := c.revisions(cmd.Context(), s, args[0])
 				if err != nil {
 					return err
 				}

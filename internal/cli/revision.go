@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"encoding/json"
 	"io"
 	"strconv"
 	"time"
@@ -26,11 +28,7 @@ func newRevisionListCmd(env *Env, s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			docs, err := c.list(cmd.Context(), s.path("containerApps", args[0], "revisions"))
-			if err != nil {
-				return err
-			}
-			revisions, err := decodeAll[revisionView](docs)
+			docs, revisions, err := c.revisions(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
 			}
@@ -51,4 +49,13 @@ func newRevisionListCmd(env *Env, s *scope) *cobra.Command {
 			})
 		},
 	}
+}
+
+// revisions are those of an app, as the server writes them and as commands read them.
+func (c *Client) revisions(ctx context.Context, s *scope, app string) (docs []json.RawMessage, views []revisionView, err error) {
+	if docs, err = c.list(ctx, s.path("containerApps", app, "revisions")); err != nil {
+		return nil, nil, err
+	}
+	views, err = decodeAll[revisionView](docs)
+	return docs, views, err
 }
