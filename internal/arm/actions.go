@@ -14,13 +14,14 @@ func stopApp(c *call) error { return c.setStopped(true) }
 
 // setStopped begins to start or stop an app.
 func (c *call) setStopped(stopped bool) error {
-	id := c.appID()
+	apps := appKind()
+	id := apps.id(c)
 	written, err := c.Store.Apps().Put(c.r.Context(), id, func(a *resource.App, exists bool) error {
-		switch {
-		case !exists:
+		if !exists {
 			return notFound(id)
-		case a.Provisioning == resource.Deleting:
-			return beingDeleted(*a)
+		}
+		if err := apps.writable(*a); err != nil {
+			return err
 		}
 		a.Generation++
 		a.Modified = time.Now().UTC()
@@ -30,19 +31,15 @@ func (c *call) setStopped(stopped bool) error {
 	if err != nil {
 		return err
 	}
-	kind := "start"
+	what := "start"
 	if stopped {
-		kind = "stop"
+		what = "stop"
 	}
-	if err := c.begin(written.Meta, kind); err != nil {
+	if err := apps.begin(c, written, what); err != nil {
 		return err
 	}
 	c.w.WriteHeader(http.StatusAccepted)
 	return nil
-}
-
-func beingDeleted(a resource.App) error {
-	return refuse(http.StatusConflict, "ContainerAppOperationInProgress", "The container app '%s' is being deleted; write it again when it has gone.", a.ID.Base())
 }
 
 // restartRevision asks for new replicas in place of those that a revision has.
@@ -51,8 +48,8 @@ func restartRevision(c *call) error {
 	if err != nil {
 		return err
 	}
-	if found.Provisioning == resource.Deleting {
-		return beingDeleted(found)
+	if err := appKind().writable(found); err != nil {
+		return err
 	}
 	if !rev.Active || found.Stopped {
 		return refuse(http.StatusBadRequest, codeInactive, "The revision '%s' has no replicas to restart: it is not active, or its app is stopped.", rev.Name())
@@ -83,11 +80,11 @@ func (c *call) setActive(active bool) error {
 	if err != nil {
 		return err
 	}
+	if err := appKind().writable(found); err != nil {
+		return err
+	}
 	name := rev.Name()
-	switch {
-	case found.Provisioning == resource.Deleting:
-		return beingDeleted(found)
-	case active && found.Configuration.Mode != resource.Multiple && name != found.LatestRevision && name != found.LatestReadyRevision:
+	if active && found.Configuration.Mode != resource.Multiple && name != found.LatestRevision && name != found.LatestReadyRevision {
 		return refuse(http.StatusBadRequest, codeSingle,
 			"The container app '%s' is in Single revision mode, in which only the latest revision is active; set activeRevisionsMode to Multiple to activate '%s'.", found.ID.Base(), name)
 	}

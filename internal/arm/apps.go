@@ -8,188 +8,94 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"penstock/internal/arm/app"
 	"penstock/internal/resource"
 	"penstock/internal/store"
 )
 
-func (c *call) app() (resource.App, error) {
-	id := c.appID()
-	found, err := c.Store.Apps().Get(c.r.Context(), id)
-	if errors.Is(err, resource.ErrNotFound) {
-		return found, notFound(id)
+func appKind() kind[resource.App] {
+	return kind[resource.App]{
+		path: "containerApps/{app}", noun: "container app", code: "ContainerApp",
+		table: (*store.Store).Apps,
+		meta:  func(a *resource.App) *resource.Meta { return &a.Meta },
+		read:  app.ReadApp,
+		check: func(c *call, was, wanted resource.App) error {
+			if was.Template.Equal(wanted.Template) {
+				return nil // a write that does not touch the template needs no registry
+			}
+			return c.checkImages(c.r.Context(), wanted.Template)
+		},
+		change: changeApp,
+		changed: func(c *call, was, now resource.App) {
+			if !slices.Equal(was.Shares(), now.Shares()) && was.Generation > 0 {
+				c.tellTraffic(now)
+			}
+		},
+		answer: func(c *call, a resource.App) (any, error) {
+			domain, err := c.domain(a.Environment)
+			return app.NewContainerApp(a, domain, c.site()), err
+		},
+		// Azure answers 201 to the first write and to every later one.
+		put: http.StatusCreated, patch: http.StatusAccepted,
+		operations: "containerapp",
+		state:      func(a *resource.App) *resource.ProvisioningState { return &a.Provisioning },
+		progress: func(a resource.App, generation int64) (bool, string) {
+			return a.Observed >= generation, a.ProvisioningError
+		},
 	}
-	return found, err
 }
 
-// domain is that of an environment, "" while it has none.
+func (c *call) app() (resource.App, error) { return appKind().find(c) }
+
+// domain is that of an environment, "" while it has none. A list asks for the same one often.
 func (c *call) domain(environment resource.ID) (string, error) {
+	if domain, known := c.domains[environment]; known {
+		return domain, nil
+	}
 	e, err := c.Store.Environments().Get(c.r.Context(), environment)
 	if err != nil && !errors.Is(err, resource.ErrNotFound) {
 		return "", err
 	}
+	if c.domains == nil {
+		c.domains = map[resource.ID]string{}
+	}
+	c.domains[environment] = e.DefaultDomain
 	return e.DefaultDomain, nil
 }
 
-func (c *call) appAnswer(a resource.App) (app.ContainerApp, error) {
-	domain, err := c.domain(a.Environment)
-	return app.NewContainerApp(a, domain, c.site()), err
-}
-
-func listApps(c *call) error {
-	all, err := c.Store.Apps().List(c.r.Context(), store.Scope{Subscription: c.vars["subscription"], Group: c.vars["group"]})
-	if err != nil {
-		return err
-	}
-	environments, err := c.Store.Environments().List(c.r.Context(), store.Scope{})
-	if err != nil {
-		return err
-	}
-	domains := map[string]string{}
-	for _, e := range environments {
-		domains[e.ID.Key()] = e.DefaultDomain
-	}
-	var value []app.ContainerApp
-	for _, a := range all {
-		value = append(value, app.NewContainerApp(a, domains[a.Environment.Key()], c.site()))
-	}
-	c.answer(http.StatusOK, pageOf(value))
-	return nil
-}
-
-func getApp(c *call) error {
-	found, err := c.app()
-	if err != nil {
-		return err
-	}
-	answer, err := c.appAnswer(found)
-	if err != nil {
-		return err
-	}
-	c.answer(http.StatusOK, answer)
-	return nil
-}
-
-func putApp(c *call) error {
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
-	written, err := c.writeApp(body)
-	if err != nil {
-		return err
-	}
-	answer, err := c.appAnswer(written)
-	if err != nil {
-		return err
-	}
-	if err := c.begin(written.Meta, "put"); err != nil {
-		return err
-	}
-	// Azure answers 201 to the first write and to every later one.
-	c.answer(http.StatusCreated, answer)
-	return nil
-}
-
-func patchApp(c *call) error {
-	found, err := c.app()
-	if err != nil {
-		return err
-	}
-	answer, err := c.appAnswer(found)
-	if err != nil {
-		return err
-	}
-	body, err := c.patched(answer)
-	if err != nil {
-		return err
-	}
-	written, err := c.writeApp(body)
-	if err != nil {
-		return err
-	}
-	if err := c.begin(written.Meta, "patch"); err != nil {
-		return err
-	}
-	c.w.WriteHeader(http.StatusAccepted)
-	return nil
-}
-
-// writeApp checks what was sent as far as it can be checked now, and keeps it.
-func (c *call) writeApp(body []byte) (resource.App, error) {
+// changeApp moves what is wanted into an app.
+func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) error {
 	ctx := c.r.Context()
-	was, err := c.Store.Apps().Get(ctx, c.appID())
-	id := was.ID // in the spelling that it was made with
-	if errors.Is(err, resource.ErrNotFound) {
-		id, err = c.appID(), nil
-	}
+	environment, err := c.checkPlace(ctx, *a, exists, *wanted)
 	if err != nil {
-		return was, err
+		return err
 	}
-	wanted, notes, err := app.ReadApp(id, body)
+	if err := c.checkSuffix(ctx, *a, *wanted); err != nil {
+		return err
+	}
+	if err := c.checkTraffic(ctx, *wanted); err != nil {
+		return err
+	}
+	secrets, err := c.seal(*a, *wanted)
 	if err != nil {
-		return wanted, err
+		return err
 	}
-	if f := resource.ValidateGroupName(id.Group); f != nil {
-		return wanted, &resource.InvalidError{Faults: []resource.Fault{*f}}
-	}
-	// A write that does not touch the template needs no registry.
-	if !was.Template.Equal(wanted.Template) {
-		if err := c.checkImages(ctx, wanted.Template); err != nil {
-			return wanted, err
-		}
-	}
-	now := time.Now().UTC()
-	written, err := c.Store.Apps().Put(ctx, wanted.ID, func(a *resource.App, exists bool) error {
-		environment, err := c.checkPlace(ctx, *a, exists, wanted)
-		if err != nil {
-			return err
-		}
-		if err := c.checkSuffix(ctx, *a, wanted); err != nil {
-			return err
-		}
-		if err := c.checkTraffic(ctx, wanted); err != nil {
-			return err
-		}
-		secrets, err := c.seal(*a, wanted)
-		if err != nil {
-			return err
-		}
-		// az fills the environment's location in; other clients must send one and do.
-		wanted.Location = cmp.Or(wanted.Location, environment.Location)
-		a.Meta = nextMeta(a.Meta, wanted.Meta, now)
-		a.Environment = environment.ID
-		a.Configuration, a.Template, a.Stored = wanted.Configuration, wanted.Template, wanted.Stored
-		a.Configuration.Secrets = secrets
-		a.Provisioning, a.ProvisioningError = resource.InProgress, ""
-		return nil
-	})
-	if err != nil {
-		return written, err
-	}
-	c.warn(written.ID, notes)
-	if !slices.Equal(was.Shares(), written.Shares()) && was.Generation > 0 {
-		c.tellTraffic(written)
-	}
-	return written, nil
+	// az fills the environment's location in; other clients must send one and do.
+	wanted.Location = cmp.Or(wanted.Location, environment.Location)
+	a.Environment = environment.ID
+	a.Configuration, a.Template, a.Stored = wanted.Configuration, wanted.Template, wanted.Stored
+	a.Configuration.Secrets = secrets
+	a.ProvisioningError = ""
+	return nil
 }
 
 // checkPlace finds the environment of an app and whether it can be there. It runs where no other write does.
 func (c *call) checkPlace(ctx context.Context, was resource.App, exists bool, wanted resource.App) (resource.Environment, error) {
 	name := wanted.ID.Base()
-	if exists {
-		if was.Provisioning == resource.Deleting {
-			return resource.Environment{}, beingDeleted(was)
-		}
-		if was.Environment.Key() != wanted.Environment.Key() {
-			return resource.Environment{}, refuse(http.StatusBadRequest, "ContainerAppInvalidValue",
-				"properties.environmentId: the container app '%s' is in the environment '%s' and cannot move; want that one, got '%s'.", name, was.Environment, wanted.Environment)
-		}
-		if err := sameLocation(was.Meta, wanted.Location); err != nil {
-			return resource.Environment{}, err
-		}
+	if exists && was.Environment.Key() != wanted.Environment.Key() {
+		return resource.Environment{}, refuse(http.StatusBadRequest, "ContainerAppInvalidValue",
+			"properties.environmentId: the container app '%s' is in the environment '%s' and cannot move; want that one, got '%s'.", name, was.Environment, wanted.Environment)
 	}
 	environment, err := c.Store.Environments().Get(ctx, wanted.Environment)
 	switch {
@@ -269,27 +175,5 @@ func (c *call) checkImages(ctx context.Context, t resource.Template) error {
 	if len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}
-	return nil
-}
-
-func deleteApp(c *call) error {
-	deleted, err := c.Store.Apps().Put(c.r.Context(), c.appID(), func(a *resource.App, exists bool) error {
-		if !exists {
-			return errGone
-		}
-		a.Provisioning = resource.Deleting
-		return nil
-	})
-	if errors.Is(err, errGone) {
-		c.w.WriteHeader(http.StatusNoContent)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := c.begin(deleted.Meta, "delete"); err != nil {
-		return err
-	}
-	c.w.WriteHeader(http.StatusAccepted)
 	return nil
 }

@@ -43,20 +43,16 @@ func groupKey(subscription, name string) string { return strings.ToLower(subscri
 // contents are the tracked resources of a subscription, or of one of its groups.
 func (c *call) contents(subscription, name string) ([]resource.Meta, error) {
 	scope := store.Scope{Subscription: subscription, Group: name}
-	environments, err := c.Store.Environments().List(c.r.Context(), scope)
-	if err != nil {
-		return nil, err
-	}
-	apps, err := c.Store.Apps().List(c.r.Context(), scope)
-	if err != nil {
-		return nil, err
-	}
 	var all []resource.Meta
-	for _, e := range environments {
-		all = append(all, e.Meta)
-	}
-	for _, a := range apps {
-		all = append(all, a.Meta)
+	for _, k := range kinds() {
+		if strings.Count(k.typ(), "/") > 1 {
+			continue // it is in one that is counted
+		}
+		found, err := k.metas(c.r.Context(), c.Store, scope)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
 	}
 	return all, nil
 }

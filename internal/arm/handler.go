@@ -74,6 +74,7 @@ type api struct {
 	Config
 	// streamKey signs the tokens for streams; they end with the process.
 	streamKey [32]byte
+	types     []string     // of resources that there are addresses of
 	lastPrune atomic.Int64 // Unix seconds
 
 	mu     sync.Mutex
@@ -85,6 +86,7 @@ func New(cfg Config) http.Handler {
 	a := &api{Config: cfg, groups: map[string]group{}}
 	_, _ = rand.Read(a.streamKey[:]) // never fails
 	rs := a.routes()
+	a.types = types(rs)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{api: a, w: w, r: r}
 		if err := c.serve(rs); err != nil {
@@ -99,6 +101,8 @@ type call struct {
 	w    http.ResponseWriter
 	r    *http.Request
 	vars map[string]string
+	// domains are those of the environments that the request had to do with.
+	domains map[resource.ID]string
 }
 
 func (c *call) serve(rs []route) error {
@@ -190,14 +194,3 @@ func (c *call) endpoint() string {
 	}
 	return scheme + "://" + c.r.Host
 }
-
-// id is that of a resource of the request's subscription and group.
-func (c *call) id(typ string, name ...string) resource.ID {
-	return resource.ID{Subscription: c.vars["subscription"], Group: c.vars["group"], Type: typ, Name: strings.Join(name, "/")}
-}
-
-func (c *call) environmentID() resource.ID {
-	return c.id(resource.TypeEnvironment, c.vars["environment"])
-}
-
-func (c *call) appID() resource.ID { return c.id(resource.TypeApp, c.vars["app"]) }

@@ -22,8 +22,8 @@ const (
 )
 
 // begin makes the operation of a write that has been stored, sets the headers by which it is polled, and asks for it to
-// be carried out.
-func (c *call) begin(m resource.Meta, kind string) error {
+// be carried out. name is what its addresses begin with: "containerapp" of containerappOperationStatuses.
+func (c *call) begin(m resource.Meta, name, kind string) error {
 	// The write is done: a client that left does not keep it from being carried out.
 	ctx := context.WithoutCancel(c.r.Context())
 	defer c.Reconcile(m.ID)
@@ -40,12 +40,8 @@ func (c *call) begin(m resource.Meta, kind string) error {
 			c.Log.Warn("old operations are not removed now; the next hour tries again", "err", err)
 		}
 	}
-	what := "containerapp"
-	if m.ID.Is(resource.TypeEnvironment) {
-		what = "managedEnvironment"
-	}
 	query := "?api-version=" + c.r.URL.Query().Get("api-version")
-	base := fmt.Sprintf("%s/subscriptions/%s/providers/Microsoft.App/locations/%s/%sOperation", c.endpoint(), m.ID.Subscription, op.Location, what)
+	base := fmt.Sprintf("%s/subscriptions/%s/providers/Microsoft.App/locations/%s/%sOperation", c.endpoint(), m.ID.Subscription, op.Location, name)
 	h := c.w.Header()
 	h.Set("Azure-AsyncOperation", base+"Statuses/"+op.ID+query+"&azureAsyncOperation=true")
 	h.Set("Location", base+"Results/"+op.ID+query)
@@ -73,37 +69,27 @@ func (c *call) operation() (store.Operation, error) {
 
 // progress says how far an operation has come: InProgress, Succeeded, Failed or Canceled, and why of the last two.
 func (c *call) progress(op store.Operation) (resource.ProvisioningState, *problem, error) {
-	var meta resource.Meta
-	var state resource.ProvisioningState
-	var cause string
-	var done bool
-	var err error
-	if op.Resource.Is(resource.TypeEnvironment) {
-		var e resource.Environment
-		e, err = c.Store.Environments().Get(c.r.Context(), op.Resource)
-		meta, state, done = e.Meta, e.Provisioning, e.Provisioning != resource.InProgress
-	} else {
-		var a resource.App
-		a, err = c.Store.Apps().Get(c.r.Context(), op.Resource)
-		meta, state, cause, done = a.Meta, a.Provisioning, a.ProvisioningError, a.Observed >= op.Generation
+	of := kindOf(op.Resource.Type)
+	if of == nil {
+		return "", nil, fmt.Errorf("operation %q is one of a %s, which is no resource here", op.ID, op.Resource.Type)
 	}
-	gone := errors.Is(err, resource.ErrNotFound) || err == nil && meta.Created.After(op.Started)
+	is, err := of.how(c, op)
 	switch {
-	case err != nil && !gone:
+	case err != nil:
 		return "", nil, err
-	case op.Kind == "delete" && (gone || state != resource.Deleting):
+	case op.Kind == "delete" && (is.gone || is.state != resource.Deleting):
 		return resource.Succeeded, nil, nil
 	case op.Kind == "delete":
 		return resource.InProgress, nil, nil
-	case gone || state == resource.Deleting:
+	case is.gone || is.state == resource.Deleting:
 		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "The resource was deleted before this was done."}, nil
-	case meta.Generation > op.Generation:
+	case is.meta.Generation > op.Generation:
 		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "A more recent write of the resource took the place of this one."}, nil
-	case !done:
+	case !is.done:
 		return resource.InProgress, nil, nil
-	case state == resource.Failed || state == resource.Canceled:
-		cause = cmp.Or(cause, "The resource could not be provisioned; the system log tells more.")
-		return state, &problem{Code: "ContainerAppOperationError", Message: cause}, nil
+	case is.state == resource.Failed || is.state == resource.Canceled:
+		cause := cmp.Or(is.cause, "The resource could not be provisioned; the system log tells more.")
+		return is.state, &problem{Code: "ContainerAppOperationError", Message: cause}, nil
 	}
 	return resource.Succeeded, nil, nil
 }
@@ -147,11 +133,7 @@ func getOperationResult(c *call) error {
 		c.w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	c.vars["subscription"], c.vars["group"] = op.Resource.Subscription, op.Resource.Group
-	if op.Resource.Is(resource.TypeEnvironment) {
-		c.vars["environment"] = op.Resource.Base()
-		return getEnvironment(c)
-	}
-	c.vars["app"] = op.Resource.Base()
-	return getApp(c)
+	of := kindOf(op.Resource.Type)
+	of.setVars(c, op.Resource)
+	return of.get(c)
 }

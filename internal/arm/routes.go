@@ -18,11 +18,11 @@ type route struct {
 }
 
 const (
-	groupPath       = "subscriptions/{subscription}/resourceGroups/{group}"
-	providerPath    = "providers/Microsoft.App"
-	appPath         = groupPath + "/" + providerPath + "/containerApps/{app}"
-	environmentPath = groupPath + "/" + providerPath + "/managedEnvironments/{environment}"
-	operationPath   = "subscriptions/{subscription}/" + providerPath + "/locations/{location}"
+	groupPath     = "subscriptions/{subscription}/resourceGroups/{group}"
+	namespace     = "Microsoft.App"
+	providerPath  = "providers/" + namespace
+	appPath       = groupPath + "/" + providerPath + "/containerApps/{app}"
+	operationPath = "subscriptions/{subscription}/" + providerPath + "/locations/{location}"
 )
 
 func (a *api) routes() []route {
@@ -51,19 +51,13 @@ func (a *api) routes() []route {
 	on(http.MethodHead, groupPath, headGroup)
 	on(http.MethodDelete, groupPath, deleteGroup)
 
-	on(http.MethodGet, "subscriptions/{subscription}/"+providerPath+"/managedEnvironments", listEnvironments)
-	on(http.MethodGet, groupPath+"/"+providerPath+"/managedEnvironments", listEnvironments)
-	on(http.MethodGet, environmentPath, getEnvironment)
-	on(http.MethodPut, environmentPath, putEnvironment)
-	on(http.MethodPatch, environmentPath, patchEnvironment)
-	on(http.MethodDelete, environmentPath, deleteEnvironment)
-
-	on(http.MethodGet, "subscriptions/{subscription}/"+providerPath+"/containerApps", listApps)
-	on(http.MethodGet, groupPath+"/"+providerPath+"/containerApps", listApps)
-	on(http.MethodGet, appPath, getApp)
-	on(http.MethodPut, appPath, putApp)
-	on(http.MethodPatch, appPath, patchApp)
-	on(http.MethodDelete, appPath, deleteApp)
+	for _, k := range kinds() {
+		k.register(on)
+		if name := k.operationsName(); name != "" {
+			on(http.MethodGet, operationPath+"/"+name+"OperationStatuses/{operation}", getOperationStatus)
+			on(http.MethodGet, operationPath+"/"+name+"OperationResults/{operation}", getOperationResult)
+		}
+	}
 	on(http.MethodPost, appPath+"/getAuthtoken", getAuthToken)
 	on(http.MethodPost, appPath+"/listSecrets", listSecrets)
 	on(http.MethodPost, appPath+"/start", startApp)
@@ -80,11 +74,6 @@ func (a *api) routes() []route {
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/logstream", streamConsole)
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/exec", exec)
 	stream(appPath+"/eventstream", streamEvents)
-
-	for _, kind := range []string{"containerapp", "managedEnvironment"} {
-		on(http.MethodGet, operationPath+"/"+kind+"OperationStatuses/{operation}", getOperationStatus)
-		on(http.MethodGet, operationPath+"/"+kind+"OperationResults/{operation}", getOperationResult)
-	}
 	return all
 }
 
@@ -138,14 +127,32 @@ func unknownAddress(parts []string) error {
 	switch {
 	case at < 0 || at+1 >= len(parts):
 		return refuse(http.StatusNotFound, "NotFound", "There is nothing at this address.")
-	case !strings.EqualFold(parts[at+1], "Microsoft.App"):
-		return refuse(http.StatusNotFound, "InvalidResourceNamespace", "The resource namespace '%s' is invalid; want Microsoft.App.", parts[at+1])
+	case !strings.EqualFold(parts[at+1], namespace):
+		return refuse(http.StatusNotFound, "InvalidResourceNamespace", "The resource namespace '%s' is invalid; want %s.", parts[at+1], namespace)
 	}
 	typ := strings.Join(everyOther(parts[at+2:]), "/")
 	return refuse(http.StatusNotFound, "InvalidResourceType",
-		"The resource type '%s' is not built in the namespace 'Microsoft.App'; want managedEnvironments, containerApps, containerApps/revisions or containerApps/revisions/replicas.", typ)
+		"The resource type '%s' is not built in the namespace '%s'; want one of those that /subscriptions/{subscription}/providers/%s tells.", typ, namespace, namespace)
 }
 
+// types are the types of resource that routes read one of, with the parts of a location.
+func types(rs []route) []string {
+	found := []string{"locations"}
+	for _, rt := range rs {
+		at := slices.Index(rt.pattern, namespace)
+		if at < 0 || rt.method != http.MethodGet || rt.stream {
+			continue
+		}
+		below := rt.pattern[at+1:]
+		if typ := strings.Join(everyOther(below), "/"); len(below)%2 == 0 && !slices.Contains(found, typ) {
+			found = append(found, typ)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// everyOther keeps the types of an address and leaves the names out.
 func everyOther(parts []string) []string {
 	var kept []string
 	for i := 0; i < len(parts); i += 2 {

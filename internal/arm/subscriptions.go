@@ -100,22 +100,22 @@ type resourceType struct {
 	Capabilities string   `json:"capabilities"`
 }
 
-func newProvider(subscription string) provider {
+func (c *call) provider() provider {
 	newest := slices.Clone(apiVersions)
 	slices.Reverse(newest)
 	p := provider{
-		ID:                 "/subscriptions/" + subscription + "/providers/Microsoft.App",
-		Namespace:          "Microsoft.App",
+		ID:                 "/subscriptions/" + c.vars["subscription"] + "/providers/" + namespace,
+		Namespace:          namespace,
 		RegistrationState:  "Registered",
 		RegistrationPolicy: "RegistrationRequired",
 	}
-	for _, name := range []string{
-		"managedEnvironments", "containerApps", "containerApps/revisions", "containerApps/revisions/replicas",
-		"locations", "locations/containerappOperationStatuses", "locations/containerappOperationResults",
-		"locations/managedEnvironmentOperationStatuses", "locations/managedEnvironmentOperationResults",
-	} {
+	tracked := map[string]bool{}
+	for _, k := range kinds() {
+		tracked[k.typ()] = strings.Count(k.typ(), "/") == 1
+	}
+	for _, name := range c.types {
 		capabilities := "None"
-		if name == "managedEnvironments" || name == "containerApps" {
+		if tracked[namespace+"/"+name] {
 			capabilities = "SupportsTags, SupportsLocation"
 		}
 		p.ResourceTypes = append(p.ResourceTypes, resourceType{name, app.Regions(), newest, capabilities})
@@ -124,14 +124,14 @@ func newProvider(subscription string) provider {
 }
 
 func listProviders(c *call) error {
-	c.answer(http.StatusOK, pageOf([]provider{newProvider(c.vars["subscription"])}))
+	c.answer(http.StatusOK, pageOf([]provider{c.provider()}))
 	return nil
 }
 
 func getProvider(c *call) error {
-	if !strings.EqualFold(c.vars["namespace"], "Microsoft.App") {
-		return refuse(http.StatusNotFound, "InvalidResourceNamespace", "The resource namespace '%s' is invalid; want Microsoft.App.", c.vars["namespace"])
+	if !strings.EqualFold(c.vars["namespace"], namespace) {
+		return refuse(http.StatusNotFound, "InvalidResourceNamespace", "The resource namespace '%s' is invalid; want %s.", c.vars["namespace"], namespace)
 	}
-	c.answer(http.StatusOK, newProvider(c.vars["subscription"]))
+	c.answer(http.StatusOK, c.provider())
 	return nil
 }

@@ -26,6 +26,7 @@ const (
 // one with arm:"hidden" is read, and no fault tells its value.
 type decoder struct {
 	fields []Field
+	schema string // the code of faults in the shape of a document
 	faults []resource.Fault
 	notes  []string
 }
@@ -39,7 +40,7 @@ func (d *decoder) decode(v value, into reflect.Value, path, pattern string) {
 	if v.kind == null {
 		return
 	}
-	wrong := func(want kind) { d.fault(codeSchema, show(path), "want %s, got %s", want, v) }
+	wrong := func(want kind) { d.fault(d.schema, show(path), "want %s, got %s", want, v) }
 	switch t := into.Type(); t.Kind() {
 	case reflect.Pointer:
 		p := reflect.New(t.Elem())
@@ -87,7 +88,7 @@ func (d *decoder) decode(v value, into reflect.Value, path, pattern string) {
 		for i, item := range v.items {
 			at := fmt.Sprintf("%s[%d]", path, i)
 			if item.kind == null {
-				d.fault(codeSchema, show(at), "want a value, got null")
+				d.fault(d.schema, show(at), "want a value, got null")
 				continue
 			}
 			d.decode(item, s.Index(i), at, pattern+"[]")
@@ -101,7 +102,7 @@ func (d *decoder) decode(v value, into reflect.Value, path, pattern string) {
 		m := reflect.MakeMap(t)
 		for _, f := range v.members {
 			if m.MapIndex(reflect.ValueOf(f.name)).IsValid() {
-				d.fault(codeSchema, show(path+"."+f.name), "is given twice")
+				d.fault(d.schema, show(path+"."+f.name), "is given twice")
 			}
 			if f.value.kind == null {
 				continue
@@ -125,20 +126,20 @@ func (d *decoder) object(v value, into reflect.Value, path, pattern string) {
 	for _, m := range v.members {
 		at, like := join(path, m.name), join(pattern, m.name)
 		i := slices.IndexFunc(reflect.VisibleFields(into.Type()), func(f reflect.StructField) bool {
-			return strings.EqualFold(wireName(f), m.name)
+			return !f.Anonymous && strings.EqualFold(wireName(f), m.name)
 		})
 		if i < 0 {
 			if field, known := d.unbuilt(like); known {
 				d.weigh(field, m.value, at)
 				continue
 			}
-			d.fault(codeSchema, show(at), "unknown field; want %s", names(into.Type()))
+			d.fault(d.schema, show(at), "unknown field; want %s", names(into.Type()))
 			continue
 		}
-		f := into.Type().Field(i)
+		f := reflect.VisibleFields(into.Type())[i]
 		at, like = join(path, wireName(f)), join(pattern, wireName(f))
 		if seen[i] {
-			d.fault(codeSchema, show(at), "is given twice")
+			d.fault(d.schema, show(at), "is given twice")
 			continue
 		}
 		seen[i] = true
@@ -152,10 +153,10 @@ func (d *decoder) object(v value, into reflect.Value, path, pattern string) {
 			continue
 		}
 		if f.Tag.Get("arm") == "hidden" && m.value.kind != text && m.value.kind != null {
-			d.fault(codeSchema, show(at), "want text, got something else")
+			d.fault(d.schema, show(at), "want text, got something else")
 			continue
 		}
-		d.decode(m.value, into.Field(i), at, like)
+		d.decode(m.value, into.FieldByIndex(f.Index), at, like)
 	}
 }
 
@@ -204,7 +205,7 @@ func wireName(f reflect.StructField) string {
 func names(t reflect.Type) string {
 	var all []string
 	for _, f := range reflect.VisibleFields(t) {
-		if f.Tag.Get("arm") != "ro" {
+		if !f.Anonymous && f.Tag.Get("arm") != "ro" {
 			all = append(all, wireName(f))
 		}
 	}

@@ -2,12 +2,7 @@ package app
 
 // Environment is Microsoft.App/managedEnvironments.
 type Environment struct {
-	ID         string                `json:"id" arm:"ro"`
-	Name       string                `json:"name"`
-	Type       string                `json:"type" arm:"ro"`
-	Location   string                `json:"location"`
-	Tags       map[string]string     `json:"tags,omitempty"`
-	SystemData *SystemData           `json:"systemData,omitempty" arm:"ro"`
+	Tracked
 	Properties EnvironmentProperties `json:"properties"`
 	Sku        *Sku                  `json:"sku,omitempty"`
 	Identity   *Identity             `json:"identity,omitempty"`

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -32,25 +31,24 @@ const (
 	defaultSuccessThreshold = 1
 )
 
-var locationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ()-]{0,63}$`)
-
 // reader turns what was decoded into a resource. It keeps the faults of decoding, and adds its own.
 type reader struct{ decoder }
 
-// decodeBody decodes body into the struct that into points at.
-func decodeBody(body []byte, fields []Field, into any) *reader {
-	r := &reader{decoder{fields: fields}}
+// decodeBody decodes body into the struct that into points at. schema is the code of faults in its shape. ok is false
+// when it is no document at all.
+func decodeBody(body []byte, fields []Field, schema string, into any) (r *reader, ok bool) {
+	r = &reader{decoder{fields: fields, schema: schema}}
 	doc, err := parse(body)
 	if err != nil {
 		r.fault(codeBody, "", "%v", err)
-		return r
+		return r, false
 	}
 	if doc.kind != object {
 		r.fault(codeBody, "", "want a resource as a JSON object, got %s", doc)
-		return r
+		return r, false
 	}
 	r.decode(doc, reflect.ValueOf(into).Elem(), "", "")
-	return r
+	return r, true
 }
 
 // add takes faults on board, but for those of a field that could not be read at all.
@@ -84,14 +82,11 @@ func (r *reader) err() error {
 // that tells all that is wrong. The app's environment need not exist.
 func ReadApp(id resource.ID, body []byte) (a resource.App, notes []string, err error) {
 	var w ContainerApp
-	r := decodeBody(body, appFields(), &w)
-	if len(r.faults) > 0 && r.faults[0].Field == "" {
+	r, ok := decodeBody(body, appFields(), codeSchema, &w)
+	if !ok {
 		return a, nil, r.err()
 	}
-	a.ID = id
-	a.Tags = w.Tags
-	r.envelope(id, w.Name)
-	a.Location = r.location(w.Location)
+	a.Meta = r.tracked(id, w.Tracked)
 	a.Environment = r.environmentID(w.Properties)
 	keep(&a.Stored, "workloadProfileName", given(w.Properties.WorkloadProfileName))
 	if c := w.Properties.Configuration; c != nil {
@@ -113,19 +108,6 @@ func (r *reader) addError(err error) {
 	if invalid, ok := errors.AsType[*resource.InvalidError](err); ok {
 		r.add(invalid.Faults...)
 	}
-}
-
-func (r *reader) envelope(id resource.ID, name string) {
-	if name != "" && !strings.EqualFold(name, id.Base()) {
-		r.add(resource.Fault{Code: codeBody, Field: "name", Message: fmt.Sprintf("want %q as in the address, got %q", id.Base(), name)})
-	}
-}
-
-func (r *reader) location(s string) string {
-	if s != "" && !locationName.MatchString(s) {
-		r.add(resource.Fault{Code: "LocationNotAvailableForResourceType", Field: "location", Message: fmt.Sprintf("want the name of a region, as in koreacentral, got %q", s)})
-	}
-	return s
 }
 
 func (r *reader) environmentID(p AppProperties) resource.ID {
@@ -356,22 +338,12 @@ func (r *reader) rules(rules []ScaleRule) {
 // ReadEnvironment reads the body of a PUT to id, as ReadApp does.
 func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes []string, err error) {
 	var w Environment
-	r := decodeBody(body, environmentFields(), &w)
-	for i := range r.faults {
-		if r.faults[i].Code == codeSchema {
-			r.faults[i].Code = "ManagedEnvironmentInvalidSchema"
-		}
-	}
-	if len(r.faults) > 0 && r.faults[0].Field == "" {
+	r, ok := decodeBody(body, environmentFields(), "ManagedEnvironmentInvalidSchema", &w)
+	if !ok {
 		return e, nil, r.err()
 	}
-	e.ID = id
-	e.Tags = w.Tags
-	r.envelope(id, w.Name)
-	e.Location = r.location(w.Location)
-	if e.Location == "" {
-		r.add(resource.Fault{Code: "LocationRequired", Field: "location", Message: "want the name of a region, as in koreacentral, got nothing"})
-	}
+	e.Meta = r.tracked(id, w.Tracked)
+	r.located(e.Meta)
 	p := w.Properties
 	if a := p.AppLogsConfiguration; a != nil {
 		enum(r, "properties.appLogsConfiguration.destination", a.Destination, "", "log-analytics", "azure-monitor", "none")

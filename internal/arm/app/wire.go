@@ -2,22 +2,9 @@ package app
 
 // ContainerApp is Microsoft.App/containerApps. Blocks that are not set are written as null, as Azure does.
 type ContainerApp struct {
-	ID         string            `json:"id" arm:"ro"`
-	Name       string            `json:"name"`
-	Type       string            `json:"type" arm:"ro"`
-	Location   string            `json:"location"`
-	Tags       map[string]string `json:"tags,omitempty"`
-	SystemData *SystemData       `json:"systemData,omitempty" arm:"ro"`
-	Properties AppProperties     `json:"properties"`
-	Identity   *Identity         `json:"identity"`
-}
-
-// SystemData says when a resource was written. Who wrote it is not known: there is one administrator's token.
-type SystemData struct {
-	CreatedByType      string `json:"createdByType"`
-	CreatedAt          Time   `json:"createdAt"`
-	LastModifiedByType string `json:"lastModifiedByType"`
-	LastModifiedAt     Time   `json:"lastModifiedAt"`
+	Tracked
+	Properties AppProperties `json:"properties"`
+	Identity   *Identity     `json:"identity"`
 }
 
 // Identity says that a resource has no managed identity.

@@ -32,14 +32,11 @@ const appType = "Microsoft.App/containerapps"
 func NewContainerApp(a resource.App, domain string, site Site) ContainerApp {
 	id := a.ID
 	id.Type = appType
+	tracked := newTracked(a.Meta)
+	tracked.ID, tracked.Location = id.String(), displayRegion(a.Location)
 	w := ContainerApp{
-		ID:         id.String(),
-		Name:       a.ID.Base(),
-		Type:       resource.TypeApp,
-		Location:   displayRegion(a.Location),
-		Tags:       a.Tags,
-		SystemData: systemData(a.Meta),
-		Identity:   &Identity{Type: "None"},
+		Tracked:  tracked,
+		Identity: &Identity{Type: "None"},
 		Properties: AppProperties{
 			ProvisioningState:          string(a.Provisioning),
 			ProvisioningError:          a.ProvisioningError,
@@ -88,10 +85,6 @@ func runningStatus(a resource.App) string {
 // streamBase is the address below which the streams of an app are; they have no provider in their path.
 func streamBase(site Site, app resource.ID) string {
 	return fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/containerApps/%s", site.Endpoint, app.Subscription, app.Group, app.Base())
-}
-
-func systemData(m resource.Meta) *SystemData {
-	return &SystemData{CreatedByType: "User", CreatedAt: Time{m.Created}, LastModifiedByType: "User", LastModifiedAt: Time{m.Modified}}
 }
 
 // verificationID is what a domain's owner would put into a TXT record: one for all apps of a subscription.
@@ -257,13 +250,8 @@ func environmentState(e resource.Environment) string {
 // NewEnvironment is how an environment is answered.
 func NewEnvironment(e resource.Environment, site Site) Environment {
 	return Environment{
-		ID:         e.ID.String(),
-		Name:       e.ID.Base(),
-		Type:       resource.TypeEnvironment,
-		Location:   e.Location,
-		Tags:       e.Tags,
-		SystemData: systemData(e.Meta),
-		Sku:        &Sku{Name: new("Consumption")},
+		Tracked: newTracked(e.Meta),
+		Sku:     &Sku{Name: new("Consumption")},
 		Properties: EnvironmentProperties{
 			ProvisioningState:           environmentState(e),
 			DefaultDomain:               e.DefaultDomain,

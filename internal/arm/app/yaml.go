@@ -34,7 +34,7 @@ func ParseYAML(data []byte) (name string, body []byte, err error) {
 		return "", nil, err
 	}
 	var w ContainerApp
-	r := decodeBody(body, appFields(), &w)
+	r, _ := decodeBody(body, appFields(), codeSchema, &w)
 	var errs []error
 	for _, f := range r.faults {
 		errs = append(errs, fmt.Errorf("line %d: %s", line(lines, f.Field), f))
@@ -139,7 +139,7 @@ func wantsText(path string) bool {
 			at = at.Elem()
 		case reflect.Struct:
 			fields := reflect.VisibleFields(at)
-			i := slices.IndexFunc(fields, func(f reflect.StructField) bool { return strings.EqualFold(wireName(f), name) })
+			i := slices.IndexFunc(fields, func(f reflect.StructField) bool { return !f.Anonymous && strings.EqualFold(wireName(f), name) })
 			if i < 0 {
 				return false
 			}
