@@ -16,6 +16,8 @@ const (
 	TypeApp         = "Microsoft.App/containerApps"
 	TypeRevision    = "Microsoft.App/containerApps/revisions"
 	TypeReplica     = "Microsoft.App/containerApps/revisions/replicas"
+	TypeJob         = "Microsoft.App/jobs"
+	TypeExecution   = "Microsoft.App/jobs/executions"
 )
 
 // ID names one resource, as Azure Resource Manager does. Two IDs name the same resource when their Key is equal: ARM
@@ -27,13 +29,17 @@ type ID struct {
 	Name         string // one name a level of the type: "chat/chat--1"
 }
 
-// EnvironmentID and AppID are the two that people write.
+// EnvironmentID, AppID and JobID are those that people write.
 func EnvironmentID(subscription, group, name string) ID {
 	return ID{subscription, group, TypeEnvironment, name}
 }
 
 func AppID(subscription, group, name string) ID {
 	return ID{subscription, group, TypeApp, name}
+}
+
+func JobID(subscription, group, name string) ID {
+	return ID{subscription, group, TypeJob, name}
 }
 
 // Child is the ID of a resource below id: app.Child("revisions", "chat--1").
@@ -133,7 +139,7 @@ func canonicalProvider(s string) string {
 }
 
 func canonicalType(s string) string {
-	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica} {
+	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeJob, TypeExecution} {
 		if strings.EqualFold(s, t) {
 			return t
 		}

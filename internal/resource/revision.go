@@ -60,6 +60,10 @@ const (
 	ReplicaUnready  ReplicaState = "Unready"  // was ready; its readiness probe fails now
 	ReplicaWaiting  ReplicaState = "Waiting"  // between two restarts
 	ReplicaStopping ReplicaState = "Stopping" // got SIGTERM
+
+	// Of a replica that runs to its end, and of no other.
+	ReplicaSucceeded ReplicaState = "Succeeded"
+	ReplicaFailed    ReplicaState = "Failed"
 )
 
 // Replica is one copy of a revision as the engine sees it.

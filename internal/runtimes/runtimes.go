@@ -1,4 +1,5 @@
-// Package runtimes is the seam between the platform and what runs containers: a revision with n replicas.
+// Package runtimes is the seam between the platform and what runs containers: a revision with n replicas, or an execution
+// of a job whose replicas run to their end.
 //
 // runtimes/local implements it on one machine over a container driver (containerd, or fake for tests); a cluster can
 // implement it as it is. Every implementation passes runtimetest.Run.
@@ -8,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"penstock/internal/resource"
 )
@@ -69,6 +71,22 @@ type Workload struct {
 	Retire []string
 	// Env is set in every container below the container's own variables.
 	Env []resource.EnvVar
+	// Run is set when Revision is an execution of a job, in the shape of a revision. It says then which replicas are
+	// wanted, and Replicas and Retire say nothing.
+	Run *Run
+}
+
+// Run asks for replicas that run once, to their end. Nothing in them is started again: each init container and then each
+// container runs once, and when the last has ended the replica is Succeeded, if all ended with code 0, or Failed. It
+// gives back the machine's memory then, and stays listed with what its containers ended with.
+type Run struct {
+	// Replicas names those that are to be there, uniquely on the machine. One that is listed already, ended or not, is
+	// left as it is; so the same Apply after a crash runs nothing twice. One that is not named any more is ended and
+	// removed.
+	Replicas []string
+	// Timeout is how long a replica may run from the start of its first container; after it the replica is ended by
+	// SIGTERM, grace and SIGKILL, and Failed. 0: no limit.
+	Timeout time.Duration
 }
 
 // Usage is what the containers of a replica use together.

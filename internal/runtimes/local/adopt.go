@@ -19,10 +19,15 @@ type record struct {
 	Created  time.Time
 	Revision resource.Revision
 	Env      []resource.EnvVar `json:",omitempty"`
+	// Once is set for a replica that runs to its end, with what it may take for that.
+	Once    bool          `json:",omitempty"`
+	Timeout time.Duration `json:",omitempty"`
 }
 
 func (k *keeper) record() ([]byte, error) {
-	return json.Marshal(record{recordVersion, k.created, k.rev, k.env})
+	return json.Marshal(record{
+		Version: recordVersion, Created: k.created, Revision: k.rev, Env: k.env, Once: k.once.set, Timeout: k.once.timeout,
+	})
 }
 
 // readRecord accepts only what a keeper can go on from.
@@ -34,8 +39,11 @@ func readRecord(b []byte) (record, error) {
 	if r.Version != recordVersion {
 		return r, fmt.Errorf("read record: want version %d, got %d", recordVersion, r.Version)
 	}
-	if !r.Revision.ID.Is(resource.TypeRevision) || len(r.Revision.Template.Containers) == 0 {
-		return r, fmt.Errorf("read record: want a revision with containers, got %q with %d", r.Revision.ID, len(r.Revision.Template.Containers))
+	if want := kindOf(r.Once); !r.Revision.ID.Is(want) {
+		return r, fmt.Errorf("read record: want a %s, got %q", want, r.Revision.ID)
+	}
+	if len(r.Revision.Template.Containers) == 0 {
+		return r, fmt.Errorf("read record: want containers, got none of %q", r.Revision.ID)
 	}
 	return r, nil
 }
@@ -53,6 +61,7 @@ func (e *Engine) adopt(ctx context.Context) (found []*keeper, err error) {
 			continue
 		}
 		k := newKeeper(e, s.Replica, r.Revision, r.Env, r.Created)
+		k.once.set, k.once.timeout = r.Once, r.Timeout
 		k.adopt(s)
 		e.mu.Lock()
 		e.promised[k.name] = memory(k.rev) // whether it fits or not: it runs

@@ -153,8 +153,14 @@ func (e *Engine) Apply(ctx context.Context, w runtimes.Workload) error {
 	if w.Replicas < 0 {
 		return fmt.Errorf("revision %s: want 0 or more replicas, got %d", w.Revision.Name(), w.Replicas)
 	}
+	if want := kindOf(w.Run != nil); !w.Revision.ID.Is(want) {
+		return fmt.Errorf("revision %s: want a %s, got a %s", w.Revision.Name(), want, w.Revision.ID.Type)
+	}
 	if err := e.wait(ctx); err != nil {
 		return err
+	}
+	if w.Run != nil {
+		return e.run(w)
 	}
 	e.mu.Lock()
 	live := e.live(w.Revision.ID)
@@ -297,6 +303,14 @@ func (e *Engine) forget(k *keeper) {
 	for _, c := range k.containers {
 		delete(e.containers, c.id)
 	}
+	e.changed(k.rev.ID)
+	e.mu.Unlock()
+	e.giveBack(k)
+}
+
+// giveBack takes back a replica's memory, and tells those who wait for some.
+func (e *Engine) giveBack(k *keeper) {
+	e.mu.Lock()
 	delete(e.promised, k.name)
 	waiting := make([]*keeper, 0, len(e.keepers))
 	for _, other := range e.keepers {
@@ -304,7 +318,6 @@ func (e *Engine) forget(k *keeper) {
 			waiting = append(waiting, other)
 		}
 	}
-	e.changed(k.rev.ID)
 	e.mu.Unlock()
 
 	// Who has waited longest looks first; who does not fit does not stop a smaller one.

@@ -46,6 +46,7 @@ type keeper struct {
 	was        bool // ready since its containers run
 	failures   int
 	removed    bool // nothing of it is left; read after run has returned
+	once       once
 }
 
 // container is one container of a replica.
@@ -60,7 +61,8 @@ type container struct {
 	image    string    // what it runs, pinned
 	pulled   bool
 	missing  bool // its image is not there
-	done     bool // of init: it has ended well
+	done     bool // it is not started again: an init container that has ended well, any that ended of a replica that runs once
+	failed   bool // done, and not well
 	exists   bool // the driver may have it
 	pid      int
 	started  time.Time
@@ -135,6 +137,7 @@ func (k *keeper) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		k.advance(work)
+		k.conclude(work)
 		k.publish()
 		if !slices.ContainsFunc(k.containers, func(c *container) bool { return c.phase == running && !c.asked }) {
 			settle()
@@ -160,12 +163,16 @@ func (k *keeper) run(ctx context.Context) {
 
 // advance does what is due.
 func (k *keeper) advance(ctx context.Context) {
-	if ctx.Err() != nil || !k.admitted && !k.admit() {
+	if ctx.Err() != nil || k.once.state != "" || !k.admitted && !k.admit() {
 		return
 	}
+	k.watchTimeout(ctx)
 	for _, c := range k.containers {
 		if ctx.Err() != nil {
 			return
+		}
+		if c.init && c.failed {
+			return // nothing behind it starts
 		}
 		if c.done {
 			continue
@@ -173,7 +180,7 @@ func (k *keeper) advance(ctx context.Context) {
 		now := time.Now()
 		switch c.phase {
 		case idle:
-			if !c.due.After(now) {
+			if !c.due.After(now) && k.once.why == "" {
 				k.start(ctx, c)
 			}
 		case killing:
@@ -196,8 +203,11 @@ func (k *keeper) advance(ctx context.Context) {
 // next is when advance has something to do again; zero when only after news.
 func (k *keeper) next() time.Time {
 	var first time.Time
-	if !k.admitted {
+	if !k.admitted || k.once.state != "" {
 		return first
+	}
+	if first = k.deadline(); k.once.why != "" {
+		first = time.Time{}
 	}
 	for _, c := range k.containers {
 		if c.done {
@@ -264,7 +274,9 @@ func (k *keeper) publish() {
 	if ready := view.State == resource.ReplicaReady; ready && k.ready.IsZero() {
 		now := time.Now()
 		k.ready, k.was, k.failures = now, true, 0
-		k.tell(normal, "ReplicaReady", now.Sub(k.since), "Replica '%s' is ready.", k.name)
+		if !k.once.set {
+			k.tell(normal, "ReplicaReady", now.Sub(k.since), "Replica '%s' is ready.", k.name)
+		}
 		view = k.status()
 	} else if !ready && !k.ready.IsZero() {
 		k.ready = time.Time{}
@@ -294,7 +306,7 @@ func (k *keeper) status() resource.Replica {
 		r.Hopeless = r.Hopeless || c.missing
 		r.Restarts += c.restarts
 		s := resource.ContainerStatus{
-			Name: c.spec.Name, ID: k.e.shownID(c.id), Running: c.up(), Done: c.done, Started: c.started, Restarts: c.restarts, LastExit: c.last,
+			Name: c.spec.Name, ID: k.e.shownID(c.id), Running: c.up(), Done: c.init && c.done && !c.failed, Started: c.started, Restarts: c.restarts, LastExit: c.last,
 		}
 		if s.Running {
 			s.PID = c.pid
@@ -315,6 +327,9 @@ func stopping(r resource.Replica) resource.Replica {
 }
 
 func (k *keeper) state() (resource.ReplicaState, string) {
+	if k.once.state != "" {
+		return k.once.state, k.once.why
+	}
 	if k.refusal != "" {
 		return resource.ReplicaWaiting, k.refusal
 	}
@@ -334,7 +349,7 @@ func (k *keeper) state() (resource.ReplicaState, string) {
 		return resource.ReplicaCreating, ""
 	}
 	for _, c := range k.containers {
-		if c.init {
+		if c.done {
 			continue
 		}
 		if c.ready && c.phase == running {

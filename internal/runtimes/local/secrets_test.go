@@ -81,7 +81,7 @@ func TestASecretIsReadAtEachStartAndKeptNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if slices.ContainsFunc(list, func(s local.SandboxStatus) bool { return bytes.Contains(s.Record, []byte("55")) }) {
+	if slices.ContainsFunc(list, func(s local.SandboxStatus) bool { return bytes.Contains(s.Record, []byte(`"55"`)) }) {
 		t.Error("the sandbox's record has the value")
 	}
 }

@@ -42,6 +42,10 @@ func (k *keeper) start(ctx context.Context, c *container) {
 	k.failures++
 	c.ends++
 	c.missing = errors.Is(err, ErrImageNotFound)
+	if k.once.set && (c.missing || c.ends >= startTries) {
+		k.neverStarts(ctx, c, err)
+		return
+	}
 	pause := k.e.cfg.Backoff.after(c.ends)
 	if c.missing {
 		pause = k.e.cfg.Backoff.after(c.ends + 1) // asking again at once finds no more
@@ -188,13 +192,22 @@ func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 		return
 	}
 	kind := strings.ToLower(string(v.Check.Type))
-	k.tell(warning, "ProbeFailed", 0, "Container %s failed %s probe, will be restarted", c.spec.Name, kind)
-	c.stopProbes()
-	c.phase, c.why, c.ready = killing, "ProbeFailure", false
+	then := "will be restarted"
+	if k.once.set {
+		then = "is ended"
+	}
+	k.tell(warning, "ProbeFailed", 0, "Container %s failed %s probe, %s", c.spec.Name, kind, then)
 	grace := v.Check.Grace
 	if grace == 0 {
 		grace = k.rev.Template.Grace
 	}
+	k.stopContainer(ctx, c, grace, "ProbeFailure")
+}
+
+// stopContainer ends a container's process. why is told of its end.
+func (k *keeper) stopContainer(ctx context.Context, c *container, grace time.Duration, why string) {
+	c.stopProbes()
+	c.phase, c.why, c.ready = killing, why, false
 	if grace <= 0 {
 		k.kill(ctx, c)
 		return

@@ -39,6 +39,10 @@ func (k *keeper) exited(c *container, exit resource.Exit) {
 		k.initialized(c, exit, exit.At.Sub(c.started))
 		return
 	}
+	if k.once.set {
+		k.ended(c, exit, why, exit.At.Sub(c.started))
+		return
+	}
 	if !k.was {
 		k.failures++
 	}
@@ -55,6 +59,10 @@ func (k *keeper) over(c *container, exit resource.Exit) {
 	exit.Reason = reason(exit)
 	if c.init && exit.Code == 0 {
 		k.initialized(c, exit, 0)
+		return
+	}
+	if k.once.set {
+		k.ended(c, exit, "", 0)
 		return
 	}
 	c.ends++

@@ -48,6 +48,11 @@ func Run(t *testing.T, open Open) {
 		{"usage tells a replica's limits", testUsage},
 		{"a workload that makes no sense is refused", testRefused},
 		{"memory is promised", testMemory},
+		{"replicas of an execution run once and stay listed until nobody names them", testOnce},
+		{"an execution that cannot begin fails", testOnceFails},
+		{"a replica that runs longer than it may is ended", testOnceTimeout},
+		{"a platform that comes back runs no replica of an execution twice", testOnceAdopt},
+		{"what has ended gives back its memory", testOnceMemory},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
