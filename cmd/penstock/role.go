@@ -62,6 +62,7 @@ func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 	}
 	return server.RunIngress(ctx, server.IngressOptions{
 		State:         c.State,
+		Requests:      server.RequestsFolder(c.Data),
 		HTTP:          []net.Listener{in.Listeners["http"], in.Listeners[insideHTTP]},
 		HTTPS:         []net.Listener{in.Listeners["https"], in.Listeners[insideHTTPS]},
 		Names:         names,

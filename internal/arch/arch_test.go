@@ -26,6 +26,7 @@ var may = map[string][]string{
 	"store":                     {"resource"},
 	"backup":                    {"store"},
 	"logs":                      {"resource"},
+	"access":                    {},
 	"pki":                       {},
 	"seal":                      {},
 	"oci":                       {},
@@ -42,8 +43,8 @@ var may = map[string][]string{
 	// front doors
 	"arm/terminal":     {},
 	"arm/app":          {"resource"},
-	"arm":              {"resource", "runtimes", "store", "logs", "arm/app", "arm/terminal"},
-	"ingress":          {"resource", "link", "ingress/upstream"},
+	"arm":              {"resource", "runtimes", "store", "logs", "access", "arm/app", "arm/terminal"},
+	"ingress":          {"resource", "link", "access", "ingress/upstream"},
 	"ingress/upstream": {},
 	// wiring
 	"server":          {"*"},

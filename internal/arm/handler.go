@@ -61,7 +61,9 @@ type Config struct {
 	Images  Images
 	Console Console
 	System  System
-	Secrets Sealer
+	// Requests is the folder of access records.
+	Requests string
+	Secrets  Sealer
 	// Reconcile asks for a look at a resource that was written. It must not block.
 	Reconcile func(resource.ID)
 	// Token is what clients prove themselves by.

@@ -33,11 +33,12 @@ const (
 // server is the API with a platform behind it that brings every write to its end at once, or, while held, not at all.
 type server struct {
 	*httptest.Server
-	t       testing.TB
-	store   *store.Store
-	console *logs.Console
-	system  *logs.System
-	touched chan resource.ID
+	t        testing.TB
+	store    *store.Store
+	console  *logs.Console
+	system   *logs.System
+	requests string // folder of access records
+	touched  chan resource.ID
 
 	mu       sync.Mutex
 	held     bool
@@ -54,6 +55,7 @@ func start(t testing.TB) *server {
 	if s.store, err = store.Open(t.Context(), filepath.Join(dir, "penstock.db")); err != nil {
 		t.Fatal(err)
 	}
+	s.requests = filepath.Join(dir, "requests")
 	log := slog.New(slog.DiscardHandler)
 	box, err := seal.New(make([]byte, 32))
 	if err != nil {
@@ -66,7 +68,7 @@ func start(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	s.Server = httptest.NewTLSServer(arm.New(arm.Config{
-		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Secrets: box,
+		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Requests: s.requests, Secrets: box,
 		Reconcile: func(id resource.ID) { s.touched <- id }, Token: token, Log: log,
 	}))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

@@ -5,11 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/arm"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
@@ -95,6 +99,45 @@ func TestLogStreamFollows(t *testing.T) {
 			t.Fatalf("got %q, %v; want %s", lines.Text(), lines.Err(), want)
 		}
 	}
+}
+
+func TestRequestStream(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	s.app("chat", chat(nil))
+	w, err := access.NewWriter(s.requests, access.Limits{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, revision := range []string{"chat--1", "chat--2"} {
+		w.Add(&access.Record{
+			Start: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Client: "192.0.2.1", Forwarded: "192.0.2.1", Connection: 7, Proto: "HTTP/1.1",
+			Host: "chat.example", Method: "POST", Path: "/v1?a=b", UserAgent: "test", RequestID: "id", App: chatID.String(),
+			Revision: chatID.Child("revisions", revision).String(), Replica: revision + "-a", Upstream: "10.0.0.1:80", Attempts: 1, Status: 503,
+			BytesIn: 3, BytesOut: 4, Flags: access.FlagUpstreamTermination, Held: time.Millisecond, Duration: 1500 * time.Microsecond,
+		})
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	w.Run(ended) // writes what there is
+
+	path := base + "/containerApps/chat/requeststream"
+	a := s.want(200, "GET", path+"?revision=chat--2", "")
+	want := `{"TimeGenerated":"2026-01-02T03:04:05.0015Z","StartTime":"2026-01-02T03:04:05Z","Method":"POST","Path":"/v1?a=b","Authority":"chat.example","Protocol":"HTTP/1.1","UserAgent":"test","XForwardedFor":"192.0.2.1","BytesReceived":3,"BytesSent":4,"StatusCode":503,"ResponseCodeDetails":"upstream_reset_before_response_started{connection_termination}","ResponseFlags":"UC","RequestDuration":1,"RequestId":"id","ConnectionId":7,"ContainerAppName":"chat","RevisionName":"chat--2","ReplicaName":"chat--2-a","EnvironmentName":"e","UpstreamHost":"10.0.0.1:80","UpstreamRequestAttemptCount":1,"EnvoyPodName":"ingress-` + strconv.Itoa(os.Getpid()) + `","HeldMs":1,"FirstByteMs":0,"DurationMs":1.5}
+`
+	if got := string(a.body); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	for query, want := range map[string]int{"": 2, "tailLines=1": 1, "tailLines=0": 0, "replica=chat--1-a": 1, "replica=none": 0} {
+		if got := strings.Count(string(s.want(200, "GET", path+"?"+query, "").body), "\n"); got != want {
+			t.Errorf("%q: got %d lines, want %d", query, got, want)
+		}
+	}
+	if a := s.want(200, "GET", path+"?output=text&tailLines=1", ""); string(a.body) != "2026-01-02T03:04:05.0015Z POST /v1?a=b 503 1ms\n" {
+		t.Errorf("text: %q", a.body)
+	}
+	s.want(400, "GET", path+"?tailLines=many", "")
+	s.want(404, "GET", base+"/containerApps/web/requeststream", "")
 }
 
 func TestEventStream(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // logsOptions say which lines to print.
@@ -34,9 +35,14 @@ func (o *logsOptions) query() url.Values {
 
 func newAppLogsCmd(env *Env, s *scope) *cobra.Command {
 	cmd, o := newAppStreamCmd(env, s, "logs", "Print what an app's containers print", "logstream", "lines", env.printLine)
-	cmd.Flags().StringVar(&o.revision, "revision", "", "only lines of this revision")
-	cmd.Flags().StringVar(&o.replica, "replica", "", "only lines of this replica")
+	o.bindNames(cmd.Flags(), "lines")
 	return cmd
+}
+
+// bindNames adds the flags for streams whose items are of a replica.
+func (o *logsOptions) bindNames(fs *pflag.FlagSet, what string) {
+	fs.StringVar(&o.revision, "revision", "", "only "+what+" of this revision")
+	fs.StringVar(&o.replica, "replica", "", "only "+what+" of this replica")
 }
 
 func newAppEventsCmd(env *Env, s *scope) *cobra.Command {

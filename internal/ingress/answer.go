@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"penstock/internal/access"
 )
 
 // unavailable is what Azure's ingress shows for a host that no running app has. Programs look for its title and text.
@@ -37,7 +39,7 @@ const (
 )
 
 // answer ends the request with an error of the ingress.
-func (x *exchange) answer(status int, flag Flags, text string) {
+func (x *exchange) answer(status int, flag access.Flags, text string) {
 	x.rec.Flags |= flag
 	x.plain(status, "text/plain", text)
 }
@@ -60,7 +62,7 @@ func (x *exchange) plain(status int, kind, text string) {
 }
 
 func (x *exchange) answerNoRoute() {
-	x.rec.Flags |= FlagNoRoute
+	x.rec.Flags |= access.FlagNoRoute
 	x.plain(http.StatusNotFound, "text/html; charset=utf-8", unavailable)
 }
 
@@ -73,7 +75,7 @@ func (x *exchange) answerRefusal(r *refusal) {
 }
 
 // answerReset is for a request whose replica gave no answer.
-func (x *exchange) answerReset(status int, flag Flags, reason string) {
+func (x *exchange) answerReset(status int, flag access.Flags, reason string) {
 	text := textReset
 	if x.rec.Attempts > 1 {
 		text += textRetried

@@ -12,6 +12,7 @@ import (
 
 // client is what is known of one connection of the front.
 type client struct {
+	number  uint64          // counted by the ingress
 	address string          // without port, for X-Forwarded-For
 	addr    netip.Addr      // the same; invalid when it is no IP address
 	conn    net.Conn        // nil when the server was not set up by Serve
@@ -43,8 +44,10 @@ func newClient(remote string, conn net.Conn) *client {
 	return c
 }
 
-func withClient(ctx context.Context, conn net.Conn) context.Context {
-	return context.WithValue(ctx, clientKey{}, newClient(conn.RemoteAddr().String(), conn))
+func (in *Ingress) withClient(ctx context.Context, conn net.Conn) context.Context {
+	c := newClient(conn.RemoteAddr().String(), conn)
+	c.number = in.clients.Add(1)
+	return context.WithValue(ctx, clientKey{}, c)
 }
 
 func clientOf(r *http.Request) *client {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress/upstream"
 )
 
@@ -23,7 +24,7 @@ type exchange struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	client *client
-	rec    Record
+	rec    access.Record
 	ticket ticket
 
 	end        time.Time // by RequestTimeout; zero: none
@@ -73,9 +74,9 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: clientOf(r), out: x.out[:0], small: x.small[:0]}
-	x.rec = Record{
-		Start: now, Client: x.client.address, Scheme: scheme, Proto: r.Proto,
-		Host: hostname(r.Host), Method: r.Method, Path: r.URL.Path,
+	x.rec = access.Record{
+		Start: now, Client: x.client.address, Forwarded: forwarded(r, x.client), Connection: x.client.number,
+		Scheme: scheme, Proto: r.Proto, Host: hostname(r.Host), Method: r.Method, Path: requested(r), UserAgent: r.UserAgent(),
 	}
 	x.ticket = ticket{host: x.rec.Host, from: x.client.addr, since: now}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
@@ -108,11 +109,11 @@ func trim(b []byte) []byte {
 
 func (x *exchange) serve() verdict {
 	if n := fields(x.r.Header); n > x.in.cfg.MaxHeaders {
-		x.answer(http.StatusRequestHeaderFieldsTooLarge, FlagDownstreamProtocol, "too many header fields")
+		x.answer(http.StatusRequestHeaderFieldsTooLarge, access.FlagDownstreamProtocol, "too many header fields")
 		return over
 	}
 	if x.r.Method == http.MethodConnect {
-		x.answer(http.StatusMethodNotAllowed, FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
+		x.answer(http.StatusMethodNotAllowed, access.FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
 		return over
 	}
 	x.websocket = wantsWebSocket(x.r)
@@ -147,7 +148,7 @@ func fields(h http.Header) (n int) {
 func (x *exchange) place(rm *room) verdict {
 	r, err := rm.claim(x.r.Context(), &x.ticket)
 	if err == nil {
-		x.rec.Revision, x.rec.Replica = rm.name, r.name
+		x.rec.Revision, x.rec.Replica, x.rec.Upstream = rm.name, r.name, x.ticket.addr
 		v := again
 		defer func() {
 			if v == again {
@@ -179,15 +180,15 @@ func (x *exchange) place(rm *room) verdict {
 // left ends the exchange because its client or its time has gone.
 func (x *exchange) left(err error) verdict {
 	if !errors.Is(err, errCut) {
-		x.rec.Flags |= FlagDownstreamTermination
+		x.rec.Flags |= access.FlagDownstreamTermination
 		return cut
 	}
 	if x.committed {
-		x.rec.Flags |= FlagLocalReset
+		x.rec.Flags |= access.FlagLocalReset
 		return cut
 	}
 	x.retryAfter = "1"
-	x.answer(http.StatusServiceUnavailable, FlagLocalReset, "the ingress is being replaced, and this request waited for too long")
+	x.answer(http.StatusServiceUnavailable, access.FlagLocalReset, "the ingress is being replaced, and this request waited for too long")
 	return over
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -234,19 +235,19 @@ func (f *front) dial(t testing.TB, text string) (net.Conn, *bufio.Reader) {
 // records collects what is observed.
 type records struct {
 	mu  sync.Mutex
-	all []ingress.Record
+	all []access.Record
 }
 
-func (r *records) observe(rec *ingress.Record) {
+func (r *records) observe(rec *access.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = append(r.all, *rec)
 }
 
 // last waits until there are n and returns the newest.
-func (r *records) last(t testing.TB, n int) ingress.Record {
+func (r *records) last(t testing.TB, n int) access.Record {
 	t.Helper()
-	var rec ingress.Record
+	var rec access.Record
 	until(t, "requests are recorded", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()

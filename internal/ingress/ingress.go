@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress/upstream"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -32,7 +33,7 @@ type Config struct {
 	DialTimeout time.Duration
 	// Observe is called at the end of each request, by the goroutine of the request. The record is its own only until
 	// it returns. It may be nil.
-	Observe func(*Record)
+	Observe func(*access.Record)
 	Log     *slog.Logger
 }
 
@@ -56,6 +57,7 @@ type Ingress struct {
 	changed   chan struct{}
 	stats     counters
 	life      life
+	clients   atomic.Uint64 // connections since the beginning
 
 	table atomic.Pointer[table] // never nil
 

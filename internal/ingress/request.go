@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress/upstream"
 )
 
@@ -84,13 +85,36 @@ func (x *exchange) badBody(err error) verdict {
 	case x.committed, x.r.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF):
 		return x.left(err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		x.answer(http.StatusRequestTimeout, FlagStreamIdle, textSilent)
+		x.answer(http.StatusRequestTimeout, access.FlagStreamIdle, textSilent)
 	case network:
 		return x.left(err)
 	default:
-		x.answer(http.StatusBadRequest, FlagDownstreamProtocol, "the request's body cannot be read: "+err.Error())
+		x.answer(http.StatusBadRequest, access.FlagDownstreamProtocol, "the request's body cannot be read: "+err.Error())
 	}
 	return over
+}
+
+// requested is what a request asks for: path and query.
+func requested(r *http.Request) string {
+	if t := r.RequestURI; t != "" && (t[0] == '/' || t == "*") {
+		return t
+	}
+	return r.URL.RequestURI() // absolute form
+}
+
+// forwarded is the way that a request has come, the last address being that of its connection.
+func forwarded(r *http.Request, c *client) string {
+	given := r.Header["X-Forwarded-For"]
+	if len(given) == 0 {
+		return c.address
+	}
+	way := make([]string, 0, len(given)+1)
+	for _, value := range given {
+		if value != "" {
+			way = append(way, value)
+		}
+	}
+	return strings.Join(append(way, c.address), ", ")
 }
 
 // appendHead appends the request's head as the replica gets it.
@@ -98,11 +122,7 @@ func (x *exchange) appendHead(b []byte) []byte {
 	r := x.r
 	b = append(b, r.Method...)
 	b = append(b, ' ')
-	if target := r.RequestURI; target != "" && (target[0] == '/' || target == "*") {
-		b = append(b, target...)
-	} else { // absolute form
-		b = append(b, r.URL.RequestURI()...)
-	}
+	b = append(b, x.rec.Path...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, r.Host...)
 	b = append(b, "\r\n"...)
@@ -140,14 +160,7 @@ func (x *exchange) appendHead(b []byte) []byte {
 	if x.websocket {
 		b = append(b, "Upgrade: websocket\r\nConnection: Upgrade\r\n"...)
 	}
-	b = append(b, "X-Forwarded-For: "...)
-	for _, value := range r.Header["X-Forwarded-For"] {
-		if value != "" {
-			b = append(append(b, value...), ", "...)
-		}
-	}
-	b = append(b, x.client.address...)
-	b = append(b, "\r\n"...)
+	b = appendField(b, "X-Forwarded-For", x.rec.Forwarded)
 	b = appendField(b, "X-Forwarded-Proto", x.scheme)
 	b = appendField(b, "X-Forwarded-Host", r.Host)
 	b = appendField(b, "X-Request-Id", x.requestID())

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress/upstream"
 	"penstock/internal/resource"
 )
@@ -56,7 +57,7 @@ func (x *exchange) unconnected(rm *room, r *replica, err error) verdict {
 	if ctx := x.r.Context(); ctx.Err() != nil {
 		return x.left(context.Cause(ctx))
 	}
-	x.rec.Flags |= FlagConnectFailure
+	x.rec.Flags |= access.FlagConnectFailure
 	x.reason = reasonRefused + "Connection refused"
 	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != syscall.ECONNREFUSED {
 		x.reason = reasonRefused + errno.Error()
@@ -70,7 +71,7 @@ func (x *exchange) unconnected(rm *room, r *replica, err error) verdict {
 func (x *exchange) elsewhere(rm *room, r *replica) verdict {
 	now := time.Now()
 	if !x.end.IsZero() && now.After(x.end) {
-		x.answer(http.StatusGatewayTimeout, FlagUpstreamTimeout, textTimeout)
+		x.answer(http.StatusGatewayTimeout, access.FlagUpstreamTimeout, textTimeout)
 		return over
 	}
 	if x.refused.IsZero() {
@@ -105,17 +106,17 @@ func (x *exchange) broken(rm *room, r *replica, conn *upstream.Conn, reused bool
 		return cut
 	}
 	switch flag := flagOf(err); flag {
-	case FlagUpstreamTimeout:
+	case access.FlagUpstreamTimeout:
 		x.answer(http.StatusGatewayTimeout, flag, textTimeout)
 		return over
-	case FlagStreamIdle:
+	case access.FlagStreamIdle:
 		status := http.StatusGatewayTimeout
 		if x.body != nil && x.body.reading.Load() {
 			status = http.StatusRequestTimeout // it is the client that says nothing
 		}
 		x.answer(status, flag, textSilent)
 		return over
-	case FlagUpstreamProtocol:
+	case access.FlagUpstreamProtocol:
 		x.in.cfg.Log.Warn("a replica's response was refused", "replica", r.name, "err", err)
 		x.answerReset(http.StatusBadGateway, flag, reasonProtocol)
 		return over
@@ -128,27 +129,27 @@ func (x *exchange) broken(rm *room, r *replica, conn *upstream.Conn, reused bool
 		x.fresh = true
 		return again
 	case replay && conn.Untaken(err):
-		x.rec.Flags |= FlagUpstreamTermination
+		x.rec.Flags |= access.FlagUpstreamTermination
 		return x.elsewhere(rm, r)
 	case replay && !conn.Heard() && !x.resent && mayResend(x.r.Method, x.ticket.settings.Retry):
 		x.resent, x.fresh = true, true
-		x.rec.Flags |= FlagUpstreamTermination
+		x.rec.Flags |= access.FlagUpstreamTermination
 		return x.elsewhere(rm, r)
 	}
-	x.answerReset(http.StatusServiceUnavailable, FlagUpstreamTermination, reasonTerminated)
+	x.answerReset(http.StatusServiceUnavailable, access.FlagUpstreamTermination, reasonTerminated)
 	return over
 }
 
-func flagOf(err error) Flags {
+func flagOf(err error) access.Flags {
 	switch {
 	case errors.Is(err, upstream.ErrTooLong):
-		return FlagUpstreamTimeout
+		return access.FlagUpstreamTimeout
 	case errors.Is(err, upstream.ErrSilent):
-		return FlagStreamIdle
+		return access.FlagStreamIdle
 	case errors.Is(err, upstream.ErrProtocol):
-		return FlagUpstreamProtocol
+		return access.FlagUpstreamProtocol
 	default:
-		return FlagUpstreamTermination
+		return access.FlagUpstreamTermination
 	}
 }
 

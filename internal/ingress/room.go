@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress/upstream"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -34,6 +35,7 @@ type room struct {
 // replica is guarded by its room's mu, but for the pool.
 type replica struct {
 	name     string
+	addr     string
 	pool     *upstream.Pool
 	inFlight int
 	gone     bool
@@ -54,6 +56,7 @@ type ticket struct {
 	conn  *client    // set when only the connection tells whether the client is still there
 
 	settings resource.Settings // the revision's, when it got its place
+	addr     string            // the replica's, likewise
 	held     time.Duration     // how long it waited
 }
 
@@ -121,7 +124,7 @@ func (rm *room) hand() {
 // give is called with mu held.
 func (rm *room) give(t *ticket, r *replica) {
 	r.inFlight++
-	t.settings = rm.settings
+	t.settings, t.addr = rm.settings, r.addr
 }
 
 // release gives back a place that was not used.
@@ -129,7 +132,7 @@ func (rm *room) release(r *replica) { rm.done(r, nil) }
 
 // done gives a place back, and counts the request that was on it if that is over. Both under the lock that a place
 // costs anyway.
-func (rm *room) done(r *replica, rec *Record) {
+func (rm *room) done(r *replica, rec *access.Record) {
 	rm.mu.Lock()
 	r.inFlight--
 	if rec != nil {
@@ -191,6 +194,7 @@ func (rm *room) update(rev link.Revision, t *table) {
 			r.gone = false
 			r.pool.Reset(want.Addr)
 		}
+		r.addr = want.Addr
 		rm.replicas = append(rm.replicas, r)
 	}
 	rm.dismiss(old)

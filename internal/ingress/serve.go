@@ -114,7 +114,7 @@ func (in *Ingress) server(requests context.Context, scheme string) *http.Server 
 		MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
 		ConnState:                    in.life.state,
 		BaseContext:                  func(net.Listener) context.Context { return requests },
-		ConnContext:                  withClient,
+		ConnContext:                  in.withClient,
 		ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress"
 )
 
@@ -129,7 +130,7 @@ func TestUploadThatBreaksOff(t *testing.T) {
 			conn, _ := f.dial(t, "POST / HTTP/1.1\r\nHost: app.test\r\n"+sent)
 			until(t, "the request is in flight", func() bool { return f.Report().InFlight["r0"] == 1 })
 			conn.Close()
-			if got := rec.last(t, 1); got.Flags != ingress.FlagDownstreamTermination {
+			if got := rec.last(t, 1); got.Flags != access.FlagDownstreamTermination {
 				t.Errorf("flags: got %v, want DC", got.Flags)
 			}
 			if name != "small" && receive(t, "the replica's view", whole) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"penstock/internal/access"
 )
 
 // waiter is a ticket in the line.
@@ -21,7 +23,7 @@ type outcome struct {
 
 // refusal is an answer in place of a place.
 type refusal struct {
-	flag Flags
+	flag access.Flags
 	text string
 	busy bool // worth another try in a second
 }
@@ -61,10 +63,10 @@ func (rm *room) claim(ctx context.Context, t *ticket) (*replica, error) {
 // refuse says why a request may not wait here.
 func (rm *room) refuse() error {
 	if rm.failed != "" && len(rm.replicas) == 0 {
-		return &refusal{flag: FlagNoHealthyUpstream, text: fmt.Sprintf("revision %s cannot start: %s", rm.name, rm.failed)}
+		return &refusal{flag: access.FlagNoHealthyUpstream, text: fmt.Sprintf("revision %s cannot start: %s", rm.name, rm.failed)}
 	}
 	if rm.waiting.Len() >= rm.settings.QueueLimit {
-		return &refusal{flag: FlagOverflow, busy: true,
+		return &refusal{flag: access.FlagOverflow, busy: true,
 			text: fmt.Sprintf("%d requests wait for %s already, which is its limit", rm.waiting.Len(), rm.whom())}
 	}
 	return nil
@@ -155,10 +157,10 @@ func (rm *room) inVain() error {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	limit := rm.settings.QueueTimeout
-	r := &refusal{flag: FlagNoHealthyUpstream, busy: true}
+	r := &refusal{flag: access.FlagNoHealthyUpstream, busy: true}
 	switch {
 	case len(rm.replicas) > 0:
-		r.flag = FlagOverflow
+		r.flag = access.FlagOverflow
 		r.text = fmt.Sprintf("no place became free within %v: each of the %d replicas of revision %s has its %d requests",
 			limit, len(rm.replicas), rm.name, rm.settings.MaxConcurrency)
 	case rm.blocked != "":

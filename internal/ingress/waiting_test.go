@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -195,7 +196,7 @@ func TestClientThatLeavesLosesItsPlaceInLine(t *testing.T) {
 		conn.Close()
 		until(t, "the line is empty after a client "+name+" left", func() bool { return f.Report().Waiting["app--1"] == 0 })
 	}
-	if got := rec.last(t, 3); got.Flags != ingress.FlagDownstreamTermination || got.Status != 0 {
+	if got := rec.last(t, 3); got.Flags != access.FlagDownstreamTermination || got.Status != 0 {
 		t.Errorf("record: got status %d and flags %v, want 0 and DC", got.Status, got.Flags)
 	}
 }

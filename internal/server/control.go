@@ -52,6 +52,9 @@ type Inside struct {
 	HTTP, HTTPS, Names, NamesTCP uint16
 }
 
+// RequestsFolder is where ingresses write access records and control reads them.
+func RequestsFolder(data string) string { return filepath.Join(data, "logs", "requests") }
+
 // Where apps land when nobody says otherwise.
 const (
 	defaultSubscription = "00000000-0000-0000-0000-000000000000"
@@ -140,6 +143,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Images:    machine,
 		Console:   console,
 		System:    system,
+		Requests:  RequestsFolder(o.Data),
 		Secrets:   box,
 		Reconcile: reconciler.Touch,
 		Token:     token,

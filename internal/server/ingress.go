@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/names"
@@ -19,6 +20,7 @@ import (
 // IngressOptions is what the ingress role runs with.
 type IngressOptions struct {
 	State         string         // folder for what a restart of the machine may lose
+	Requests      string         // folder for access records
 	HTTP, HTTPS   []net.Listener // for clients outside, and for replicas
 	Names         net.PacketConn // where replicas ask for names
 	NamesTCP      net.Listener
@@ -33,8 +35,17 @@ type IngressOptions struct {
 // table that control sent, to it or to an ingress before it.
 func RunIngress(ctx context.Context, o IngressOptions) error {
 	config := ingress.Config{HTTPSPort: o.PublicHTTPS, Drain: o.Drain, Log: o.Log}
-	if o.Log.Enabled(ctx, slog.LevelDebug) {
-		config.Observe = func(r *ingress.Record) { o.Log.Debug("request", "record", *r) }
+	records, err := access.NewWriter(o.Requests, access.Limits{}, o.Log)
+	if err != nil {
+		// Requests matter more than what is kept of them.
+		o.Log.Error("requests are served without access records", "err", err)
+	} else {
+		config.Observe = records.Add
+		var writing sync.WaitGroup
+		recording, stop := context.WithCancel(context.WithoutCancel(ctx))
+		writing.Go(func() { records.Run(recording) })
+		defer writing.Wait() // after the last request
+		defer stop()
 	}
 	in := ingress.New(config)
 	path := filepath.Join(o.State, "routes.json")

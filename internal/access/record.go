@@ -1,0 +1,113 @@
+package access
+
+import (
+	"strings"
+	"time"
+)
+
+// Record is what is known of a request when it is over.
+type Record struct {
+	Start      time.Time
+	Client     string // address without port
+	Forwarded  string // X-Forwarded-For as the replica got it
+	Connection uint64 // the client's, counted by its ingress
+	Scheme     string
+	Proto      string // "HTTP/1.1"
+	Host       string // as routes are keyed
+	Method     string
+	Path       string // with the query
+	UserAgent  string
+	RequestID  string // "" when it got no further than the ingress
+
+	App      string // resource ID
+	Revision string // resource ID
+	Replica  string // the last one that was tried
+	Upstream string // its address
+	Attempts int    // connections on which it was tried
+
+	Status   int   // 0: the client went before there was one
+	BytesIn  int64 // of the request's body
+	BytesOut int64 // of the response's body
+	Flags    Flags
+
+	Held      time.Duration // waiting for a place
+	FirstByte time.Duration // from Start to the head of a replica's response; 0: there was none
+	Duration  time.Duration
+
+	Ingress string // names the process that answered; set by Read
+}
+
+// End is when the request was over.
+func (r *Record) End() time.Time { return r.Start.Add(r.Duration) }
+
+// Flags say what went wrong, in Envoy's letters (envoyproxy.io, access logging, RESPONSE_FLAGS), which Azure's
+// ContainerAppHTTPLogs has too.
+type Flags uint16
+
+const (
+	FlagNoRoute               Flags = 1 << iota // NR: no app has the host
+	FlagNoHealthyUpstream                       // UH: no replica, and none came in time
+	FlagOverflow                                // UO: the waiting room or all places are full
+	FlagConnectFailure                          // UF: no connection to a replica
+	FlagUpstreamTermination                     // UC: the replica ended the connection
+	FlagUpstreamTimeout                         // UT: the request took too long
+	FlagStreamIdle                              // SI: no byte moved for too long
+	FlagUpstreamProtocol                        // UPE: the replica does not speak HTTP/1.1
+	FlagDownstreamTermination                   // DC: the client went
+	FlagDownstreamProtocol                      // DPE: the client does not speak HTTP
+	FlagLocalReset                              // LR: cut by the end of a drain
+)
+
+var flagNames = [...]string{"NR", "UH", "UO", "UF", "UC", "UT", "SI", "UPE", "DC", "DPE", "LR"}
+
+// String is empty without a flag, and else like "UF,UH".
+func (f Flags) String() string {
+	if f == 0 {
+		return ""
+	}
+	var names []string
+	for i, name := range flagNames {
+		if f&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// Details says where the answer came from, in Envoy's words (envoyproxy.io, response code details).
+func (r *Record) Details() string {
+	reset := func(why string) string {
+		if r.FirstByte > 0 {
+			return "upstream_reset_after_response_started{" + why + "}"
+		}
+		return "upstream_reset_before_response_started{" + why + "}"
+	}
+	has := func(f Flags) bool { return r.Flags&f != 0 }
+	switch {
+	case has(FlagDownstreamTermination):
+		return "downstream_remote_disconnect"
+	case has(FlagDownstreamProtocol):
+		return "http1.codec_error"
+	case has(FlagNoRoute):
+		return "route_not_found"
+	case has(FlagNoHealthyUpstream):
+		return "no_healthy_upstream"
+	case has(FlagOverflow):
+		return reset("overflow")
+	case has(FlagUpstreamTimeout):
+		return "response_timeout"
+	case has(FlagStreamIdle):
+		return "stream_idle_timeout"
+	case has(FlagLocalReset):
+		return "local_reset"
+	case has(FlagUpstreamProtocol):
+		return reset("protocol_error")
+	case r.Status > 0 && r.FirstByte > 0 && !has(FlagUpstreamTermination):
+		return "via_upstream" // also after a first try that failed
+	case has(FlagUpstreamTermination):
+		return reset("connection_termination")
+	case has(FlagConnectFailure):
+		return reset("remote_connection_failure")
+	}
+	return "direct_response"
+}

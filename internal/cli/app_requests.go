@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func newAppRequestsCmd(env *Env, s *scope) *cobra.Command {
+	cmd, o := newAppStreamCmd(env, s, "requests", "Print the requests that an app was asked, and what became of them", "requeststream", "requests", env.printRequest)
+	o.bindNames(cmd.Flags(), "requests")
+	cmd.Long = `Print an app's requests as the ingress has recorded them, within a second of their end: when, how long, which replica,
+and what went wrong in Envoy's letters (UH no replica, UO no place, UF no connection, UC the replica ended it, UT and SI too slow,
+DC the client went). Columns of Azure's table ContainerAppHTTPLogs with -o json.`
+	cmd.Example = `  penstock app requests chat -f
+  penstock app requests chat --tail 1000 -o json`
+	return cmd
+}
+
+// requestView is a line of an app's request stream.
+type requestView struct {
+	TimeGenerated string
+	Method, Path  string
+	StatusCode    int
+	ResponseFlags string
+	BytesReceived int64
+	BytesSent     int64
+	ReplicaName   string
+	HeldMs        float64
+	FirstByteMs   float64
+	DurationMs    float64
+}
+
+func (e *Env) printRequest(doc json.RawMessage) error {
+	if e.output == "json" {
+		_, err := fmt.Fprintf(e.Stdout, "%s\n", doc)
+		return err
+	}
+	v, err := decode[requestView](doc)
+	if err != nil {
+		return err
+	}
+	notes := ""
+	if v.HeldMs > 0 {
+		notes += fmt.Sprintf("  held %.1f ms", v.HeldMs)
+	}
+	if v.ResponseFlags != "" {
+		notes += "  " + v.ResponseFlags
+	}
+	_, err = fmt.Fprintf(e.Stdout, "%s %s  %3d %9.1f ms  %9s  %s %s%s\n",
+		clock(v.TimeGenerated), tail(v.ReplicaName), v.StatusCode, v.DurationMs, bytesText(v.BytesSent), v.Method, v.Path, notes)
+	return err
+}
