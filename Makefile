@@ -38,7 +38,7 @@ langdetect: ## the binary of examples/langdetect
 
 chat: ## the binary and the weights of examples/chat
 	cd examples/chat && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/chat .
-	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.bin
+	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.safetensors
 
 deb: build ## a Debian package of bin/, into dist/
 	@scripts/deb.sh dist

@@ -67,7 +67,7 @@ func readConfig(getenv func(string) string) (config, error) {
 
 	var cfg config
 	get("PORT", "8080", wholeNumber(&cfg.Port, 0, 65535))
-	get("MODEL_PATH", "/models/model.bin", func(v string) error {
+	get("MODEL_PATH", "/models/model.safetensors", func(v string) error {
 		cfg.ModelPath = v // whether it is a model is seen when it is loaded
 		return nil
 	})

@@ -57,7 +57,7 @@ func weightsFile(t *testing.T, size int64) string {
 	if err := weightfile.Write(&b, weightfile.Header{Name: "tiny", Size: size}, 1); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "model.bin")
+	path := filepath.Join(t.TempDir(), "model.safetensors")
 	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -303,10 +303,10 @@ func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 // chatWeights makes the weights file that the image of examples/chat has as a layer.
 func (m *machine) chatWeights(t *testing.T) {
 	t.Helper()
-	if _, err := os.Stat("../../examples/chat/weights/model.bin"); err == nil {
+	if _, err := os.Stat("../../examples/chat/weights/model.safetensors"); err == nil {
 		return
 	}
-	cmd := exec.Command("go", "run", "./weights", "-size", "64MiB", "-o", "weights/model.bin")
+	cmd := exec.Command("go", "run", "./weights", "-size", "64MiB", "-o", "weights/model.safetensors")
 	cmd.Dir = "../../examples/chat"
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("weights of examples/chat: %v\n%s", err, out)

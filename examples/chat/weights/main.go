@@ -1,6 +1,6 @@
 // Weights writes a weights file for the simulator: bytes that do not compress, the same for the same seed.
 //
-//	go run ./weights -size 64MiB -o weights/model.bin
+//	go run ./weights -size 64MiB -o weights/model.safetensors
 package main
 
 import (
@@ -28,7 +28,7 @@ func run(args []string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("weights", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	size := flags.String("size", "64MiB", "`bytes` of the file, header included; KiB, MiB and GiB are understood")
-	out := flags.String("o", "weights/model.bin", "`file` to write")
+	out := flags.String("o", "weights/model.safetensors", "`file` to write")
 	name := flags.String("name", "simulated-llm", "`name` of the model, as clients ask for it")
 	seed := flags.Uint64("seed", 1, "decides the bytes")
 	if err := flags.Parse(args); err != nil {

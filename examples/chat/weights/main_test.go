@@ -11,7 +11,7 @@ import (
 )
 
 func TestWritesAFileThatOpens(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "model.bin")
+	path := filepath.Join(t.TempDir(), "model.safetensors")
 	for _, size := range []string{"64KiB", "128KiB"} { // the second replaces the first
 		if err := run([]string{"-size", size, "-o", path, "-name", "tiny"}, io.Discard); err != nil {
 			t.Fatal(err)
@@ -29,13 +29,13 @@ func TestWritesAFileThatOpens(t *testing.T) {
 
 func TestMistakesLeaveNothingBehind(t *testing.T) {
 	dir := t.TempDir()
-	out := filepath.Join(dir, "model.bin")
+	out := filepath.Join(dir, "model.safetensors")
 	for says, args := range map[string][]string{
 		"-size: want bytes":    {"-size", "1.5GiB", "-o", out},
 		"size: want at least":  {"-size", "1KiB", "-o", out},
 		"name: want 1 to 64":   {"-name", "My Model", "-o", out},
 		`got "extra"`:          {"-o", out, "extra"},
-		"no such file":         {"-o", filepath.Join(dir, "none", "model.bin")},
+		"no such file":         {"-o", filepath.Join(dir, "none", "model.safetensors")},
 		"file exists":          {"-o", dir + "/"},
 		"flag provided but no": {"-bytes", "1"},
 	} {

@@ -1,22 +1,20 @@
-// Package weightfile is the format of the simulator's weights: a page of header, then bytes that do not compress.
+// Package weightfile is the format of the simulator's weights: safetensors (github.com/huggingface/safetensors) with
+// one tensor of 16-bit numbers that do not compress.
 //
 //	offset  bytes
-//	0       16     "PENSTOCK-WEIGHTS"
-//	16      4      version, 1
-//	20      4      length of the name
-//	24      8      size of the whole file, header included
-//	32      64     name of the model, filled up with zeros
-//	96      4      CRC-32 (IEEE) of the 96 bytes before
-//	100            zeros up to 4096, then the weights
+//	0       8      length of the JSON, always 4088, little endian
+//	8       4088   JSON: {"__metadata__":{"name":"simulated-llm"},"weights":{"dtype":"F16","shape":[n],"data_offsets":[0,2n]}},
+//	               filled up with spaces
+//	4096    2n     the weights
 //
-// Numbers are little endian. The size in the header is what tells a file that was cut short from a whole one.
+// What the header says of the tensor's end is what tells a file that was cut short from a whole one.
 package weightfile
 
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"regexp"
@@ -26,16 +24,28 @@ const (
 	// HeaderSize is one page, so that the weights begin on a page of their own.
 	HeaderSize = 4096
 
-	magic     = "PENSTOCK-WEIGHTS"
-	version   = 1
-	nameBytes = 64
-	crcOffset = 96
+	lengthBytes = 8
+	nameBytes   = 64
+	dtype       = "F16"
+	dtypeBytes  = 2
 )
 
 // Header describes a weights file.
 type Header struct {
 	Name string // of the model, as clients ask for it
 	Size int64  // bytes of the whole file
+}
+
+// layout is the header's JSON.
+type layout struct {
+	Metadata struct {
+		Name string `json:"name"`
+	} `json:"__metadata__"`
+	Weights struct {
+		Type    string   `json:"dtype"`
+		Shape   []int64  `json:"shape"`
+		Offsets [2]int64 `json:"data_offsets"`
+	} `json:"weights"`
 }
 
 // Validate says what is wrong with h.
@@ -46,6 +56,9 @@ func (h Header) Validate() error {
 	if h.Size < HeaderSize {
 		return fmt.Errorf("size: want at least the header's %d bytes, got %d", HeaderSize, h.Size)
 	}
+	if h.Size%dtypeBytes != 0 {
+		return fmt.Errorf("size: want an even number of bytes, as a weight has %d, got %d", dtypeBytes, h.Size)
+	}
 	return nil
 }
 
@@ -54,19 +67,24 @@ func Write(w io.Writer, h Header, seed uint64) error {
 	if err := h.Validate(); err != nil {
 		return err
 	}
-	page := make([]byte, HeaderSize)
-	copy(page, magic)
-	binary.LittleEndian.PutUint32(page[16:], version)
-	binary.LittleEndian.PutUint32(page[20:], uint32(len(h.Name)))
-	binary.LittleEndian.PutUint64(page[24:], uint64(h.Size))
-	copy(page[32:], h.Name)
-	binary.LittleEndian.PutUint32(page[crcOffset:], crc32.ChecksumIEEE(page[:crcOffset]))
+	var l layout
+	l.Metadata.Name = h.Name
+	l.Weights.Type = dtype
+	l.Weights.Shape = []int64{(h.Size - HeaderSize) / dtypeBytes}
+	l.Weights.Offsets = [2]int64{0, h.Size - HeaderSize}
+	text, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	page := bytes.Repeat([]byte{' '}, HeaderSize)
+	binary.LittleEndian.PutUint64(page, HeaderSize-lengthBytes)
+	copy(page[lengthBytes:], text)
 	if _, err := w.Write(page); err != nil {
 		return err
 	}
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
-	_, err := io.CopyN(w, rand.NewChaCha8(key), h.Size-HeaderSize)
+	_, err = io.CopyN(w, rand.NewChaCha8(key), h.Size-HeaderSize)
 	return err
 }
 
@@ -75,21 +93,18 @@ func ParseHeader(page []byte) (Header, error) {
 	if len(page) < HeaderSize {
 		return Header{}, fmt.Errorf("not a weights file: want a header of %d bytes, found %d", HeaderSize, len(page))
 	}
-	if found := page[:len(magic)]; !bytes.Equal(found, []byte(magic)) {
-		return Header{}, fmt.Errorf("not a weights file of this simulator: want it to start with %q, found %q", magic, found)
+	if found := binary.LittleEndian.Uint64(page); found != HeaderSize-lengthBytes {
+		return Header{}, fmt.Errorf("not a weights file of this simulator: want safetensors with %d bytes of JSON, found %d", HeaderSize-lengthBytes, found)
 	}
-	if found := binary.LittleEndian.Uint32(page[16:]); found != version {
-		return Header{}, fmt.Errorf("weights file of another version: want %d, found %d", version, found)
+	var l layout
+	if err := json.Unmarshal(page[lengthBytes:HeaderSize], &l); err != nil {
+		return Header{}, fmt.Errorf("not a weights file of this simulator: %w", err)
 	}
-	if want, found := crc32.ChecksumIEEE(page[:crcOffset]), binary.LittleEndian.Uint32(page[crcOffset:]); want != found {
-		return Header{}, fmt.Errorf("damaged weights file: the header's checksum is %08x, its bytes give %08x", found, want)
+	t := l.Weights
+	if t.Type != dtype || len(t.Shape) != 1 || t.Offsets[0] != 0 || t.Shape[0] > 1<<60 || t.Offsets[1] != t.Shape[0]*dtypeBytes {
+		return Header{}, fmt.Errorf("not a weights file of this simulator: want one tensor \"weights\" of %s, found %s %v at %v", dtype, t.Type, t.Shape, t.Offsets)
 	}
-	length := binary.LittleEndian.Uint32(page[20:])
-	size := binary.LittleEndian.Uint64(page[24:])
-	if length > nameBytes || size > 1<<62 {
-		return Header{}, fmt.Errorf("damaged weights file: a name of %d bytes, a size of %d", length, size)
-	}
-	h := Header{Name: string(page[32 : 32+length]), Size: int64(size)}
+	h := Header{Name: l.Metadata.Name, Size: HeaderSize + t.Offsets[1]}
 	if err := h.Validate(); err != nil {
 		return Header{}, fmt.Errorf("damaged weights file: %w", err)
 	}
