@@ -90,7 +90,7 @@ func TestLoadTakesItsTimeAndTouchesWhatItShall(t *testing.T) {
 func TestModelsThatDoNotLoad(t *testing.T) {
 	for says, env := range map[string]map[string]string{
 		"MODEL_PATH: open /nowhere/model.safetensors: no such file": {"MODEL_PATH": "/nowhere/model.safetensors"},
-		"RESIDENT_BYTES: want all or at most the 1048576":   {"RESIDENT_BYTES": "1GiB"},
+		"RESIDENT_BYTES: want all or at most the 1048576":           {"RESIDENT_BYTES": "1GiB"},
 	} {
 		for _, port := range []string{"closed", "503"} {
 			env := fast(t, env)

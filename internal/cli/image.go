@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ type imageView struct {
 	Unique  int64     `json:"unique"`
 	Shared  int64     `json:"shared"`
 	Layers  []struct {
+		Name       string `json:"name"`
 		Digest     string `json:"digest"`
 		Size       int64  `json:"size"`
 		SharedWith int    `json:"sharedWith"`
@@ -31,7 +31,7 @@ type imageView struct {
 
 func newImageCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images on the server"}
-	cmd.AddCommand(newImageListCmd(env), newImageDeleteCmd(env))
+	cmd.AddCommand(newImageListCmd(env), newImageInspectCmd(env), newImageDeleteCmd(env))
 	return group(cmd)
 }
 
@@ -89,11 +89,7 @@ func newImageDeleteCmd(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			parts := strings.Split(args[0], "/")
-			for i := range parts {
-				parts[i] = url.PathEscape(parts[i])
-			}
-			if err := c.change(cmd.Context(), http.MethodDelete, imagesPath+"/"+strings.Join(parts, "/"), nil); err != nil {
+			if err := c.change(cmd.Context(), http.MethodDelete, imagePath(args[0]), nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.Stderr, "deleted image %s\n", args[0])

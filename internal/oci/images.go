@@ -21,6 +21,7 @@ import (
 type Images struct {
 	stores   Stores
 	platform ocispec.Platform
+	scanned  scanned
 }
 
 // NewImages returns the images of stores, as seen by a Linux machine of this program's processor.
@@ -152,6 +153,7 @@ func notFound(ref Reference, tags []string) error {
 // runnable is an image manifest chosen for this machine.
 type runnable struct {
 	config imageConfig
+	layers []ocispec.Descriptor
 	size   int64
 }
 
@@ -224,7 +226,7 @@ func (im *Images) read(ctx context.Context, target ocispec.Descriptor, m manifes
 		}
 		size += info.Size
 	}
-	return runnable{config: config, size: size}, nil
+	return runnable{config: config, layers: m.layers, size: size}, nil
 }
 
 func (im *Images) runs(p ocispec.Platform) bool {

@@ -196,6 +196,7 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 		return latest, false, err
 	}
 	r.emit(app.ID, name, "RevisionCreation", "Creating new revision: "+name, 0)
+	r.cfg.Created(latest)
 	return latest, true, nil
 }
 

@@ -51,6 +51,8 @@ type Config struct {
 	// Domain is the parent of the environments' domains.
 	Domain string
 	Emit   func(resource.Event)
+	// Created is told of each new revision, once or, after a crash, not at all. It must not block.
+	Created func(resource.Revision)
 	// Forget drops what is kept about an app beside its documents: its logs.
 	Forget func(app resource.ID) error
 	Log    *slog.Logger

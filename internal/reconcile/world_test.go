@@ -83,7 +83,8 @@ func (w *world) start() {
 	}
 	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}, Secret: w.secret})
 	w.reconciler = reconcile.New(reconcile.Config{
-		Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
+		Created: func(resource.Revision) {},
+		Store:   w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
 		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
 		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {
 			return netip.MustParsePrefix("10.9.0.0/21"), netip.MustParseAddr("10.9.0.1")

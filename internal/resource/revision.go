@@ -2,6 +2,7 @@ package resource
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,15 @@ func (r Revision) App() ID { return r.ID.Parent() }
 
 // Name is the revision's own name, "chat--0000001".
 func (r Revision) Name() string { return r.ID.Base() }
+
+// Pinned is an image reference of the template by the digest that it meant, so that every replica runs the same image.
+func (r Revision) Pinned(ref string) string {
+	digest := r.Images[ref]
+	if digest == "" || strings.Contains(ref, "@") {
+		return ref
+	}
+	return ref + "@" + digest
+}
 
 // RevisionState is a revision's running state, in Azure's words.
 type RevisionState string

@@ -42,6 +42,7 @@ type Settings struct {
 	Retry          Retry
 	DrainLimit     time.Duration
 	Capabilities   Capabilities
+	Prefetch       Prefetch
 }
 
 // Capabilities says which of Docker's default capabilities a replica's containers keep.
@@ -50,4 +51,12 @@ type Capabilities string
 const (
 	CapabilitiesDefault Capabilities = "default"
 	CapabilitiesNone    Capabilities = "none"
+)
+
+// Prefetch says what of an image is read into memory before a container of it starts.
+type Prefetch string
+
+const (
+	PrefetchOff     Prefetch = "off"
+	PrefetchWeights Prefetch = "weights"
 )

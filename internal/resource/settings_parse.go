@@ -40,6 +40,7 @@ var settings = []setting{
 	{"retry", choice(func(s *Settings) *Retry { return &s.Retry }, RetryIdempotent, RetryAll, RetryNone)},
 	{"drain-limit", duration(func(s *Settings) *time.Duration { return &s.DrainLimit }, "")},
 	{"capabilities", choice(func(s *Settings) *Capabilities { return &s.Capabilities }, CapabilitiesDefault, CapabilitiesNone)},
+	{"prefetch", choice(func(s *Settings) *Prefetch { return &s.Prefetch }, PrefetchOff, PrefetchWeights)},
 }
 
 // laterTags are settings that other parts of Penstock will read. A value is taken only when it asks for what is done.
@@ -80,6 +81,7 @@ func ParseSettings(environment, app map[string]string) (Settings, error) {
 		Retry:        RetryIdempotent,
 		DrainLimit:   30 * time.Minute,
 		Capabilities: CapabilitiesDefault,
+		Prefetch:     PrefetchOff,
 	}
 	if strings.EqualFold(values["behaviour"], string(Azure)) {
 		s.IdleTimeout = azureIdleTimeout

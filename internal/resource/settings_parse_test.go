@@ -14,6 +14,7 @@ func fastDefaults() resource.Settings {
 	return resource.Settings{
 		Behaviour: resource.Fast, QueueLimit: 1000, QueueTimeout: 240 * time.Second, IdleTimeout: 10 * time.Minute,
 		Rollout: resource.Surge, Retry: resource.RetryIdempotent, DrainLimit: 30 * time.Minute, Capabilities: resource.CapabilitiesDefault,
+		Prefetch: resource.PrefetchOff,
 	}
 }
 
@@ -42,9 +43,11 @@ func TestParseSettings(t *testing.T) {
 		"every setting": {nil, tags{
 			"penstock.max-concurrency": "4", "penstock.queue-limit": "0", "penstock.queue-timeout": "3s", "penstock.request-timeout": "1h",
 			"penstock.rollout": "replace", "penstock.retry": "all", "penstock.drain-limit": "1m", "penstock.capabilities": "none",
+			"penstock.prefetch": "weights",
 		}, with(func(s *resource.Settings) {
 			s.MaxConcurrency, s.QueueLimit, s.QueueTimeout, s.RequestTimeout = 4, 0, 3*time.Second, time.Hour
 			s.Rollout, s.Retry, s.DrainLimit, s.Capabilities = resource.Replace, resource.RetryAll, time.Minute, resource.CapabilitiesNone
+			s.Prefetch = resource.PrefetchWeights
 		})},
 		"names in any case, none for no timeout": {nil, tags{"Penstock.Request-Timeout": "None"}, fastDefaults()},
 		"what is done anyway may be asked for":   {nil, tags{"penstock.recycle": "off", "penstock.standby": "none"}, fastDefaults()},

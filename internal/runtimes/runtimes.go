@@ -97,3 +97,15 @@ type Usage struct {
 	MemoryLimit uint64 // bytes
 	Processes   uint64
 }
+
+// Mapper is what a runtime may be that can tell memory of a replica's own from what it shares with others.
+type Mapper interface {
+	// Mapped wraps resource.ErrNotFound when there is no such replica and errors.ErrUnsupported when nobody can tell.
+	Mapped(ctx context.Context, replica string) (Mapped, error)
+}
+
+// Mapped is the memory that the processes of a replica have mapped, in bytes.
+type Mapped struct {
+	RSS uint64 `json:"rssBytes"` // all of it
+	PSS uint64 `json:"pssBytes"` // each page divided by the number of processes that have it: weights of one layer count once in all
+}

@@ -11,6 +11,7 @@ import (
 
 	"penstock/internal/link"
 	"penstock/internal/oci"
+	"penstock/internal/runtimes/local"
 	"penstock/internal/store"
 )
 
@@ -19,6 +20,7 @@ type admin struct {
 	options   ControlOptions
 	documents *store.Store
 	images    *oci.Images // nil with the fake runtime
+	engine    *local.Engine
 	// shutdown ends the server; with replicas it ends them first.
 	shutdown func(ctx context.Context, replicas bool) error
 	hub      *link.Hub
@@ -33,6 +35,7 @@ func (a *admin) handler() http.Handler {
 	mux.HandleFunc("GET /penstock/v1/backup", a.backup)
 	mux.HandleFunc("POST /penstock/v1/shutdown", a.stop)
 	mux.HandleFunc("GET /penstock/v1/images", a.listImages)
+	mux.HandleFunc("GET /penstock/v1/images/{name...}", a.inspectImage)
 	mux.HandleFunc("DELETE /penstock/v1/images/{name...}", a.deleteImage)
 	return mux
 }

@@ -121,6 +121,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Secret:   secrets{documents, box}.value,
 	})
 	hub := link.NewHub(rand.Text(), o.Log)
+	advisor := newAdvisor(machine.images, emit, o.Log)
 	reconciler := reconcile.New(reconcile.Config{
 		Store:       documents,
 		Runtime:     engine,
@@ -130,6 +131,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Addresses:   machine.addresses,
 		Domain:      o.Domain,
 		Emit:        emit,
+		Created:     advisor.created,
 		Forget:      console.Forget,
 		Log:         o.Log,
 	})
@@ -150,7 +152,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:       o.Log,
 	})
 	halt := make(chan chan error)
-	a := &admin{options: o, documents: documents, images: machine.images, hub: hub, meter: meter{runtime: engine}, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
+	a := &admin{options: o, documents: documents, images: machine.images, hub: hub, meter: meter{runtime: engine}, engine: engine, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
 		if replicas {
 			done := make(chan error, 1)
 			select {
@@ -186,6 +188,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 	reconciling, pause := context.WithCancel(ctx)
 	paused := make(chan struct{})
 	group.Go(func() error { return engine.Run(ctx) })
+	group.Go(func() error { advisor.run(ctx); return nil })
 	group.Go(func() error { return hub.Serve(ctx, o.Link) })
 	group.Go(func() error {
 		defer close(paused)

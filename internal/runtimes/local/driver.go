@@ -75,6 +75,18 @@ type Execer interface {
 	Exec(ctx context.Context, id string, e runtimes.Exec) (code int, err error)
 }
 
+// Prefetcher is what a driver may be that can read the weights of an image into memory before a container does.
+type Prefetcher interface {
+	// Prefetch returns how many bytes it read; none when the image has no weights that it recognises. ref is as for Image.
+	Prefetch(ctx context.Context, ref string) (int64, error)
+}
+
+// Mapper is what a driver may be that can tell memory of a replica's own from what it shares; the promise is that of
+// runtimes.Mapper.
+type Mapper interface {
+	Mapped(ctx context.Context, replica string) (runtimes.Mapped, error)
+}
+
 // Image is what a driver knows of an image.
 type Image struct {
 	Ref    string

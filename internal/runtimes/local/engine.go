@@ -232,6 +232,21 @@ func (e *Engine) Usage(ctx context.Context, replica string) (runtimes.Usage, err
 	return u, nil
 }
 
+// Mapped implements runtimes.Mapper.
+func (e *Engine) Mapped(ctx context.Context, replica string) (runtimes.Mapped, error) {
+	driver, ok := e.cfg.Driver.(Mapper)
+	if !ok {
+		return runtimes.Mapped{}, fmt.Errorf("mapped memory of replica %q: the engine cannot tell: %w", replica, errors.ErrUnsupported)
+	}
+	m, err := driver.Mapped(ctx, replica)
+	if errors.Is(err, ErrGone) {
+		return m, fmt.Errorf("mapped memory of replica %q: %w", replica, resource.ErrNotFound)
+	}
+	return m, err
+}
+
+var _ runtimes.Mapper = (*Engine)(nil)
+
 // errEnded answers calls to an engine whose Run has returned.
 var errEnded = errors.New("the engine has ended")
 

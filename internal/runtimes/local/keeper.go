@@ -98,7 +98,7 @@ func newKeeper(e *Engine, name string, rev resource.Revision, env []resource.Env
 		inbox: &inbox{some: make(chan struct{}, 1)}, end: make(chan struct{}), settled: make(chan struct{}),
 	}
 	add := func(spec resource.Container) *container {
-		c := &container{spec: spec, id: containerID(name, spec.Name), image: pinned(rev, spec.Image)}
+		c := &container{spec: spec, id: containerID(name, spec.Name), image: rev.Pinned(spec.Image)}
 		k.containers = append(k.containers, c)
 		return c
 	}

@@ -13,15 +13,6 @@ import (
 	"penstock/internal/resource"
 )
 
-// pinned is the image reference by digest, so that every replica of a revision runs the same image.
-func pinned(rev resource.Revision, ref string) string {
-	digest := rev.Images[ref]
-	if digest == "" || strings.Contains(ref, "@") {
-		return ref
-	}
-	return ref + "@" + digest
-}
-
 // start brings a container up, or says when it is tried again.
 func (k *keeper) start(ctx context.Context, c *container) {
 	c.trouble, c.due = "", time.Time{}
@@ -109,7 +100,26 @@ func (k *keeper) pull(ctx context.Context, c *container) error {
 	took := time.Since(began)
 	c.pulled = true
 	k.tell(normal, "PulledImage", took, "Successfully pulled image \"%s\" in %s. Image size: %d bytes.", c.spec.Image, round(took), image.Bytes)
+	k.prefetch(ctx, c)
 	return nil
+}
+
+// prefetch brings the weights of the container's image into memory before it starts, when its app asks for that. What
+// goes wrong with it only makes the start slower.
+func (k *keeper) prefetch(ctx context.Context, c *container) {
+	driver, ok := k.e.cfg.Driver.(Prefetcher)
+	if !ok || k.rev.Settings.Prefetch != resource.PrefetchWeights {
+		return
+	}
+	began := time.Now()
+	n, err := driver.Prefetch(ctx, c.image)
+	switch took := time.Since(began); {
+	case ctx.Err() != nil:
+	case err != nil:
+		k.tell(warning, "PrefetchFailed", took, "The weights of image \"%s\" were not read ahead: %v. The container reads them itself.", c.spec.Image, err)
+	case n > 0:
+		k.tell(normal, "PrefetchedWeights", took, "Read %d bytes of weights of image \"%s\" into the page cache in %s", n, c.spec.Image, round(took))
+	}
 }
 
 func (k *keeper) makeSandbox(ctx context.Context) error {

@@ -1,0 +1,90 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"penstock/internal/weights"
+)
+
+const (
+	// maxScanned are the layers whose models are remembered.
+	maxScanned = 1024
+	// maxUnpacked bounds how much of a compressed layer is looked at: twice the largest image that Azure takes on a
+	// dedicated profile would still be less.
+	maxUnpacked = 512 << 30
+)
+
+// scanned remembers what layers hold. A layer never changes, so nothing in it grows old.
+type scanned struct {
+	mu     sync.Mutex
+	layers map[digest.Digest]weights.Layer
+}
+
+func (s *scanned) get(d digest.Digest) (weights.Layer, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	layer, ok := s.layers[d]
+	return layer, ok
+}
+
+func (s *scanned) put(d digest.Digest, layer weights.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.layers == nil || len(s.layers) >= maxScanned {
+		s.layers = map[digest.Digest]weights.Layer{}
+	}
+	s.layers[d] = layer
+}
+
+// Weights returns the model files of an image, by path. An uncompressed layer is looked at in place, whatever its
+// size; a compressed one has to be read whole, once.
+func (im *Images) Weights(ctx context.Context, image Image) ([]weights.File, error) {
+	ctx = inNamespace(ctx)
+	found, err := im.forPlatform(ctx, image.Record.Target)
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w", image.Name, err)
+	}
+	layers := make([]weights.Layer, 0, len(found.layers))
+	for _, desc := range found.layers {
+		layer, known := im.scanned.get(desc.Digest)
+		if !known {
+			if layer, err = im.scan(ctx, desc); err != nil {
+				return nil, fmt.Errorf("image %q: layer %s: %w", image.Name, desc.Digest, err)
+			}
+			im.scanned.put(desc.Digest, layer)
+		}
+		layers = append(layers, layer)
+	}
+	return weights.Image(layers), nil
+}
+
+func (im *Images) scan(ctx context.Context, desc ocispec.Descriptor) (weights.Layer, error) {
+	blob, err := im.stores.Content.ReaderAt(ctx, desc)
+	if err != nil {
+		return weights.Layer{}, err
+	}
+	defer blob.Close()
+	// What the layer says of itself is not always so; its first bytes are.
+	magic := make([]byte, 16)
+	if _, err := blob.ReadAt(magic, 0); err != nil && !errors.Is(err, io.EOF) {
+		return weights.Layer{}, err
+	}
+	if compression.DetectCompression(magic) == compression.Uncompressed {
+		return weights.ScanAt(ctx, blob, blob.Size())
+	}
+	stream, err := compression.DecompressStream(content.NewReader(blob))
+	if err != nil {
+		return weights.Layer{}, err
+	}
+	defer stream.Close()
+	return weights.Scan(ctx, io.LimitReader(stream, maxUnpacked))
+}
