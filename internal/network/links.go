@@ -25,7 +25,7 @@ type uplink struct {
 
 func findUplink() (uplink, error) {
 	const ethernet = 1500
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return uplink{}, fmt.Errorf("list routes: %w", err)
 	}
@@ -271,7 +271,7 @@ func removeLink(name string) error {
 
 // removeLinks removes all devices whose names start with prefix, but for those to keep.
 func removeLinks(prefix string, keep func(device string) bool) error {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -282,6 +282,18 @@ func removeLinks(prefix string, keep func(device string) bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// whole asks for a list again when the kernel says that something else changed it while it was read
+// (Linux, NLM_F_DUMP_INTR).
+func whole[T any](list func() ([]T, error)) ([]T, error) {
+	const tries = 50 // a machine that starts many containers of another engine changes its links all the time
+	for range tries - 1 {
+		if all, err := list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return list()
 }
 
 func linkExists(name string) bool {

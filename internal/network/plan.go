@@ -129,7 +129,7 @@ func (n *Network) choose(want netip.Prefix) error {
 
 // takenPrefixes lists what the machine routes or has, but for what the bridges of this instance have.
 func takenPrefixes(own string) ([]netip.Prefix, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -140,7 +140,7 @@ func takenPrefixes(own string) ([]netip.Prefix, error) {
 		}
 	}
 	var taken []netip.Prefix
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -152,7 +152,7 @@ func takenPrefixes(own string) ([]netip.Prefix, error) {
 			taken = append(taken, p.Masked())
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
