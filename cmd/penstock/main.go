@@ -4,7 +4,9 @@ package main
 import (
 	"context"
 	"io"
+	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
@@ -40,8 +42,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		Exe:     exe,
 		Version: version(),
 		Running: supervisor.Running,
-		Common:  func(fs *pflag.FlagSet) { bindCommon(fs, config) },
-		Server:  func(fs *pflag.FlagSet) { bindServer(fs, config) },
+		Ingress: func(ctx context.Context, dir string, ln *net.TCPListener) (*exec.Cmd, io.ReadCloser, func(), error) {
+			return ingressAlone(ctx, exe, config, dir, ln)
+		},
+		Common: func(fs *pflag.FlagSet) { bindCommon(fs, config) },
+		Server: func(fs *pflag.FlagSet) { bindServer(fs, config) },
 		Settings: func(fs *pflag.FlagSet) (cli.Settings, error) {
 			c := config
 			err := load(&c, fs, getenv)

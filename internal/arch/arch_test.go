@@ -53,9 +53,10 @@ var may = map[string][]string{
 	"supervisor/port": {},
 	"doctor":          {"supervisor/port"},
 	"bench":           {"resource", "runtimes/local", "runtimes/local/containerd", "network", "oci"},
+	"bench/proxy":     {"resource", "link", "ingress", "load"},
 	// clients
 	"load": {},
-	"cli":  {"arm/app", "arm/terminal", "backup", "build", "doctor", "bench", "load", "resource"},
+	"cli":  {"arm/app", "arm/terminal", "backup", "build", "doctor", "bench", "bench/proxy", "load", "resource"},
 }
 
 // pure packages may not reach the outside world at all.

@@ -75,11 +75,6 @@ func (a *api) routes() []route {
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/exec", exec)
 	stream(appPath+"/eventstream", streamEvents)
 	stream(appPath+"/requeststream", streamRequests)
-
-	for _, kind := range []string{"containerapp", "managedEnvironment"} {
-		on(http.MethodGet, operationPath+"/"+kind+"OperationStatuses/{operation}", getOperationStatus)
-		on(http.MethodGet, operationPath+"/"+kind+"OperationResults/{operation}", getOperationResult)
-	}
 	return all
 }
 

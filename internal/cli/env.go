@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"penstock/internal/bench/proxy"
 )
 
 // Env is all that commands know of the process they run in.
@@ -30,6 +32,8 @@ type Env struct {
 
 	// Running says which process serves a data folder; 0 when none does.
 	Running func(data string) (int, error)
+	// Ingress prepares a process of the role for measuring it.
+	Ingress proxy.IngressFunc
 
 	output string
 }

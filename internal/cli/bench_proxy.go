@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"penstock/internal/bench/proxy"
+)
+
+type benchProxyOptions struct {
+	proxy.Options
+	transfer string
+	svg      string
+}
+
+func newBenchProxyCmd(env *Env) *cobra.Command {
+	o := &benchProxyOptions{}
+	cmd := &cobra.Command{
+		Use:   "proxy",
+		Short: "Measure what the ingress costs beside nginx, Go's ReverseProxy and Caddy",
+		Long: `Start the ingress role as the server does, and each other proxy that this machine has, before one replica, and measure in
+interleaved rounds: processor time a request, requests a second and latency of 1 KiB answers, the delay of events, the memory
+of open streams and idle connections, and large bodies. All of them log every request. No server is needed and none is
+disturbed; everything is on loopback and ends with the command.
+
+nginx is found on the PATH (Debian: apt-get install nginx-core), Caddy too
+(go install github.com/caddyserver/caddy/v2/cmd/caddy@latest). Without them their rows are missing, which is told.`,
+		Example: `  penstock bench proxy
+  penstock bench proxy --rounds 9 --svg proxy.svg -o json > proxy.json
+  penstock bench proxy --only penstock,nginx --streams 0 --idle 0 --transfer 0`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), env) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.Only, "only", nil, "measure these only: penstock, nginx, ReverseProxy, caddy")
+	f.IntVar(&o.Rounds, "rounds", 5, "rounds of small requests")
+	f.DurationVar(&o.Round, "round", 3*time.Second, "each proxy's share of a round")
+	f.IntVar(&o.Connections, "connections", 64, "connections that ask at once")
+	f.IntVar(&o.Streams, "streams", 1000, "event streams to hold open at once; 0 for none")
+	f.IntVar(&o.Idle, "idle", 10000, "idle connections to hold open; 0 for none")
+	f.StringVar(&o.transfer, "transfer", "5GB", "body to send and to fetch, such as 500MB; 0 for none")
+	f.StringVar(&o.svg, "svg", "", "`file` for a picture")
+	return cmd
+}
+
+func (o *benchProxyOptions) run(ctx context.Context, env *Env) error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if o.Rounds < 1 || o.Rounds > 1000 {
+		fault("--rounds: want 1 to 1000, got %d", o.Rounds)
+	}
+	if o.Round < 200*time.Millisecond || o.Round > time.Hour {
+		fault("--round: want 200ms to 1h, got %s", o.Round)
+	}
+	for name, n := range map[string]int{"connections": o.Connections - 1, "streams": o.Streams, "idle": o.Idle} {
+		if n < 0 || n > 100_000 {
+			fault("--%s: want at most 100000 and no less than none, got %d", name, n)
+		}
+	}
+	var err error
+	if o.Transfer, err = parseSize(o.transfer); err != nil {
+		fault("--transfer: %w", err)
+	}
+	if len(faults) > 0 {
+		return UsageError(errors.Join(faults...))
+	}
+	o.Exe, o.Version, o.GoVersion, o.Ingress = env.Exe, env.Version, runtime.Version(), env.Ingress
+	o.Progress = func(what string) { fmt.Fprintln(env.Stderr, what) }
+	r, err := proxy.Run(ctx, o.Options)
+	if err != nil {
+		return err
+	}
+	if o.svg != "" {
+		if err := writePicture(o.svg, r); err != nil {
+			return fmt.Errorf("--svg: %w", err)
+		}
+	}
+	return env.show(r, r.WriteText)
+}
+
+func writePicture(path string, r *proxy.Result) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return r.WriteSVG(f)
+}
+
+// newBenchPartCmd is what the measuring starts; nobody types it.
+func newBenchPartCmd(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "part NAME REPLICA", Short: "One process of a measuring, started by it", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return proxy.RunPart(cmd.Context(), args[0], args[1], env.Stdin, env.Stdout)
+		},
+	}
+}
