@@ -51,6 +51,11 @@ func (x *exchange) plain(status int, kind, text string) {
 		// net/http reads what there is of the body first. Deadlines fail where the client is gone.
 		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(lingerFor))
 	}
+	if isGRPC(x.r.Header) {
+		x.answerGRPC(status, text)
+		x.in.stats.refused.Add(1)
+		return
+	}
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	x.commit(status)
@@ -62,6 +67,10 @@ func (x *exchange) plain(status int, kind, text string) {
 }
 
 func (x *exchange) answerNoRoute() {
+	if isGRPC(x.r.Header) {
+		x.answer(http.StatusNotFound, access.FlagNoRoute, "this container app is stopped or does not exist")
+		return
+	}
 	x.rec.Flags |= access.FlagNoRoute
 	x.plain(http.StatusNotFound, "text/html; charset=utf-8", unavailable)
 }

@@ -32,6 +32,7 @@ type exchange struct {
 	retryAfter string
 	committed  bool // the response's head is out
 	websocket  bool
+	stream     bool // to be sent over HTTP/2
 
 	out   []byte // the request's head, and a small body behind it; kept for the next exchange
 	small []byte // the request's body when it is small, once it was read; kept likewise
@@ -116,7 +117,6 @@ func (x *exchange) serve() verdict {
 		x.answer(http.StatusMethodNotAllowed, access.FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
 		return over
 	}
-	x.websocket = wantsWebSocket(x.r)
 	for {
 		rt := x.in.table.Load().route(x.rec.Host, x.client.addr)
 		if rt == nil {
@@ -128,6 +128,8 @@ func (x *exchange) serve() verdict {
 			x.redirect()
 			return over
 		}
+		x.stream = rt.http2 || rt.detect && x.r.ProtoMajor == 2 && isGRPC(x.r.Header)
+		x.websocket = !x.stream && wantsWebSocket(x.r)
 		v := x.place(rt.choose())
 		if v != again {
 			x.endUpload()
@@ -203,15 +205,14 @@ func (x *exchange) try(rm *room, r *replica) verdict {
 		x.in.stats.retried.Add(1)
 	}
 	x.rec.Attempts++
+	if x.stream {
+		return x.tryStream(rm, r)
+	}
 	conn, reused, err := r.pool.Get(ctx, time.Now(), x.rested())
 	if err != nil {
 		return x.unconnected(rm, r, err)
 	}
-	if reused {
-		x.in.stats.reused.Add(1)
-	} else {
-		x.in.stats.dialled.Add(1)
-	}
+	x.count(reused)
 	conn.Begin(time.Now(), upstream.Limits{Silence: settings.IdleTimeout, End: x.end})
 	stop := context.AfterFunc(ctx, conn.Abort)
 	v, clean, err := x.talk(conn)
@@ -224,6 +225,15 @@ func (x *exchange) try(rm *room, r *replica) verdict {
 		conn.Close()
 	}
 	return v
+}
+
+// count notes whether a connection was open already.
+func (x *exchange) count(reused bool) {
+	if reused {
+		x.in.stats.reused.Add(1)
+	} else {
+		x.in.stats.dialled.Add(1)
+	}
 }
 
 // talk carries the exchange over conn. Clean says whether conn may carry another one; an error, that there is no whole
@@ -243,8 +253,7 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 		}
 		x.interim(head.Status, h)
 	}
-	x.rec.FirstByte = time.Since(x.rec.Start)
-	x.body.settle()
+	x.answered()
 	if head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(conn, head)
 	}
@@ -253,10 +262,22 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	if err := x.receive(conn); err != nil {
 		return over, false, err
 	}
-	for name, values := range conn.Trailer() {
+	x.trail(conn.Trailer())
+	return over, x.body.sentOn(conn) && conn.Reusable(), nil
+}
+
+// answered notes that the response has begun.
+func (x *exchange) answered() {
+	x.rec.FirstByte = time.Since(x.rec.Start)
+	x.body.settle()
+}
+
+// trail has net/http send what followed the body.
+func (x *exchange) trail(trailer http.Header) {
+	h := x.w.Header()
+	for name, values := range trailer {
 		h[http.TrailerPrefix+name] = values
 	}
-	return over, x.body.sentOn(conn) && conn.Reusable(), nil
 }
 
 // interim passes on a response before the response. A 100 is for the body's sender: net/http has its own for the
@@ -274,8 +295,13 @@ func (x *exchange) interim(status int, h http.Header) {
 // errWrite wraps what kept bytes from the client.
 type errWrite struct{ error }
 
+// response is a body that comes.
+type response interface {
+	Next(to http.Flusher) ([]byte, error)
+}
+
 // receive passes the body on as it comes.
-func (x *exchange) receive(conn *upstream.Conn) error {
+func (x *exchange) receive(conn response) error {
 	flusher, ok := x.w.(http.Flusher)
 	if !ok {
 		return errWrite{errors.New("the server cannot flush")}

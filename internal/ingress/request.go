@@ -21,17 +21,23 @@ import (
 // maxSmall bounds a body that is read whole and sent in one piece with the head. Such a body costs no goroutine.
 const maxSmall = 32 << 10
 
-// send writes the request, or the beginning of it: a large body follows in its own goroutine.
-func (x *exchange) send(conn *upstream.Conn) error {
+// readBody reads a small body, and gives a large one to a goroutine of its own.
+func (x *exchange) readBody() error {
 	switch {
 	case x.r.ContentLength == 0 || x.r.Body == nil:
 	case x.read || x.body != nil:
 	case x.r.ContentLength > 0 && x.r.ContentLength <= maxSmall && !expectsContinue(x.r):
-		if err := x.readSmall(); err != nil {
-			return err
-		}
+		return x.readSmall()
 	default:
 		x.body = x.newUpload()
+	}
+	return nil
+}
+
+// send writes the request, or the beginning of it: a large body follows.
+func (x *exchange) send(conn *upstream.Conn) error {
+	if err := x.readBody(); err != nil {
+		return err
 	}
 	x.out = x.appendHead(x.out[:0])
 	if x.body != nil {

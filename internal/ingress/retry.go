@@ -84,8 +84,16 @@ func (x *exchange) elsewhere(rm *room, r *replica) verdict {
 	return again
 }
 
+// tried is what a connection, or a stream of one, knows of a request that failed on it.
+type tried interface {
+	// Untaken says whether the replica provably got nothing of it, or did nothing with it.
+	Untaken(err error) bool
+	// Heard says whether a byte of the response came.
+	Heard() bool
+}
+
 // broken decides what follows when an exchange over conn failed.
-func (x *exchange) broken(rm *room, r *replica, conn *upstream.Conn, reused bool, err error) verdict {
+func (x *exchange) broken(rm *room, r *replica, conn tried, reused bool, err error) verdict {
 	if bad := x.body.failed(); bad != nil {
 		return x.badBody(bad)
 	}

@@ -105,6 +105,7 @@ func (in *Ingress) server(requests context.Context, scheme string) *http.Server 
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(scheme == "https")
+	protocols.SetUnencryptedHTTP2(scheme == "http") // by prior knowledge
 	return &http.Server{
 		Handler:                      in.Handler(scheme),
 		Protocols:                    protocols,

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"penstock/internal/link"
+	"penstock/internal/resource"
 )
 
 // table is what one request is routed by. It never changes.
@@ -30,6 +31,8 @@ type neighbourhood struct {
 type route struct {
 	app           string
 	allowInsecure bool
+	http2         bool // replicas are spoken to in HTTP/2
+	detect        bool // in HTTP/2 when the request cannot do without
 	targets       []target
 	total         int   // of the weights
 	lobby         *room // when there is no target
@@ -63,7 +66,10 @@ func (in *Ingress) build(t link.Table) *table {
 		rm.reopen()
 	}
 	for _, r := range t.Routes {
-		rt := &route{app: r.App, allowInsecure: r.AllowInsecure}
+		rt := &route{
+			app: r.App, allowInsecure: r.AllowInsecure,
+			http2: r.Transport == resource.TransportHTTP2, detect: r.Transport == resource.TransportAuto,
+		}
 		for _, to := range r.Targets {
 			if to.Weight <= 0 || !known[to.Revision] {
 				continue

@@ -32,18 +32,24 @@ const (
 	uploadSize = 32 << 10
 )
 
+// sink is where a body goes: a connection, or a stream of one.
+type sink interface {
+	io.Writer
+	Abort()
+}
+
 // upload reads a request's body in a goroutine and writes it to a connection, and to the next one if that fails. A nil
 // upload is that of a request which is sent in one piece.
 type upload struct {
 	r       *http.Request
 	chunked bool
 	expects bool
-	conns   chan *upstream.Conn // takes one without blocking
-	allowed chan struct{}       // takes one without blocking
-	sent    chan struct{}       // receives when the body went out whole; takes one without blocking
-	over    chan struct{}       // closed at the end
-	ending  atomic.Bool         // the last write has begun
-	reading atomic.Bool         // it is the client that is waited for
+	conns   chan sink     // takes one without blocking
+	allowed chan struct{} // takes one without blocking
+	sent    chan struct{} // receives when the body went out whole; takes one without blocking
+	over    chan struct{} // closed at the end
+	ending  atomic.Bool   // the last write has begun
+	reading atomic.Bool   // it is the client that is waited for
 	read    atomic.Int64
 
 	mu    sync.Mutex
@@ -51,7 +57,7 @@ type upload struct {
 	kept  []byte // all that was read
 	err   error  // of reading the body
 	eof   bool   // all of it was read
-	whole *upstream.Conn
+	whole sink
 }
 
 func (x *exchange) newUpload() *upload {
@@ -59,7 +65,7 @@ func (x *exchange) newUpload() *upload {
 		r:       x.r,
 		chunked: x.r.ContentLength < 0,
 		expects: expectsContinue(x.r),
-		conns:   make(chan *upstream.Conn, 1),
+		conns:   make(chan sink, 1),
 		allowed: make(chan struct{}, 1),
 		sent:    make(chan struct{}, 1),
 		over:    make(chan struct{}),
@@ -79,7 +85,7 @@ func (x *exchange) newUpload() *upload {
 }
 
 // use makes conn the connection that the body goes to.
-func (u *upload) use(conn *upstream.Conn) {
+func (u *upload) use(conn sink) {
 	select {
 	case <-u.conns: // one that failed before anything was written to it
 	default:
@@ -139,7 +145,7 @@ func (u *upload) settle() {
 }
 
 // sentOn says whether all of the body went over conn.
-func (u *upload) sentOn(conn *upstream.Conn) bool {
+func (u *upload) sentOn(conn sink) bool {
 	if u == nil {
 		return true
 	}
@@ -216,7 +222,7 @@ func (u *upload) run() {
 }
 
 // wait is for the replica's consent, or for the time after which it is taken for granted.
-func (u *upload) wait(conn *upstream.Conn) (*upstream.Conn, bool) {
+func (u *upload) wait(conn sink) (sink, bool) {
 	late := time.NewTimer(continueAfter)
 	defer late.Stop()
 	for {
@@ -235,7 +241,7 @@ func (u *upload) wait(conn *upstream.Conn) (*upstream.Conn, bool) {
 }
 
 // next waits for another connection and writes to it what the one before it got.
-func (u *upload) next(eof bool) (*upstream.Conn, bool) {
+func (u *upload) next(eof bool) (sink, bool) {
 	conn, ok := <-u.conns
 	if !ok {
 		return nil, false
@@ -244,7 +250,7 @@ func (u *upload) next(eof bool) (*upstream.Conn, bool) {
 }
 
 // repeat writes to conn what was read so far. If that fails, or if that is all, it waits for the next connection.
-func (u *upload) repeat(conn *upstream.Conn, eof bool) (*upstream.Conn, bool) {
+func (u *upload) repeat(conn sink, eof bool) (sink, bool) {
 	for {
 		u.mu.Lock()
 		kept := u.kept
@@ -274,9 +280,10 @@ func (u *upload) store(p []byte, eof bool) {
 }
 
 // write sends n bytes that stand in buf behind chunkSpace, and the body's end with them if last is set.
-func (u *upload) write(conn *upstream.Conn, buf []byte, n int, last bool) error {
+func (u *upload) write(conn sink, buf []byte, n int, last bool) error {
 	p := buf[chunkSpace : chunkSpace+n]
-	if u.chunked {
+	stream, framed := conn.(*upstream.Stream)
+	if u.chunked && !framed {
 		p = p[:0]
 		if n > 0 {
 			var size [chunkSpace]byte
@@ -298,6 +305,11 @@ func (u *upload) write(conn *upstream.Conn, buf []byte, n int, last bool) error 
 		}
 	}
 	if last {
+		if framed {
+			if err := stream.End(u.r.Trailer); err != nil {
+				return err
+			}
+		}
 		u.mu.Lock()
 		u.whole = conn
 		u.mu.Unlock()

@@ -53,12 +53,14 @@ func (e Environment) Names(name string) []string {
 type Route struct {
 	Host string `json:"host"` // lower case, without a port
 	// Environment is the ID of the app's, and Name what Environment.Names makes the names of neighbours of.
-	Environment   string   `json:"environment"`
-	Name          string   `json:"name"`
-	App           string   `json:"app"` // resource ID
-	External      bool     `json:"external"`
-	AllowInsecure bool     `json:"allowInsecure"` // false: plain http is redirected to https
-	Targets       []Target `json:"targets"`       // empty: the app has never had a revision to send to yet
+	Environment   string `json:"environment"`
+	Name          string `json:"name"`
+	App           string `json:"app"` // resource ID
+	External      bool   `json:"external"`
+	AllowInsecure bool   `json:"allowInsecure"` // false: plain http is redirected to https
+	// Transport is what replicas are spoken to in. Auto: HTTP/1.1, and HTTP/2 for gRPC.
+	Transport resource.Transport `json:"transport,omitempty"`
+	Targets   []Target           `json:"targets"` // empty: the app has never had a revision to send to yet
 }
 
 // Target is a revision and its share of a route. Weights of a route add up to 100.

@@ -115,7 +115,7 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		}
 		route := link.Route{
 			App: app.ID.String(), Name: strings.ToLower(app.ID.Base()), Environment: ids[app.Environment.Key()],
-			External: in.External, AllowInsecure: in.AllowInsecure,
+			External: in.External, AllowInsecure: in.AllowInsecure, Transport: in.Transport,
 		}
 		for _, rev := range active[app.ID.Key()] {
 			t.Revisions = append(t.Revisions, r.upstream(rev, running[rev.ID.Key()]))

@@ -72,6 +72,8 @@ type Transport string
 const (
 	TransportAuto Transport = "Auto"
 	TransportHTTP Transport = "Http"
+	// TransportHTTP2 is HTTP/2 in the clear by prior knowledge.
+	TransportHTTP2 Transport = "Http2"
 )
 
 // Ingress opens an app to HTTP requests.

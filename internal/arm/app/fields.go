@@ -54,7 +54,7 @@ func appFields() []Field {
 		refused("configuration.identitySettings", "managed identities need an issuer of tokens"),
 		refused("configuration.revisionTransitionThreshold", "the share of ready replicas that a switch waits for is fixed"),
 		refused("configuration.targetLabel", "labels alone do not say which revisions are active"),
-		refused("configuration.ingress.transport", "the ingress speaks HTTP/1.1 to replicas").unless("auto or http", notWords("http2", "tcp")),
+		refused("configuration.ingress.transport", "the ingress has no TCP ports").unless("auto, http or http2", notWords("tcp")),
 		refused("configuration.ingress.exposedPort", "the ingress has no TCP ports").unless("0", numbers(0)),
 		refused("configuration.ingress.customDomains", "apps have the host name of their environment only"),
 		refused("configuration.ingress.ipSecurityRestrictions", "the ingress takes requests from every address"),

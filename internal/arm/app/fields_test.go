@@ -36,7 +36,7 @@ var samples = map[string]string{
 	resource.TypeApp + " configuration.identitySettings":                                             `[{"identity":"system"}]`,
 	resource.TypeApp + " configuration.revisionTransitionThreshold":                                  `50`,
 	resource.TypeApp + " configuration.targetLabel":                                                  `"blue"`,
-	resource.TypeApp + " configuration.ingress.transport":                                            `"http2"`,
+	resource.TypeApp + " configuration.ingress.transport":                                            `"tcp"`,
 	resource.TypeApp + " configuration.ingress.exposedPort":                                          `5432`,
 	resource.TypeApp + " configuration.ingress.customDomains":                                        `[{"name":"chat.example"}]`,
 	resource.TypeApp + " configuration.ingress.ipSecurityRestrictions":                               `[{"name":"office","action":"Allow","ipAddressRange":"192.0.2.0/24"}]`,

@@ -143,7 +143,7 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 		c.Ingress = &resource.Ingress{
 			External:      or(in.External, false),
 			TargetPort:    or(in.TargetPort, 0),
-			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP),
+			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP, resource.TransportHTTP2),
 			AllowInsecure: or(in.AllowInsecure, false),
 		}
 		if c.Ingress.TargetPort == 0 {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -18,24 +19,31 @@ const (
 type Client struct {
 	dialer  net.Dialer
 	buffers buffers
+	streams *http.Transport
 }
 
 // NewClient returns a client that gives up a dial after that time.
 func NewClient(dialTimeout time.Duration) *Client {
-	return &Client{dialer: net.Dialer{Timeout: dialTimeout}, buffers: newBuffers()}
+	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout}, buffers: newBuffers()}
+	cl.streams = cl.newStreams()
+	return cl
 }
 
 // Pool returns a pool of connections to addr.
-func (cl *Client) Pool(addr string) *Pool { return &Pool{client: cl, addr: addr} }
+func (cl *Client) Pool(addr string) *Pool {
+	return &Pool{client: cl, addr: addr, dialling: make(chan struct{}, 1)}
+}
 
-// Pool keeps idle connections to one address.
+// Pool keeps idle connections to one address, and those that are shared.
 type Pool struct {
-	client *Client
+	client   *Client
+	dialling chan struct{} // held by who dials a connection that is shared
 
 	mu     sync.Mutex
 	addr   string
 	closed bool
 	idle   []*Conn // the one used last is last
+	shared []*shared
 }
 
 // Reset opens the pool for addr; idle connections to another address are closed.
@@ -47,8 +55,10 @@ func (p *Pool) Reset(addr string) {
 	if moved {
 		old, p.idle = p.idle, nil
 	}
+	oldShared := p.shut(func(c *shared) bool { return c.addr != addr })
 	p.mu.Unlock()
 	closeAll(old)
+	closeShared(oldShared)
 }
 
 // Close ends the idle connections, and each busy one when it is put back.
@@ -56,8 +66,10 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	old := p.idle
 	p.idle, p.closed = nil, true
+	oldShared := p.shut(func(*shared) bool { return true })
 	p.mu.Unlock()
 	closeAll(old)
+	closeShared(oldShared)
 }
 
 // Get returns an idle connection that is still open and has not rested longer than that by now, or dials one.
@@ -119,8 +131,10 @@ func (p *Pool) Sweep(now time.Time) {
 	}
 	old := p.idle[:n:n]
 	p.idle = append([]*Conn(nil), p.idle[n:]...)
+	oldShared := p.shut(func(c *shared) bool { return c.busy == 0 && now.Sub(c.parked) > MaxRest })
 	p.mu.Unlock()
 	closeAll(old)
+	closeShared(oldShared)
 }
 
 func closeAll(conns []*Conn) {

@@ -1,0 +1,97 @@
+package ingress
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"penstock/internal/ingress/upstream"
+)
+
+// tryStream sends the request to r over HTTP/2 and passes its response on.
+func (x *exchange) tryStream(rm *room, r *replica) verdict {
+	stream, reused, err := r.pool.Open(x.r.Context(), x.fresh)
+	if err != nil {
+		return x.unconnected(rm, r, err)
+	}
+	x.count(reused)
+	stream.Begin(x.r.Context(), time.Now(), upstream.Limits{Silence: x.ticket.settings.IdleTimeout, End: x.end})
+	defer stream.Close()
+	if err := x.talkStream(stream); err != nil {
+		return x.broken(rm, r, stream, reused, err)
+	}
+	return over
+}
+
+// talkStream carries the exchange over the stream. An error says that there is no whole response.
+func (x *exchange) talkStream(stream *upstream.Stream) error {
+	if err := x.readBody(); err != nil {
+		return err
+	}
+	out := x.streamRequest()
+	switch {
+	case x.body != nil:
+		stream.Piped(out)
+		x.body.use(stream)
+	case x.read:
+		out.Body = io.NopCloser(bytes.NewReader(x.small))
+	}
+	h := x.w.Header()
+	status, err := stream.RoundTrip(out, h, x.interim)
+	if err != nil {
+		return err
+	}
+	x.answered()
+	x.guard()
+	x.commit(status)
+	if err := x.receive(stream); err != nil {
+		return err
+	}
+	x.trail(stream.Trailer())
+	return nil
+}
+
+// streamRequest is the request as the replica gets it over HTTP/2. Field values are the client's own slices.
+func (x *exchange) streamRequest() *http.Request {
+	r := x.r
+	out := &http.Request{
+		Method: r.Method, Host: r.Host, ContentLength: r.ContentLength, Header: make(http.Header, len(r.Header)+4),
+		URL: &url.URL{Scheme: "http", Host: r.Host},
+	}
+	if target := r.RequestURI; strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "//") || target == "*" {
+		out.URL.Opaque = target // to the letter
+	} else {
+		out.URL.Path, out.URL.RawPath, out.URL.RawQuery, out.URL.ForceQuery = r.URL.Path, r.URL.RawPath, r.URL.RawQuery, r.URL.ForceQuery
+	}
+	named := r.Header["Connection"]
+	for name, values := range r.Header {
+		if !ownField(name) && (len(named) == 0 || !listed(named, name)) {
+			out.Header[name] = values
+		}
+	}
+	if out.Header["User-Agent"] == nil {
+		out.Header["User-Agent"] = []string{""} // else the library would name itself
+	}
+	if x.body != nil {
+		if x.body.expects {
+			out.Header["Expect"] = []string{"100-continue"}
+		}
+		if len(r.Trailer) > 0 {
+			out.Trailer = make(http.Header, len(r.Trailer))
+			for name := range r.Trailer {
+				out.Trailer[name] = nil
+			}
+		}
+	}
+	if listed(r.Header["Te"], "trailers") {
+		out.Header["Te"] = []string{"trailers"}
+	}
+	out.Header["X-Forwarded-For"] = []string{x.rec.Forwarded}
+	out.Header["X-Forwarded-Proto"] = []string{x.scheme}
+	out.Header["X-Forwarded-Host"] = []string{r.Host}
+	out.Header["X-Request-Id"] = []string{x.requestID()}
+	return out
+}

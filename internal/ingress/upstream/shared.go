@@ -1,0 +1,121 @@
+package upstream
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// shared is a connection that carries many exchanges. All but cc is guarded by the pool's mu.
+type shared struct {
+	cc     *http.ClientConn
+	addr   string
+	busy   int       // streams that were opened and not closed
+	parked time.Time // when the last of them was closed
+	shut   bool      // closed as soon as the last one is
+}
+
+// newStreams is what all connections that are shared have in common.
+func (cl *Client) newStreams() *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Transport{
+		DialContext:            cl.dialer.DialContext,
+		Protocols:              protocols,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: largeSize,
+	}
+}
+
+// Open returns a stream on a connection that has room for it, or on a new one, which it always is when fresh is set.
+func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, err error) {
+	if !fresh {
+		if s := p.enter(nil); s != nil {
+			return s, true, nil
+		}
+	}
+	// One dial at a time: of all that wait for the first connection, the next one finds it open.
+	select {
+	case p.dialling <- struct{}{}:
+		defer func() { <-p.dialling }()
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
+	if !fresh {
+		if s := p.enter(nil); s != nil {
+			return s, true, nil
+		}
+	}
+	p.mu.Lock()
+	addr := p.addr
+	p.mu.Unlock()
+	cc, err := p.client.streams.NewClientConn(ctx, "http", addr)
+	if err != nil {
+		return nil, false, err
+	}
+	if s := p.enter(&shared{cc: cc, addr: addr}); s != nil {
+		return s, false, nil
+	}
+	// It ended in the same moment.
+	err = cc.Err()
+	cc.Close()
+	return nil, false, err
+}
+
+// enter takes a place on the connection, which becomes one of the pool, or on any that the pool has.
+func (p *Pool) enter(on *shared) *Stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool { return c.cc.Err() != nil && c.busy == 0 })
+	if on != nil {
+		if on.cc.Reserve() != nil {
+			return nil
+		}
+		on.shut = p.closed || on.addr != p.addr
+		p.shared = append(p.shared, on)
+	} else {
+		i := slices.IndexFunc(p.shared, func(c *shared) bool { return !c.shut && c.cc.Reserve() == nil })
+		if i < 0 {
+			return nil
+		}
+		on = p.shared[i]
+	}
+	on.busy++
+	return &Stream{pool: p, on: on}
+}
+
+// leave gives back a place.
+func (p *Pool) leave(on *shared) {
+	p.mu.Lock()
+	on.busy--
+	on.parked = time.Now()
+	over := on.busy == 0 && on.shut
+	if over {
+		p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool { return c == on })
+	}
+	p.mu.Unlock()
+	if over {
+		on.cc.Close()
+	}
+}
+
+// shut takes out those connections that which is true of, and returns those that no exchange needs any more. It is
+// called with mu held.
+func (p *Pool) shut(which func(*shared) bool) (old []*shared) {
+	p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool {
+		c.shut = c.shut || which(c)
+		if c.shut && c.busy == 0 {
+			old = append(old, c)
+			return true
+		}
+		return false
+	})
+	return old
+}
+
+func closeShared(conns []*shared) {
+	for _, c := range conns {
+		c.cc.Close()
+	}
+}
