@@ -16,7 +16,11 @@ func stopApp(c *call) error { return c.setStopped(true) }
 func (c *call) setStopped(stopped bool) error {
 	apps := appKind()
 	id := apps.id(c)
-	written, err := c.Store.Apps().Put(c.r.Context(), id, func(a *resource.App, exists bool) error {
+	what := "start"
+	if stopped {
+		what = "stop"
+	}
+	_, err := apps.commit(c, id, what, func(a *resource.App, exists bool) error {
 		if !exists {
 			return notFound(id)
 		}
@@ -29,13 +33,6 @@ func (c *call) setStopped(stopped bool) error {
 		return nil
 	})
 	if err != nil {
-		return err
-	}
-	what := "start"
-	if stopped {
-		what = "stop"
-	}
-	if err := apps.begin(c, written, what); err != nil {
 		return err
 	}
 	c.w.WriteHeader(http.StatusAccepted)

@@ -202,11 +202,11 @@ func (k kind[T]) write(c *call) error {
 	if err != nil {
 		return err
 	}
-	written, err := k.store(c, body)
+	written, err := k.store(c, "put", body)
 	if err != nil {
 		return err
 	}
-	return k.wrote(c, written, "put", k.put)
+	return k.wrote(c, written, k.put)
 }
 
 // merge is PATCH: a JSON merge patch of the resource as it is answered.
@@ -223,40 +223,45 @@ func (k kind[T]) merge(c *call) error {
 	if err != nil {
 		return err
 	}
-	written, err := k.store(c, body)
+	written, err := k.store(c, "patch", body)
 	if err != nil {
 		return err
 	}
-	return k.wrote(c, written, "patch", k.patch)
+	return k.wrote(c, written, k.patch)
 }
 
 // wrote answers a write. One that is accepted is answered by its headers alone.
-func (k kind[T]) wrote(c *call, v T, what string, status int) error {
-	answer, err := k.answer(c, v)
-	if err != nil {
-		return err
-	}
-	if err := k.begin(c, v, what); err != nil {
-		return err
-	}
+func (k kind[T]) wrote(c *call, v T, status int) error {
 	if status == http.StatusAccepted {
 		c.w.WriteHeader(status)
 		return nil
+	}
+	answer, err := k.answer(c, v)
+	if err != nil {
+		return err
 	}
 	c.answer(status, answer)
 	return nil
 }
 
-// begin makes the operation by which a write is polled, if the kind has any.
-func (k kind[T]) begin(c *call, v T, what string) error {
+// commit writes a resource together with the operation by which it is polled, if the kind has any, and begins that.
+func (k kind[T]) commit(c *call, id resource.ID, what string, change func(v *T, exists bool) error) (T, error) {
 	if k.operations == "" {
-		return nil
+		return k.table(c.Store).Put(c.r.Context(), id, change)
 	}
-	return c.begin(*k.meta(&v), k.operations, what)
+	var op store.Operation
+	written, err := k.table(c.Store).Begin(c.r.Context(), id, change, func(v T) store.Operation {
+		op = newOperation(*k.meta(&v), what)
+		return op
+	})
+	if err == nil {
+		c.begun(op, k.operations)
+	}
+	return written, err
 }
 
 // store checks what was sent as far as it can be checked now, and keeps it.
-func (k kind[T]) store(c *call, body []byte) (T, error) {
+func (k kind[T]) store(c *call, what string, body []byte) (T, error) {
 	ctx := c.r.Context()
 	if err := k.underParent(c); err != nil {
 		var none T
@@ -283,7 +288,7 @@ func (k kind[T]) store(c *call, body []byte) (T, error) {
 		}
 	}
 	now := time.Now().UTC()
-	written, err := k.table(c.Store).Put(ctx, id, func(v *T, exists bool) error {
+	written, err := k.commit(c, id, what, func(v *T, exists bool) error {
 		before := *k.meta(v)
 		if exists {
 			if err := k.writable(*v); err != nil {
@@ -349,7 +354,7 @@ var errGone = errors.New("there is nothing to delete")
 // remove is DELETE. What is not there is deleted already.
 func (k kind[T]) remove(c *call) error {
 	ctx, id := c.r.Context(), k.id(c)
-	deleted, err := k.table(c.Store).Put(ctx, id, func(v *T, exists bool) error {
+	_, err := k.commit(c, id, "delete", func(v *T, exists bool) error {
 		if !exists {
 			return errGone
 		}
@@ -375,9 +380,6 @@ func (k kind[T]) remove(c *call) error {
 		}
 		c.w.WriteHeader(http.StatusOK)
 		return nil
-	}
-	if err := k.begin(c, deleted, "delete"); err != nil {
-		return err
 	}
 	c.w.WriteHeader(http.StatusAccepted)
 	return nil

@@ -21,33 +21,32 @@ const (
 	pruneEvery    = time.Hour
 )
 
-// begin makes the operation of a write that has been stored, sets the headers by which it is polled, and asks for it to
-// be carried out. name is what its addresses begin with: "containerapp" of containerappOperationStatuses.
-func (c *call) begin(m resource.Meta, name, kind string) error {
-	// The write is done: a client that left does not keep it from being carried out.
-	ctx := context.WithoutCancel(c.r.Context())
-	defer c.Reconcile(m.ID)
-	op := store.Operation{
-		ID: uuid.NewString(), Resource: m.ID, Kind: kind, Generation: m.Generation,
+// newOperation is the operation of a write of a resource.
+func newOperation(m resource.Meta, what string) store.Operation {
+	return store.Operation{
+		ID: uuid.NewString(), Resource: m.ID, Kind: what, Generation: m.Generation,
 		Started: time.Now().UTC(), Location: app.RegionName(m.Location),
 	}
-	if err := c.Store.Operations().Put(ctx, op); err != nil {
-		return err
-	}
+}
+
+// begun asks for an operation that has been stored to be carried out, and sets the headers by which it is polled. name is
+// what its addresses begin with: "containerapp" of containerappOperationStatuses.
+func (c *call) begun(op store.Operation, name string) {
+	defer c.Reconcile(op.Resource)
 	last := c.lastPrune.Load()
 	if op.Started.Unix() >= last+int64(pruneEvery/time.Second) && c.lastPrune.CompareAndSwap(last, op.Started.Unix()) {
-		if err := c.Store.Operations().Prune(ctx, op.Started.Add(-operationLife)); err != nil {
+		// The write is done: a client that left does not keep what follows it from being done.
+		if err := c.Store.Operations().Prune(context.WithoutCancel(c.r.Context()), op.Started.Add(-operationLife)); err != nil {
 			c.Log.Warn("old operations are not removed now; the next hour tries again", "err", err)
 		}
 	}
 	query := "?api-version=" + c.r.URL.Query().Get("api-version")
-	base := fmt.Sprintf("%s/subscriptions/%s/providers/Microsoft.App/locations/%s/%sOperation", c.endpoint(), m.ID.Subscription, op.Location, name)
+	base := fmt.Sprintf("%s/subscriptions/%s/providers/Microsoft.App/locations/%s/%sOperation", c.endpoint(), op.Resource.Subscription, op.Location, name)
 	h := c.w.Header()
 	h.Set("Azure-AsyncOperation", base+"Statuses/"+op.ID+query+"&azureAsyncOperation=true")
 	h.Set("Location", base+"Results/"+op.ID+query)
 	h.Set("x-ms-async-operation-timeout", "PT15M")
 	h.Set("Retry-After", "1")
-	return nil
 }
 
 // operationStatus is an operation on the wire.

@@ -24,9 +24,9 @@ type Operation struct {
 // Operations holds the operations that clients may still ask for.
 type Operations struct{ s *Store }
 
-// Put adds an operation, or replaces the one of the same ID.
-func (o *Operations) Put(ctx context.Context, op Operation) error {
-	_, err := o.s.write.ExecContext(ctx,
+// putOperation adds an operation, or replaces the one of the same ID.
+func putOperation(ctx context.Context, tx *sql.Tx, op Operation) error {
+	_, err := tx.ExecContext(ctx,
 		"INSERT OR REPLACE INTO operations (id, resource, kind, generation, started, location) VALUES (?, ?, ?, ?, ?, ?)",
 		op.ID, op.Resource.String(), op.Kind, op.Generation, op.Started.UnixNano(), op.Location)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -29,8 +30,11 @@ const readers = 4
 
 // Store is an open database. Its methods may be called from many goroutines.
 type Store struct {
-	write *sql.DB // one connection, so writes queue here and not in SQLite's busy loop
+	write *sql.DB // one connection
 	read  *sql.DB
+
+	writing chan struct{} // holds a token while a write is under way: they queue here and not in SQLite's busy loop
+	caches  sync.Map      // of *cache by kind
 }
 
 // Open opens the database at path, makes it when there is none, and brings an older format up to date.
@@ -67,6 +71,8 @@ func open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{
 		write: connect(path, 1, "rw", "synchronous(FULL)", "journal_size_limit(67108864)"),
 		read:  connect(path, readers, "ro"),
+
+		writing: make(chan struct{}, 1),
 	}
 	// The mode is kept in the file, but a copy that Backup made has not got it.
 	if _, err := s.write.ExecContext(ctx, "PRAGMA journal_mode = WAL"); err != nil {
@@ -97,8 +103,15 @@ func (s *Store) Revisions() *Table[resource.Revision] {
 
 func (s *Store) Operations() *Operations { return &Operations{s} }
 
-// transact runs f in a transaction of the writer. An error of f undoes all of it and is returned as it is.
-func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error) error {
+// transact runs f in a transaction of the writer, and tells ended how it came out before the next write begins. An error
+// of f undoes all of it and is returned as it is; ended is not called then.
+func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error, ended func(error)) error {
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return explain(err)
@@ -107,7 +120,9 @@ func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err := f(tx); err != nil {
 		return err
 	}
-	return explain(tx.Commit())
+	err = tx.Commit()
+	ended(err)
+	return explain(err)
 }
 
 // connect prepares connections to an existing file; none is made before the first use.

@@ -269,6 +269,81 @@ func TestWritesAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
+// What a write, a delete or a write that came to nothing leaves is what the next reader finds, whichever of them filled the
+// store's memory before; and what a writer does to a document afterwards changes no reader's.
+func TestReadersFindWhatWasCommitted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "penstock.db")
+	s := open(t, path)
+	names := func() (found []string) {
+		t.Helper()
+		all, err := s.Apps().List(t.Context(), store.Scope{Subscription: "s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range all {
+			one, err := s.Apps().Get(t.Context(), a.ID)
+			if err != nil || one.Generation != a.Generation {
+				t.Errorf("get says %d, %v, and list %d", one.Generation, err, a.Generation)
+			}
+			found = append(found, fmt.Sprint(a.ID.Base(), a.Generation, a.Tags["by"]))
+		}
+		return found
+	}
+	write := func(name string, generation int64) resource.App {
+		t.Helper()
+		a, err := s.Apps().Put(t.Context(), resource.AppID("S", "g", name), func(a *resource.App, _ bool) error {
+			a.Generation, a.Tags = generation, map[string]string{"by": "-first"}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	want := func(what string, list ...string) {
+		t.Helper()
+		if got := names(); !slices.Equal(got, list) {
+			t.Errorf("%s: %q, want %q", what, got, list)
+		}
+	}
+	want("nothing written")
+	write("b", 1)
+	write("c", 1)
+	write("a", 1)
+	want("three writes", "a1-first", "b1-first", "c1-first")
+	kept := write("B", 2)
+	kept.Tags["by"] = "-changed later"
+	want("a second write", "a1-first", "b2-first", "c1-first")
+	_, err := s.Apps().Put(t.Context(), kept.ID, func(a *resource.App, _ bool) error {
+		a.Generation, a.Tags["by"] = 9, "-never"
+		return errors.New("no")
+	})
+	if err == nil {
+		t.Error("the error of change is lost")
+	}
+	want("a change that failed", "a1-first", "b2-first", "c1-first")
+	left, cancel := context.WithCancel(t.Context())
+	_, err = s.Apps().Put(left, kept.ID, func(a *resource.App, _ bool) error {
+		a.Generation = 9
+		cancel()
+		return nil
+	})
+	if err == nil {
+		t.Error("a write whose caller left succeeded")
+	}
+	want("a write whose caller left", "a1-first", "b2-first", "c1-first")
+	if err := s.Apps().Delete(t.Context(), resource.AppID("s", "G", "a")); err != nil {
+		t.Fatal(err)
+	}
+	want("a delete", "b2-first", "c1-first")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path)
+	write("d", 1)
+	want("written before anything was read", "b2-first", "c1-first", "d1-first")
+}
+
 func TestReadsDoNotWaitForTheWriter(t *testing.T) {
 	s := fresh(t)
 	putApp(t, s, chat())
@@ -318,9 +393,11 @@ func TestOperations(t *testing.T) {
 	s := fresh(t)
 	start := time.Date(2026, 3, 1, 12, 0, 0, 7, time.UTC)
 	for i := range 3 {
-		err := s.Operations().Put(t.Context(), store.Operation{
-			ID: fmt.Sprintf("Op-%d", i), Resource: chat().ID, Kind: "put", Generation: int64(i), Started: start.Add(time.Duration(i) * time.Hour),
-			Location: "westeurope",
+		_, err := s.Apps().Begin(t.Context(), chat().ID, func(*resource.App, bool) error { return nil }, func(v resource.App) store.Operation {
+			return store.Operation{
+				ID: fmt.Sprintf("Op-%d", i), Resource: v.ID, Kind: "put", Generation: int64(i), Started: start.Add(time.Duration(i) * time.Hour),
+				Location: "westeurope",
+			}
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -22,35 +22,61 @@ type Table[T any] struct {
 type Scope struct {
 	Subscription string
 	Group        string
-	Parent       resource.ID // the resource one level up, as ID.Parent tells
+	Parent       resource.ID // the resource one level up, as ID.Parent tells; alone
 }
 
-// Get returns one resource. The error wraps resource.ErrNotFound when there is none.
+// Get returns one resource. The error wraps resource.ErrNotFound when there is none. What the resource points at is
+// shared by all who read it and must not be changed.
 func (t *Table[T]) Get(ctx context.Context, id resource.ID) (T, error) {
-	v, exists, err := t.load(ctx, t.s.read, id)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("read %s: %w", t.words(id), err)
-	case !exists:
-		err = fmt.Errorf("%s: %w", t.words(id), resource.ErrNotFound)
+	v, exists, known := t.cache().get(id.Key())
+	if !known {
+		_, all, err := t.fill(ctx)
+		if err != nil {
+			return v, fmt.Errorf("read %s: %w", t.words(id), err)
+		}
+		v, exists = all[id.Key()]
 	}
-	return v, err
+	if !exists {
+		return v, fmt.Errorf("%s: %w", t.words(id), resource.ErrNotFound)
+	}
+	return v, nil
 }
 
-// List returns the resources in a scope, ordered by the key of their ID.
+// List returns the resources in a scope, ordered by the key of their ID. What they point at is shared, as that of Get.
 func (t *Table[T]) List(ctx context.Context, in Scope) ([]T, error) {
-	all, err := t.list(ctx, in)
+	if found, known := t.cache().list(in); known {
+		return found, nil
+	}
+	keys, all, err := t.fill(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list %ss: %w", t.kind, err)
 	}
-	return all, nil
+	return pick(keys, all, in), nil
+}
+
+// cache is that of the table's kind.
+func (t *Table[T]) cache() *cache[T] {
+	found, ok := t.s.caches.Load(t.kind)
+	if !ok {
+		found, _ = t.s.caches.LoadOrStore(t.kind, &cache[T]{})
+	}
+	return found.(*cache[T])
 }
 
 // Put reads a resource, lets change alter it, and writes it, in one transaction. v is zero when exists is false; its ID
 // is set by Put. An error of change leaves everything as it was and is returned as it is. change may read the store but
 // must not write to it: there is one writer, and it is in use.
 func (t *Table[T]) Put(ctx context.Context, id resource.ID, change func(v *T, exists bool) error) (T, error) {
-	var v T
+	return t.put(ctx, id, change, nil)
+}
+
+// Begin is Put with the operation by which the write is polled: neither is there without the other.
+func (t *Table[T]) Begin(ctx context.Context, id resource.ID, change func(v *T, exists bool) error, operation func(v T) Operation) (T, error) {
+	return t.put(ctx, id, change, operation)
+}
+
+func (t *Table[T]) put(ctx context.Context, id resource.ID, change func(v *T, exists bool) error, operation func(v T) Operation) (T, error) {
+	var v, kept T
 	var changed error
 	err := t.s.transact(ctx, func(tx *sql.Tx) error {
 		found, exists, err := t.load(ctx, tx, id)
@@ -66,7 +92,19 @@ func (t *Table[T]) Put(ctx context.Context, id resource.ID, change func(v *T, ex
 			return changed
 		}
 		*t.id(&v) = first
-		return t.save(ctx, tx, first, &v)
+		if operation != nil {
+			if err := putOperation(ctx, tx, operation(v)); err != nil {
+				return err
+			}
+		}
+		kept, err = t.save(ctx, tx, first, &v)
+		return err
+	}, func(err error) {
+		if err != nil {
+			t.cache().forget()
+			return
+		}
+		t.cache().put(id.Key(), kept)
 	})
 	if err != nil {
 		var zero T
@@ -80,21 +118,25 @@ func (t *Table[T]) Put(ctx context.Context, id resource.ID, change func(v *T, ex
 
 // Delete removes a resource. One that is not there is no error.
 func (t *Table[T]) Delete(ctx context.Context, id resource.ID) error {
-	_, err := t.s.write.ExecContext(ctx, "DELETE FROM resources WHERE kind = ? AND key = ?", t.kind, id.Key())
+	err := t.s.transact(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM resources WHERE kind = ? AND key = ?", t.kind, id.Key())
+		return explain(err)
+	}, func(err error) {
+		if err != nil {
+			t.cache().forget()
+			return
+		}
+		t.cache().remove(id.Key())
+	})
 	if err != nil {
-		return fmt.Errorf("delete %s: %w", t.words(id), explain(err))
+		return fmt.Errorf("delete %s: %w", t.words(id), err)
 	}
 	return nil
 }
 
-// querier is a pool of connections or a transaction.
-type querier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-func (t *Table[T]) load(ctx context.Context, from querier, id resource.ID) (v T, exists bool, err error) {
+func (t *Table[T]) load(ctx context.Context, tx *sql.Tx, id resource.ID) (v T, exists bool, err error) {
 	var document []byte
-	err = from.QueryRowContext(ctx, "SELECT document FROM resources WHERE kind = ? AND key = ?", t.kind, id.Key()).Scan(&document)
+	err = tx.QueryRowContext(ctx, "SELECT document FROM resources WHERE kind = ? AND key = ?", t.kind, id.Key()).Scan(&document)
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, false, nil
 	}
@@ -107,47 +149,48 @@ func (t *Table[T]) load(ctx context.Context, from querier, id resource.ID) (v T,
 	return v, true, nil
 }
 
-func (t *Table[T]) save(ctx context.Context, tx *sql.Tx, id resource.ID, v *T) error {
+// save writes a resource and returns it as it is read back, with nothing in it that its writer could still change.
+func (t *Table[T]) save(ctx context.Context, tx *sql.Tx, id resource.ID, v *T) (kept T, err error) {
 	document, err := json.Marshal(v)
 	if err != nil {
-		return err
+		return kept, err
 	}
 	// A document that did not change touches no page, and then the commit needs no sync of the disk.
 	_, err = tx.ExecContext(ctx, `INSERT INTO resources (kind, key, subscription, grp, parent, document) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (kind, key) DO UPDATE SET document = excluded.document WHERE document <> excluded.document`,
 		t.kind, id.Key(), strings.ToLower(id.Subscription), strings.ToLower(id.Group), id.Parent().Key(), string(document))
-	return explain(err)
+	if err != nil {
+		return kept, explain(err)
+	}
+	return decode[T](document)
 }
 
-func (t *Table[T]) list(ctx context.Context, in Scope) (all []T, err error) {
-	query, args := "SELECT key, document FROM resources WHERE kind = ?", []any{t.kind}
-	for _, filter := range []struct{ column, want string }{
-		{"subscription", strings.ToLower(in.Subscription)},
-		{"grp", strings.ToLower(in.Group)},
-		{"parent", in.Parent.Key()},
-	} {
-		if filter.want != "" {
-			query, args = query+" AND "+filter.column+" = ?", append(args, filter.want)
-		}
-	}
-	rows, err := t.s.read.QueryContext(ctx, query+" ORDER BY key", args...)
+// fill reads the whole table, in the order of its keys, and keeps it for the readers to come.
+func (t *Table[T]) fill(ctx context.Context) (keys []string, all map[string]T, err error) {
+	version := t.cache().version()
+	rows, err := t.s.read.QueryContext(ctx, "SELECT key, document FROM resources WHERE kind = ? ORDER BY key", t.kind)
 	if err != nil {
-		return nil, explain(err)
+		return nil, nil, explain(err)
 	}
 	defer rows.Close()
+	all = map[string]T{}
 	for rows.Next() {
 		var key string
 		var document sql.RawBytes
 		if err := rows.Scan(&key, &document); err != nil {
-			return nil, explain(err)
+			return nil, nil, explain(err)
 		}
 		v, err := decode[T](document)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, nil, fmt.Errorf("%s: %w", key, err)
 		}
-		all = append(all, v)
+		keys, all[key] = append(keys, key), v
 	}
-	return all, explain(rows.Err())
+	if err := rows.Err(); err != nil {
+		return nil, nil, explain(err)
+	}
+	t.cache().fill(version, keys, all)
+	return keys, all, nil
 }
 
 func decode[T any](document []byte) (v T, err error) {
