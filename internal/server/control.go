@@ -132,7 +132,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Domain:      o.Domain,
 		Emit:        emit,
 		Created:     advisor.created,
-		Forget:      console.Forget,
+		Forget:      func(app resource.ID) error { return errors.Join(console.Forget(app), system.Forget(app)) },
 		Log:         o.Log,
 	})
 	if err := firstEnvironment(ctx, documents, o.Domain); err != nil {

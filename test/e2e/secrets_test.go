@@ -129,6 +129,12 @@ func TestSecrets(t *testing.T) {
 		if files := disk(); files < 5 {
 			t.Errorf("searched only %d files", files)
 		}
+		for _, kind := range []string{"console", "system"} {
+			left, err := filepath.Glob(filepath.Join(target.folders[0], "logs", kind, "*e2e-echo*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("the deleted app's %s log is still there: %v, %v", kind, left, err)
+			}
+		}
 	}
 }
 
