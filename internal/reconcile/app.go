@@ -48,7 +48,8 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 			return err
 		}
 	}
-	before, err := r.replicas(ctx)
+	// What Apply changes brings us back.
+	running, err := r.engine.look(ctx, r.cfg.Runtime)
 	if err != nil {
 		return err
 	}
@@ -58,15 +59,11 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 			continue
 		}
 		w := runtimes.Workload{Revision: rev, Replicas: replicasWanted(rev), Env: appEnv(app, env, rev)}
-		err := r.apply(ctx, w, stale(rev, before[rev.ID.Key()]))
+		err := r.apply(ctx, w, stale(rev, running[rev.ID.Key()]))
 		if err != nil && !errors.Is(err, runtimes.ErrTooLarge) {
 			return fmt.Errorf("apply revision %s: %w", rev.Name(), err)
 		}
 		refused[rev.ID.Key()] = err
-	}
-	running, err := r.replicas(ctx)
-	if err != nil {
-		return err
 	}
 	for i, rev := range revisions {
 		v := judge(rev, wants(app, rev), running[rev.ID.Key()], refused[rev.ID.Key()])
@@ -434,7 +431,7 @@ func (r *Reconciler) fail(ctx context.Context, app resource.App, cause error) er
 // delete takes the app out of the routes, ends its replicas when their requests are over or their grace is, and then
 // removes its documents.
 func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []resource.Revision) error {
-	running, err := r.replicas(ctx)
+	running, err := r.engine.look(ctx, r.cfg.Runtime)
 	if err != nil {
 		return err
 	}
@@ -497,19 +494,6 @@ func (r *Reconciler) purge(ctx context.Context, app resource.App, revisions []re
 		inactive = inactive[1:]
 	}
 	return nil
-}
-
-// replicas groups what runs by the key of its revision.
-func (r *Reconciler) replicas(ctx context.Context) (map[string][]resource.Replica, error) {
-	all, err := r.cfg.Runtime.Replicas(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list replicas: %w", err)
-	}
-	by := map[string][]resource.Replica{}
-	for _, replica := range all {
-		by[replica.Revision.Key()] = append(by[replica.Revision.Key()], replica)
-	}
-	return by, nil
 }
 
 func (r *Reconciler) emit(app resource.ID, revision, reason, message string, took time.Duration) {

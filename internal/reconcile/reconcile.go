@@ -73,6 +73,7 @@ type Reconciler struct {
 	mu      sync.Mutex
 	retries map[string]time.Duration
 
+	engine     snapshots
 	departures departures
 	tasks      sync.WaitGroup // those that wait for requests to end
 	table      table

@@ -69,18 +69,27 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 	if err != nil {
 		return link.Table{}, err
 	}
-	running, err := r.replicas(ctx)
+	running, err := r.engine.last(ctx, r.cfg.Runtime)
 	if err != nil {
 		return link.Table{}, err
 	}
 
 	var t link.Table
+	keys := map[resource.ID]string{}
+	key := func(id resource.ID) string {
+		k, known := keys[id]
+		if !known {
+			k = id.Key()
+			keys[id] = k
+		}
+		return k
+	}
 	domains := map[string]string{}
 	for _, env := range environments {
 		if env.DefaultDomain == "" {
 			continue
 		}
-		domains[env.ID.Key()] = env.DefaultDomain
+		domains[key(env.ID)] = env.DefaultDomain
 		cert, err := r.cfg.Certificate([]string{"*." + env.DefaultDomain, "*.internal." + env.DefaultDomain, env.DefaultDomain})
 		if err != nil {
 			return link.Table{}, fmt.Errorf("certificate of environment %s: %w", env.ID.Base(), err)
@@ -89,43 +98,43 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 	}
 	inhabited := map[string]bool{}
 	for _, app := range apps {
-		inhabited[app.Environment.Key()] = true
+		inhabited[key(app.Environment)] = true
 	}
 	ids := map[string]string{}
 	for _, env := range environments {
 		// One without apps has no replica that calls anybody, and should not use up addresses.
-		if env.DefaultDomain == "" || !inhabited[env.ID.Key()] {
+		if env.DefaultDomain == "" || !inhabited[key(env.ID)] {
 			continue
 		}
 		at := link.Environment{ID: env.ID.String(), Domain: strings.ToLower(env.DefaultDomain)}
 		at.Addresses, at.Gateway = r.cfg.Addresses(env.ID)
 		t.Environments = append(t.Environments, at)
-		ids[env.ID.Key()] = at.ID
+		ids[key(env.ID)] = at.ID
 	}
 	active := map[string][]resource.Revision{}
 	for _, rev := range revisions {
 		if rev.Active {
-			active[rev.App().Key()] = append(active[rev.App().Key()], rev)
+			active[key(rev.App())] = append(active[key(rev.App())], rev)
 		}
 	}
 	for _, app := range apps {
-		in, domain := app.Configuration.Ingress, domains[app.Environment.Key()]
+		in, domain := app.Configuration.Ingress, domains[key(app.Environment)]
 		if in == nil || domain == "" || app.Stopped || app.Provisioning == resource.Deleting {
 			continue
 		}
 		route := link.Route{
-			App: app.ID.String(), Name: strings.ToLower(app.ID.Base()), Environment: ids[app.Environment.Key()],
+			App: app.ID.String(), Name: strings.ToLower(app.ID.Base()), Environment: ids[key(app.Environment)],
 			External: in.External, AllowInsecure: in.AllowInsecure, Transport: in.Transport,
 		}
-		for _, rev := range active[app.ID.Key()] {
-			t.Revisions = append(t.Revisions, r.upstream(rev, running[rev.ID.Key()]))
+		for _, rev := range active[key(app.ID)] {
+			t.Revisions = append(t.Revisions, r.upstream(rev, running[key(rev.ID)]))
 			own := route
 			own.Host, own.Name = Host(rev.Name(), domain, in.External), strings.ToLower(rev.Name())
 			own.Targets = []link.Target{{Revision: rev.ID.String(), Weight: 100}}
 			t.Routes = append(t.Routes, own)
 		}
 		route.Host = Host(app.ID.Base(), domain, in.External)
-		shared, off := share(app, route, active[app.ID.Key()], domain)
+		shared, off := share(app, route, active[key(app.ID)], domain)
 		t.Routes = append(t.Routes, shared...)
 		t.Revisions = append(t.Revisions, off...)
 	}

@@ -26,7 +26,7 @@ import (
 // world is a platform over the fake driver that can be restarted: the store and the driver stay, as files and
 // containers would.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	store  *store.Store
 	driver *fake.Driver
 	images *images
@@ -41,7 +41,7 @@ type world struct {
 	stop       func()
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	documents, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
 	if err != nil {

@@ -72,18 +72,22 @@ func (id ID) String() string {
 	if id.IsZero() {
 		return ""
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "/subscriptions/%s/resourceGroups/%s", id.Subscription, id.Group)
 	provider, kinds, _ := strings.Cut(id.Type, "/")
-	b.WriteString("/providers/" + provider)
-	names := strings.Split(id.Name, "/")
-	for i, kind := range strings.Split(kinds, "/") {
-		b.WriteString("/" + kind)
-		if i < len(names) {
-			b.WriteString("/" + names[i])
+	const fixed = len("/subscriptions//resourceGroups//providers//")
+	b := make([]byte, 0, fixed+len(id.Subscription)+len(id.Group)+len(id.Type)+len(id.Name)+2)
+	b = append(append(b, "/subscriptions/"...), id.Subscription...)
+	b = append(append(b, "/resourceGroups/"...), id.Group...)
+	b = append(append(b, "/providers/"...), provider...)
+	for names, more := id.Name, true; more; {
+		var kind, name string
+		kind, kinds, more = strings.Cut(kinds, "/")
+		b = append(append(b, '/'), kind...)
+		if names != "" {
+			name, names, _ = strings.Cut(names, "/")
+			b = append(append(b, '/'), name...)
 		}
 	}
-	return b.String()
+	return string(b)
 }
 
 // ParseID reads the path of a resource. Fixed words match in any case; names keep their spelling.

@@ -3,6 +3,7 @@ package store
 import (
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 )
@@ -41,10 +42,12 @@ func (c *cache[T]) list(in Scope) (all []T, known bool) {
 func pick[T any](keys []string, values map[string]T, in Scope) (all []T) {
 	prefix := in.prefix()
 	from, _ := slices.BinarySearch(keys, prefix)
-	for _, key := range keys[from:] {
-		if !strings.HasPrefix(key, prefix) {
-			break
-		}
+	to := from + sort.Search(len(keys)-from, func(i int) bool { return !strings.HasPrefix(keys[from+i], prefix) })
+	if from == to {
+		return nil
+	}
+	all = make([]T, 0, to-from)
+	for _, key := range keys[from:to] {
 		if in.Subscription != "" || in.Group == "" || strings.Contains(key, strings.ToLower("/resourceGroups/"+in.Group+"/")) {
 			all = append(all, values[key])
 		}
