@@ -31,6 +31,7 @@ bin/containerd-shim-runc-v2: tools/go.mod
 	CGO_ENABLED=0 $(GO) build -modfile=tools/go.mod -ldflags '-s -w' -o $@ $(SHIM)
 
 bin/runc: tools/go.mod
+	@scripts/packages.sh gcc libc6-dev libseccomp-dev pkg-config
 	CGO_ENABLED=1 $(GO) build -modfile=tools/go.mod -tags 'seccomp netgo osusergo' -ldflags "-s -w -extldflags '-static'" -o $@ $(RUNC)
 
 langdetect: ## the binary of examples/langdetect
