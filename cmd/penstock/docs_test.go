@@ -59,6 +59,7 @@ func commands(text string) []string {
 		for i, piece := range pieces {
 			if (block && len(pieces) == 1) || i%2 == 1 {
 				piece, _, _ = strings.Cut(piece, "#")
+				piece, _, _ = strings.Cut(piece, " -- ") // what follows is somebody else's command
 				piece = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(piece), "bin/"))
 				if strings.HasPrefix(piece, "penstock ") && !strings.ContainsAny(piece, "$|<─◄") {
 					found = append(found, piece)

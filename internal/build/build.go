@@ -22,6 +22,8 @@ type Options struct {
 	// Epoch is the time of all files and of the image; zero is 1970-01-01. Programs that build reproducibly take it
 	// from SOURCE_DATE_EPOCH (reproducible-builds.org/specs/source-date-epoch).
 	Epoch time.Time
+	// Refresh asks whether a base has changed at its source, instead of taking the one that is kept.
+	Refresh bool
 	// Progress, if not nil, is called often and from several goroutines at once.
 	Progress func(Progress)
 }
@@ -38,6 +40,7 @@ type Progress struct {
 type Stage string
 
 const (
+	StageBase  Stage = "base"  // a tool makes it, which takes its time; Layer says what, sizes are not known
 	StageBuild Stage = "build" // its files are read, hashed and packed
 	StagePush  Stage = "push"  // it moves to the server
 )
@@ -97,12 +100,13 @@ func Build(ctx context.Context, opts Options) (Result, error) {
 	var moved atomic.Int64
 	for attempt := 1; ; attempt++ {
 		img, hashed, err := buildLayers(ctx, store, dir, spec, opts)
+		opts.Refresh = false // once is enough
 		if err != nil {
 			return Result{}, err
 		}
 		result.Hashed += hashed
 		layers, err := push(ctx, img, opts.Registry, tag, to.Scheme, &moved, func(l *layer, done int64) {
-			opts.report(Progress{Layer: l.spec.Name, Stage: StagePush, Done: done, Total: l.built.Size})
+			opts.report(Progress{Layer: l.name, Stage: StagePush, Done: done, Total: l.built.Size})
 		})
 		result.summarize(img, layers)
 		again := false
@@ -114,7 +118,7 @@ func Build(ctx context.Context, opts Options) (Result, error) {
 			// The cache is damaged, or a file that is written while it is read was changed.
 			again = attempt == 1
 			for _, l := range img.layers {
-				err = errors.Join(err, store.forget(l))
+				err = errors.Join(err, l.forget())
 			}
 		}
 		err = errors.Join(err, img.close())
@@ -163,6 +167,15 @@ func buildLayers(ctx context.Context, store *cache, dir *os.Root, spec Spec, opt
 	img := &image{}
 	var hashed int64
 	var failed []error
+	if spec.Base.Debian != nil {
+		base := &debian{cache: store, spec: *spec.Base.Debian, epoch: opts.Epoch, refresh: opts.Refresh, say: func(what string) {
+			opts.report(Progress{Layer: what, Stage: StageBase})
+		}}
+		var err error
+		if img.layers, hashed, err = base.layers(ctx); err != nil {
+			return nil, 0, fmt.Errorf("base.debian: %w", err)
+		}
+	}
 	for i, layerSpec := range spec.Layers {
 		l, n, err := store.layer(ctx, dir, layerSpec, opts.Epoch, func(done, total int64) {
 			opts.report(Progress{Layer: layerSpec.Name, Stage: StageBuild, Done: done, Total: total})
@@ -199,7 +212,7 @@ func (r *Result) summarize(img *image, layers []*pushed) {
 	for i, l := range layers {
 		r.Size += l.built.Size
 		r.Layers[i] = LayerResult{
-			Name: l.spec.Name, Digest: l.built.Digest.String(), Size: l.built.Size,
+			Name: l.name, Digest: l.built.Digest.String(), Size: l.built.Size,
 			Cached: l.cached, Pushed: l.opened.Load(), BuildTook: l.layer.took, PushTook: l.took,
 		}
 	}

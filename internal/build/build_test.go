@@ -505,10 +505,16 @@ func TestLayerLostDuringPush(t *testing.T) {
 		}
 	})
 	s.before.Store(&lose)
-	if again := p.build(t, s); !again.Layers[0].Pushed || again.Digest != first.Digest {
+	opts := p.options(s)
+	opts.Name = "app:2"
+	again, err := build.Build(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !again.Layers[0].Pushed || again.Digest != first.Digest {
 		t.Errorf("got %+v, want the lost layer pushed again", again)
 	}
-	pull(t, s, "app:1")
+	pull(t, s, "app:2")
 }
 
 func TestFileChangedDuringBuild(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,8 +75,9 @@ func (c *cache) lookup(fingerprint string, compression Compression) (b blob, pat
 	return b, path, true
 }
 
-func (c *cache) remember(fingerprint string, b blob) error {
-	raw, err := json.Marshal(b)
+// remember keeps a blob, or what holds one and more, under the fingerprint of what it was made from.
+func (c *cache) remember(fingerprint string, built any) error {
+	raw, err := json.Marshal(built)
 	if err != nil {
 		return err
 	}
@@ -86,16 +88,21 @@ func (c *cache) remember(fingerprint string, b blob) error {
 	return err
 }
 
-// forget removes a layer that turned out to be damaged.
-func (c *cache) forget(l *layer) error {
-	err := os.Remove(c.indexPath(l.tree.fingerprint(l.spec, l.epoch)))
-	if l.path != "" {
-		err = errors.Join(err, os.Remove(l.path))
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// forget removes a layer that turned out to be damaged. Its path is empty when only its digest was kept.
+func (c *cache) forget(fingerprint, path string) error {
+	err := remove(c.indexPath(fingerprint))
+	if path != "" {
+		err = errors.Join(err, remove(path))
 	}
 	return err
+}
+
+// remove removes a file that another build may have removed.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // write writes a file aside and renames it to the path that fill returns.
@@ -143,58 +150,67 @@ func (c *cache) clean(now time.Time) {
 	}
 }
 
-// layer finds a layer in the cache or packs it. The caller closes its tree.
+// layer finds a layer in the cache or packs it. The caller closes it.
 func (c *cache) layer(ctx context.Context, dir *os.Root, spec LayerSpec, epoch time.Time, read func(done, total int64)) (*layer, int64, error) {
 	begin := time.Now()
 	t, err := openSettled(ctx, dir, spec)
 	if err != nil {
 		return nil, 0, err
 	}
-	l := &layer{spec: spec, tree: t, epoch: epoch}
+	l := &files{spec: spec, tree: t, epoch: epoch}
 	var hashed int64
 	fingerprint := t.fingerprint(spec, epoch)
-	if l.built, l.path, l.cached = c.lookup(fingerprint, spec.Compression); !l.cached {
-		if hashed, err = c.pack(ctx, dir, l, fingerprint, read); err != nil {
+	built, path, cached := c.lookup(fingerprint, spec.Compression)
+	if !cached {
+		if built, path, hashed, err = c.pack(ctx, dir, l, fingerprint, read); err != nil {
 			return nil, 0, errors.Join(err, t.Close())
 		}
 	}
-	l.took = time.Since(begin)
-	return l, hashed, nil
+	open := func(ctx context.Context) (io.ReadCloser, error) { return l.stream(ctx), nil }
+	if path != "" {
+		open = func(context.Context) (io.ReadCloser, error) { return os.Open(path) }
+	}
+	return &layer{
+		name: spec.Name, madeBy: fmt.Sprintf("penstock build: %s to %s", spec.Name, spec.To),
+		built: built, cached: cached, took: time.Since(begin), open: open,
+		forget: func() error { return c.forget(fingerprint, path) },
+		close:  t.Close,
+	}, hashed, nil
 }
 
-// pack reads a layer's files and keeps what came of it.
-func (c *cache) pack(ctx context.Context, dir *os.Root, l *layer, fingerprint string, read func(done, total int64)) (hashed int64, err error) {
+// pack reads a layer's files and keeps what came of it. The path is empty when it is only the digest.
+func (c *cache) pack(ctx context.Context, dir *os.Root, l *files, fingerprint string, read func(done, total int64)) (built blob, path string, hashed int64, err error) {
 	var done int64
 	count := func(n int) {
 		done += int64(n)
 		read(done, l.tree.size)
 	}
 	if l.spec.Compression == None {
-		l.built, hashed, err = l.pack(ctx, nil, count)
+		built, hashed, err = l.pack(ctx, nil, count)
 	} else {
-		l.path, err = c.write("layers", func(f *os.File) (string, error) {
-			l.built, hashed, err = l.pack(ctx, f, count)
-			return c.layerPath(l.built), err
+		path, err = c.write("layers", func(f *os.File) (string, error) {
+			built, hashed, err = l.pack(ctx, f, count)
+			return c.layerPath(built), err
 		})
 	}
 	if err != nil {
-		return 0, err
+		return blob{}, "", 0, err
 	}
 	// What changed while it was read must not be remembered for what it was before.
 	again, err := openTree(ctx, dir, l.spec)
 	if err != nil {
-		return 0, err
+		return blob{}, "", 0, err
 	}
 	if err := again.Close(); err != nil {
-		return 0, err
+		return blob{}, "", 0, err
 	}
 	if again.fingerprint(l.spec, l.epoch) != fingerprint {
-		return 0, &changedError{l.spec.From}
+		return blob{}, "", 0, &changedError{l.spec.From}
 	}
 	if time.Since(l.tree.newest) < settle { // times of the future, from another machine's clock
-		return hashed, nil
+		return built, path, hashed, nil
 	}
-	return hashed, c.remember(fingerprint, l.built)
+	return built, path, hashed, c.remember(fingerprint, built)
 }
 
 // openSettled opens a tree whose last change is long enough ago for any later one to show in its times.

@@ -48,11 +48,11 @@ func (img *image) assemble(spec Spec, epoch time.Time) error {
 	for _, l := range img.layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.built.DiffID)
 		config.History = append(config.History, v1.History{
-			Created: created, CreatedBy: fmt.Sprintf("penstock build: %s to %s", l.spec.Name, l.spec.To),
+			Created: created, CreatedBy: l.madeBy,
 		})
 		manifest.Layers = append(manifest.Layers, v1.Descriptor{
 			MediaType: l.built.MediaType, Digest: l.built.Digest, Size: l.built.Size,
-			Annotations: map[string]string{layerAnnotation: l.spec.Name},
+			Annotations: map[string]string{layerAnnotation: l.name},
 		})
 	}
 	var err error
@@ -77,7 +77,7 @@ func sum(raw []byte) v1.Hash {
 func (img *image) close() error {
 	var errs []error
 	for _, l := range img.layers {
-		errs = append(errs, l.tree.Close())
+		errs = append(errs, l.close())
 	}
 	return errors.Join(errs...)
 }

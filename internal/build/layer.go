@@ -31,13 +31,23 @@ const copyBuffer = 1 << 20
 
 // layer is a layer of the image that is built, ready to be pushed.
 type layer struct {
-	spec   LayerSpec
-	tree   *tree
-	epoch  time.Time
+	name   string
+	madeBy string // for the image's history; empty when the history is that of a base
 	built  blob
-	path   string // of the packed layer; empty when it is written from the tree
 	cached bool
 	took   time.Duration
+	open   func(ctx context.Context) (io.ReadCloser, error) // what moves, when the server does not have it
+	forget func() error                                     // drops what the cache has of it, for it turned out to be wrong
+	close  func() error
+}
+
+func nothing() error { return nil }
+
+// files are what a layer of image.yaml is packed from.
+type files struct {
+	spec  LayerSpec
+	tree  *tree
+	epoch time.Time
 }
 
 // blob is what is known of a packed layer.
@@ -73,7 +83,7 @@ func (h *hasher) sum() v1.Hash {
 
 // pack reads the layer's files once and writes the packed layer to w, or only takes its digest when the layer is not
 // compressed and w is nil. It returns the bytes that were hashed.
-func (l *layer) pack(ctx context.Context, w io.Writer, read func(n int)) (b blob, hashed int64, err error) {
+func (l *files) pack(ctx context.Context, w io.Writer, read func(n int)) (b blob, hashed int64, err error) {
 	plain := newHasher()
 	b.MediaType = mediaTypes[l.spec.Compression]
 	if l.spec.Compression == None {
@@ -105,7 +115,7 @@ func newCompressor(c Compression, w io.Writer) (io.WriteCloser, error) {
 }
 
 // writeTar writes the layer's files, the folders above them first. The bytes follow from the entries alone.
-func (l *layer) writeTar(ctx context.Context, w io.Writer, read func(n int)) error {
+func (l *files) writeTar(ctx context.Context, w io.Writer, read func(n int)) error {
 	tw := tar.NewWriter(w)
 	target := strings.Trim(l.spec.To, "/")
 	if l.tree.file && strings.HasSuffix(l.spec.To, "/") {
@@ -134,7 +144,7 @@ func (l *layer) writeTar(ctx context.Context, w io.Writer, read func(n int)) err
 	return tw.Close()
 }
 
-func (l *layer) writeEntry(ctx context.Context, tw *tar.Writer, name string, e entry, buf []byte, read func(n int)) error {
+func (l *files) writeEntry(ctx context.Context, tw *tar.Writer, name string, e entry, buf []byte, read func(n int)) error {
 	switch mode := e.info.Mode(); {
 	case mode.IsDir():
 		return tw.WriteHeader(l.header(name+"/", tar.TypeDir, 0o755, l.spec.UID, l.spec.GID))
@@ -156,7 +166,7 @@ func (l *layer) writeEntry(ctx context.Context, tw *tar.Writer, name string, e e
 	}
 }
 
-func (l *layer) header(name string, kind byte, mode int64, uid, gid int) *tar.Header {
+func (l *files) header(name string, kind byte, mode int64, uid, gid int) *tar.Header {
 	return &tar.Header{Typeflag: kind, Name: name, Mode: mode, Uid: uid, Gid: gid, ModTime: l.epoch}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -134,23 +133,20 @@ func (p *pushed) Size() (int64, error)                { return p.built.Size, nil
 func (p *pushed) MediaType() (types.MediaType, error) { return p.built.MediaType, nil }
 func (p *pushed) Compressed() (io.ReadCloser, error) {
 	p.opened.Store(true)
-	if p.path == "" {
-		return &reportedBody{ReadCloser: p.stream(), report: p.report}, nil
-	}
-	f, err := os.Open(p.path)
+	body, err := p.open(p.ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &reportedBody{ReadCloser: f, report: p.report}, nil
+	return &reportedBody{ReadCloser: body, report: p.report}, nil
 }
 
 // stream writes the layer from its files while it is read. Close waits for the writer.
-func (p *pushed) stream() io.ReadCloser {
+func (l *files) stream(ctx context.Context) io.ReadCloser {
 	r, w := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(p.writeTar(p.ctx, w, func(int) {}))
+		w.CloseWithError(l.writeTar(ctx, w, func(int) {}))
 	}()
 	return &streamedLayer{PipeReader: r, done: done}
 }
@@ -187,7 +183,8 @@ func (m manifestOf) MediaType() (types.MediaType, error) { return types.OCIManif
 
 // push brings to the registry what it does not have: layers, config, and last the manifest that names them.
 func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme string, moved *atomic.Int64, report func(l *layer, done int64)) ([]*pushed, error) {
-	pusher, err := remote.NewPusher(remote.WithTransport(&wire{next: to.transport(), scheme: scheme, moved: moved}))
+	options := []remote.Option{remote.WithContext(ctx), remote.WithTransport(&wire{next: to.transport(), scheme: scheme, moved: moved})}
+	pusher, err := remote.NewPusher(options...)
 	if err != nil {
 		return nil, err
 	}
@@ -195,8 +192,9 @@ func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme str
 	group.SetLimit(pushes)
 	layers := make([]*pushed, len(img.layers))
 	for i, l := range img.layers {
-		p := &pushed{layer: l, ctx: groupCtx, report: func(done int64) { report(l, done) }}
-		layers[i] = p
+		layers[i] = &pushed{layer: l, ctx: groupCtx, report: func(done int64) { report(l, done) }}
+	}
+	for _, p := range layers {
 		group.Go(func() error {
 			begin := time.Now()
 			full, err := partial.CompressedToLayer(p)
@@ -205,7 +203,7 @@ func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme str
 			}
 			p.took = time.Since(begin)
 			if err != nil {
-				return fmt.Errorf("layer %s: %w", l.spec.Name, err)
+				return fmt.Errorf("layer %s: %w", p.name, err)
 			}
 			return nil
 		})
@@ -218,6 +216,9 @@ func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme str
 	})
 	if err := group.Wait(); err != nil {
 		return layers, err
+	}
+	if there, err := remote.Head(tag, options...); err == nil && there.Digest == img.digest {
+		return layers, nil // the tag is this image already
 	}
 	if err := pusher.Put(ctx, tag, manifestOf{img}); err != nil {
 		return layers, fmt.Errorf("manifest: %w", err)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -30,6 +29,7 @@ const (
 
 // Spec is what an image.yaml says.
 type Spec struct {
+	Base       BaseSpec
 	Layers     []LayerSpec
 	Entrypoint []string
 	Cmd        []string
@@ -100,12 +100,12 @@ func ParseSpec(raw []byte) (Spec, error) {
 	if err := dec.Decode(&doc); err != nil {
 		message := strings.TrimPrefix(err.Error(), "yaml: ")
 		if errors.Is(err, io.EOF) {
-			message = "it is empty; want at least layers"
+			message = "it is empty; want at least layers or base"
 		}
 		return Spec{}, &InvalidError{[]Fault{{Message: message}}}
 	}
 	if len(doc.Content) != 1 {
-		return Spec{}, &InvalidError{[]Fault{{Message: "it is empty; want at least layers"}}}
+		return Spec{}, &InvalidError{[]Fault{{Message: "it is empty; want at least layers or base"}}}
 	}
 	r := &specReader{}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
@@ -150,6 +150,7 @@ func (r *specReader) refuseAliases(n *yaml.Node) {
 func (r *specReader) spec(n *yaml.Node) Spec {
 	spec := Spec{User: defaultUser, WorkDir: "/"}
 	found := r.mapping(n, "", map[string]func(*yaml.Node, string){
+		"base": func(n *yaml.Node, field string) { spec.Base = r.base(n, field) },
 		"layers": func(n *yaml.Node, field string) {
 			r.list(n, field, func(n *yaml.Node, field string) {
 				spec.Layers = append(spec.Layers, r.layer(n, field))
@@ -172,8 +173,8 @@ func (r *specReader) spec(n *yaml.Node) Spec {
 		},
 		"labels": func(n *yaml.Node, field string) { spec.Labels = r.pairs(n, field, labelName, "a name without spaces") },
 	})
-	if n.Kind == yaml.MappingNode && !found["layers"] {
-		r.fault(nil, "layers", "it is missing; want a list with at least one layer")
+	if n.Kind == yaml.MappingNode && !found["layers"] && !found["base"] {
+		r.fault(nil, "layers", "it is missing; want a list with at least one layer, or a base")
 	}
 	seen := make(map[string]int)
 	for i, layer := range spec.Layers {
@@ -204,13 +205,7 @@ func (r *specReader) layer(n *yaml.Node, field string) LayerSpec {
 				}
 			}
 		},
-		"from": func(n *yaml.Node, field string) {
-			if s, ok := r.string(n, field); ok {
-				if layer.From = s; !filepath.IsLocal(filepath.FromSlash(s)) {
-					r.fault(n, field, "want a path inside the folder of %s, relative to it, got %q", SpecFile, s)
-				}
-			}
-		},
+		"from": func(n *yaml.Node, field string) { layer.From = r.local(n, field) },
 		"to": func(n *yaml.Node, field string) {
 			if layer.To = r.absolute(n, field); strings.HasPrefix(path.Base(layer.To), whiteout) {
 				r.fault(n, field, "want no name beginning with %s, which deletes files in an image, got %q", whiteout, layer.To)

@@ -75,16 +75,27 @@ image.yaml:6: ports[0]: want a number from 1 to 65535, got the number 0
 image.yaml:6: ports[2]: want a number from 1 to 65535, got "http"
 image.yaml:7: user: want a string, got a list`,
 		},
-		"empty":                 {"", `image.yaml: it is empty; want at least layers`},
-		"comment only":          {"# nothing\n", `image.yaml: it is empty; want at least layers`},
-		"a list":                {"- a\n", `image.yaml:1: want a mapping, got a list`},
-		"no layers":             {"user: root\n", `image.yaml: layers: it is missing; want a list with at least one layer`},
+		"empty":            {"", `image.yaml: it is empty; want at least layers or base`},
+		"comment only":     {"# nothing\n", `image.yaml: it is empty; want at least layers or base`},
+		"a list":           {"- a\n", `image.yaml:1: want a mapping, got a list`},
+		"no layers":        {"user: root\n", `image.yaml: layers: it is missing; want a list with at least one layer, or a base`},
+		"base of nothing":  {"base: {}\n", `image.yaml:1: base: want debian, got 0 keys`},
+		"base in one word": {"base: debian\n", `image.yaml:1: base: want a mapping, got "debian"`},
+		"Debian of no release": {
+			"base:\n  debian:\n    suite: Debian 12\n    packages: [nginx, nginx, \"a;b\", --simulate]\n    mirror: \"http://x [trusted=yes] y\"\n",
+			`image.yaml:3: base.debian.suite: want the name of a Debian release, such as bookworm, got "Debian 12"
+image.yaml:4: base.debian.packages[1]: want each package once, got "nginx" again
+image.yaml:4: base.debian.packages[2]: want the name of a Debian package, or NAME=VERSION, got "a;b"
+image.yaml:4: base.debian.packages[3]: want the name of a Debian package, or NAME=VERSION, got "--simulate"
+image.yaml:5: base.debian.mirror: want http://HOST/PATH or https://HOST/PATH without user, spaces and brackets, got "http://x [trusted=yes] y"`,
+		},
+		"Debian without suite":  {"base: {debian: {packages: [nginx]}}\n", `image.yaml:1: base.debian.suite: it is missing; want the name of a Debian release, such as bookworm`},
 		"zero layers":           {"layers: []\n", `image.yaml:1: layers: want 1 to 127 layers, got 0`},
 		"two documents":         {layer + "---\n" + layer, `image.yaml: want one YAML document, got more`},
 		"alias":                 {"layers: &a [{name: a, from: b, to: /c}]\ncmd: *a\n", "image.yaml:1: want no anchors (&) and aliases (*)\nimage.yaml:2: want no anchors (&) and aliases (*)"},
 		"no YAML":               {"layers: [", `image.yaml: line 1: did not find expected node content`},
 		"a key twice":           {layer + "user: a\nuser: b\n", `image.yaml:3: user: it is there twice`},
-		"unknown key":           {layer + "volumes: []\n", `image.yaml:2: volumes: unknown field; want cmd, entrypoint, env, labels, layers, ports, user, workdir`},
+		"unknown key":           {layer + "volumes: []\n", `image.yaml:2: volumes: unknown field; want base, cmd, entrypoint, env, labels, layers, ports, user, workdir`},
 		"entrypoint as a line":  {layer + "entrypoint: /app -v\n", `image.yaml:2: entrypoint: want a list, got "/app -v"`},
 		"number as argument":    {layer + "cmd: [8080]\n", `image.yaml:2: cmd[0]: want a string, got the number 8080; put it in quotes`},
 		"name twice":            {"layers: [{name: a, from: b, to: /c}, {name: a, from: d, to: /e}]", `image.yaml: layers[1].name: want a name of its own, got "a", which layers[0] has`},
@@ -114,6 +125,7 @@ image.yaml:7: user: want a string, got a list`,
 
 func FuzzParseSpec(f *testing.F) {
 	f.Add("layers: [{name: a, from: b, to: /c, owner: '1:2', compression: zstd}]\nenv: {A: 1}\nports: [1]\nuser: root\n")
+	f.Add("base: {debian: {suite: sid, packages: ['a:amd64=1'], mirror: 'https://[::1]/x'}}")
 	f.Add("layers:\n- &a {name: x}\n- *a\n")
 	f.Add("!!binary x: [? y]\n---\n")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -14,7 +14,10 @@ import (
 	"penstock/internal/build"
 )
 
-type buildOptions struct{ name string }
+type buildOptions struct {
+	name    string
+	refresh bool
+}
 
 func newBuildCmd(env *Env) *cobra.Command {
 	o := &buildOptions{}
@@ -25,6 +28,7 @@ func newBuildCmd(env *Env) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(cmd, env, args[0]) },
 	}
 	cmd.Flags().StringVarP(&o.name, "tag", "t", "", "name of the image, with or without a tag")
+	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "ask whether the base's packages have newer versions, and take them")
 	return cmd
 }
 
@@ -50,6 +54,7 @@ func (o *buildOptions) run(cmd *cobra.Command, env *Env, dir string) error {
 		Name:     o.name,
 		Registry: build.Registry{URL: c.endpoint.String(), Transport: c},
 		Epoch:    epoch,
+		Refresh:  o.refresh,
 		Progress: p.take,
 	})
 	if err != nil {
@@ -91,7 +96,7 @@ type buildProgress struct {
 const worthSaying = 64 << 20
 
 func (p *buildProgress) take(now build.Progress) {
-	if now.Total < worthSaying {
+	if now.Total < worthSaying && now.Stage != build.StageBase {
 		return
 	}
 	key := string(now.Stage) + " " + now.Layer
@@ -99,7 +104,11 @@ func (p *buildProgress) take(now build.Progress) {
 	first := !p.seen[key]
 	p.seen[key] = true
 	p.mu.Unlock()
-	if first {
+	switch {
+	case !first:
+	case now.Stage == build.StageBase:
+		fmt.Fprintf(p.out, "making the base: %s\n", now.Layer)
+	default:
 		verb := cmp.Or(map[build.Stage]string{build.StageBuild: "packing", build.StagePush: "pushing"}[now.Stage], string(now.Stage))
 		fmt.Fprintf(p.out, "%s layer %s (%s)\n", verb, now.Layer, bytesText(now.Total))
 	}

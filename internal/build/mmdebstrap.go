@@ -1,0 +1,142 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// saidLines is how much of a failed tool's last words is told.
+	saidLines = 15
+	// saidLimit is how much of what a tool says is kept: a simulation tells of each package in four lines.
+	saidLimit = 8 << 20
+)
+
+// excluded are files that containers have no use for, as Debian's own slim images leave them out
+// (github.com/debuerreotype/debuerreotype, .slimify-excludes). Licences stay.
+var excluded = []string{
+	"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+	"--dpkgopt=path-exclude=/usr/share/info/*", "--dpkgopt=path-exclude=/usr/share/lintian/*",
+	"--dpkgopt=path-exclude=/usr/share/linda/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+	"--dpkgopt=path-exclude=/usr/share/man/*",
+}
+
+// proxies are the variables of a user's environment that reach the tool (apt-transport-http(1)).
+var proxies = []string{"http_proxy", "https_proxy", "no_proxy", "all_proxy"}
+
+// mmdebstrap is one run of the tool that installs Debian packages into an empty tree. It runs as root of a user
+// namespace of its own, and with mount, process, IPC and host name namespaces of its own: what the packages' scripts
+// do as root is to the machine what a user without any rights does. The network is the machine's, for apt needs it.
+type mmdebstrap struct {
+	args    []string
+	suite   string
+	sources []string
+	onto    io.Reader // the tar of the tree that it begins with; nil: an empty one
+}
+
+// run hands the tar that the tool writes to read, and returns what the tool said.
+func (m *mmdebstrap) run(ctx context.Context, read func(tar io.Reader) error) (said string, err error) {
+	path, err := exec.LookPath("mmdebstrap")
+	if err != nil {
+		return "", errors.New("want mmdebstrap on PATH, which installs Debian packages into a folder, got none: apt-get install mmdebstrap")
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "penstock-debian-") // /tmp may be in memory, and trees are large
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Args = slices.Concat(cmd.Args, []string{"--mode=root", "--format=tar"}, excluded, m.args)
+	cmd.Dir, cmd.Env = dir, environment(dir)
+	var log limitedBuffer
+	cmd.Stderr = &log
+	copied := make(chan struct{})
+	if m.onto != nil {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return "", err
+		}
+		defer r.Close()
+		cmd.ExtraFiles = []*os.File{r} // its file descriptor 3
+		cmd.Args = append(cmd.Args, `--setup-hook=tar --extract --directory="$1" <&3`)
+		go func() {
+			defer close(copied)
+			_, _ = io.Copy(w, m.onto) // a tar that ends too soon fails the hook
+			_ = w.Close()
+		}()
+	} else {
+		close(copied)
+	}
+	cmd.Args = append(append(cmd.Args, m.suite, "-"), m.sources...)
+	if err := isolate(cmd, dir); err != nil {
+		return "", err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	runtime.LockOSThread() // the tool is killed when the thread that started it ends
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return "", fmt.Errorf("start mmdebstrap in namespaces of its own: %w", err)
+	}
+	for _, f := range cmd.ExtraFiles {
+		_ = f.Close() // the copy ends when the tool has gone
+	}
+	bad := read(out)
+	if bad != nil {
+		_ = cmd.Process.Signal(syscall.SIGKILL) // it may wait for its reader
+	}
+	_, _ = io.Copy(io.Discard, out) // what a tar's reader leaves after the end
+	ended := cmd.Wait()
+	<-copied
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case bad != nil && !errors.Is(bad, io.ErrUnexpectedEOF):
+		return "", bad
+	case ended != nil:
+		return "", fmt.Errorf("mmdebstrap: %w; it said last:\n%s", ended, lastLines(log.String()))
+	}
+	return log.String(), bad
+}
+
+// environment keeps everything of the user from the packages' scripts but the way to the network.
+func environment(dir string) []string {
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + dir, "TMPDIR=" + dir,
+		// The tool gives this time to what is newer, by which it is known for a file that was made here.
+		fmt.Sprintf("SOURCE_DATE_EPOCH=%d", time.Now().Unix()),
+	}
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); slices.Contains(proxies, strings.ToLower(name)) {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func lastLines(said string) string {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	return strings.Join(lines[max(0, len(lines)-saidLines):], "\n")
+}
+
+// limitedBuffer keeps the end of what is written to it.
+type limitedBuffer struct{ bytes.Buffer }
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if over := b.Len() + len(p) - saidLimit; over > 0 {
+		b.Next(over)
+	}
+	return b.Buffer.Write(p)
+}

@@ -1,0 +1,95 @@
+package build
+
+import (
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// BaseSpec is what an image stands on: one of these, or nothing.
+type BaseSpec struct {
+	Debian *DebianSpec
+}
+
+// DebianSpec is a base of Debian packages.
+type DebianSpec struct {
+	Suite    string
+	Packages []string // beside those that Debian calls essential
+	Mirror   string   // empty: deb.debian.org, with its updates and security archives
+}
+
+var (
+	suiteName = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+	// packageName is Debian Policy 5.6.1, with the architecture (:amd64) and version (=1.2-3) that apt-get(8) takes.
+	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,120}(?::[a-z0-9-]{1,20})?(?:=[A-Za-z0-9.+:~-]{1,120})?$`)
+)
+
+func (r *specReader) base(n *yaml.Node, field string) BaseSpec {
+	var base BaseSpec
+	found := r.mapping(n, field, map[string]func(*yaml.Node, string){
+		"debian": func(n *yaml.Node, field string) { base.Debian = r.debian(n, field) },
+	})
+	if n.Kind == yaml.MappingNode && len(found) != 1 {
+		r.fault(n, field, "want debian, got %d keys", len(found))
+	}
+	return base
+}
+
+func (r *specReader) debian(n *yaml.Node, field string) *DebianSpec {
+	spec := &DebianSpec{}
+	found := r.mapping(n, field, map[string]func(*yaml.Node, string){
+		"suite": func(n *yaml.Node, field string) {
+			if s, ok := r.string(n, field); ok {
+				if spec.Suite = s; !suiteName.MatchString(s) {
+					r.fault(n, field, "want the name of a Debian release, such as bookworm, got %q", clip(s))
+				}
+			}
+		},
+		"packages": func(n *yaml.Node, field string) {
+			seen := map[string]bool{}
+			r.list(n, field, func(n *yaml.Node, field string) {
+				s, ok := r.string(n, field)
+				switch {
+				case !ok:
+				case !packageName.MatchString(s):
+					r.fault(n, field, "want the name of a Debian package, or NAME=VERSION, got %q", clip(s))
+				case seen[s]:
+					r.fault(n, field, "want each package once, got %q again", s)
+				default:
+					seen[s] = true
+					spec.Packages = append(spec.Packages, s)
+				}
+			})
+		},
+		"mirror": func(n *yaml.Node, field string) {
+			if s, ok := r.string(n, field); ok {
+				if spec.Mirror = strings.TrimSuffix(s, "/"); !isMirror(s) {
+					r.fault(n, field, "want http://HOST/PATH or https://HOST/PATH without user, spaces and brackets, got %q", clip(s))
+				}
+			}
+		},
+	})
+	if n.Kind == yaml.MappingNode && !found["suite"] {
+		r.fault(n, field+".suite", "it is missing; want the name of a Debian release, such as bookworm")
+	}
+	return spec
+}
+
+// isMirror accepts what can stand in a line of sources.list(5) and means nothing else there.
+func isMirror(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil &&
+		u.RawQuery == "" && u.Fragment == "" && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '[' || c == ']' })
+}
+
+// local reads a path inside the folder that is built.
+func (r *specReader) local(n *yaml.Node, field string) string {
+	s, ok := r.string(n, field)
+	if ok && !filepath.IsLocal(filepath.FromSlash(s)) {
+		r.fault(n, field, "want a path inside the folder of %s, relative to it, got %q", SpecFile, s)
+	}
+	return s
+}
