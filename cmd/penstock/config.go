@@ -37,6 +37,14 @@ type Config struct {
 	MemoryReserve int64   // bytes that containers may not be promised
 	Overcommit    float64 // share of the rest that may be promised; above 1 on test machines only
 
+	RegistryInsecure []string            // registries that are spoken to over plain http
+	RegistryMirrors  map[string][]string // by registry
+	RegistryCA       string              // file of certificates to trust beside the system's
+
+	ImagesSuperseded time.Duration // what a tag meant before stays this long
+	ImagesUnused     time.Duration // so does what was pulled, after its last use
+	ImagesLimit      int64         // bytes above which those go before; 0: none
+
 	Drain     time.Duration // an ingress that was replaced may drain this long
 	StopLimit time.Duration // a server that stops waits this long for requests in flight
 
@@ -51,20 +59,22 @@ func defaults(root bool, exe string) Config {
 		run = filepath.Join(os.TempDir(), fmt.Sprintf("penstock-%d", os.Getuid()))
 	}
 	return Config{
-		Data:          "/var/lib/penstock",
-		Run:           run,
-		Engines:       filepath.Dir(exe),
-		HTTP:          "127.0.0.1:8080",
-		HTTPS:         "127.0.0.1:8443",
-		ARM:           "127.0.0.1:8444",
-		Domain:        "penstock.localhost",
-		Runtime:       "containerd",
-		MemoryReserve: 1 << 30,
-		Overcommit:    1,
-		Drain:         30 * time.Minute,
-		StopLimit:     30 * time.Second,
-		LogLevel:      slog.LevelInfo,
-		LogFormat:     "text",
+		Data:             "/var/lib/penstock",
+		Run:              run,
+		Engines:          filepath.Dir(exe),
+		HTTP:             "127.0.0.1:8080",
+		HTTPS:            "127.0.0.1:8443",
+		ARM:              "127.0.0.1:8444",
+		Domain:           "penstock.localhost",
+		Runtime:          "containerd",
+		MemoryReserve:    1 << 30,
+		Overcommit:       1,
+		ImagesSuperseded: time.Hour,
+		ImagesUnused:     7 * 24 * time.Hour,
+		Drain:            30 * time.Minute,
+		StopLimit:        30 * time.Second,
+		LogLevel:         slog.LevelInfo,
+		LogFormat:        "text",
 	}
 }
 
@@ -131,6 +141,18 @@ func settings() []setting {
 				}
 				return nil
 			}},
+		{"registry-insecure", "registries to speak to over plain http, as HOST:PORT,HOST:PORT",
+			func(c *Config) string { return strings.Join(c.RegistryInsecure, ",") },
+			func(c *Config, s string) (err error) { c.RegistryInsecure, err = parseHosts(s); return err }},
+		{"registry-mirrors", "what to ask before a registry, as docker.io=MIRROR[:PORT][/PREFIX],...",
+			func(c *Config) string { return formatMirrors(c.RegistryMirrors) },
+			func(c *Config, s string) (err error) { c.RegistryMirrors, err = parseMirrors(s); return err }},
+		optionalFile("registry-ca", "file of certificates that registries are trusted by, beside the system's", func(c *Config) *string { return &c.RegistryCA }),
+		duration("images-superseded", "how long what a tag meant before it was pushed again is kept when nothing needs it", func(c *Config) *time.Duration { return &c.ImagesSuperseded }),
+		duration("images-unused", "how long what was pulled is kept after a revision last needed it", func(c *Config) *time.Duration { return &c.ImagesUnused }),
+		{"images-limit", "size of all images, such as 100Gi, above which those two go before their time; 0: none",
+			func(c *Config) string { return formatBytes(c.ImagesLimit) },
+			func(c *Config, s string) (err error) { c.ImagesLimit, err = parseBytes(s); return err }},
 		duration("drain", "how long an ingress that was replaced may end its requests", func(c *Config) *time.Duration { return &c.Drain }),
 		duration("stop-limit", "how long a server that stops waits for requests in flight", func(c *Config) *time.Duration { return &c.StopLimit }),
 		{"log-level", "debug, info, warn or error",
@@ -232,6 +254,12 @@ func (c *Config) Validate() error {
 	}
 	if !(c.Overcommit > 0) || math.IsInf(c.Overcommit, 0) {
 		fault("overcommit: want a number above 0, got %v", c.Overcommit)
+	}
+	if c.ImagesSuperseded < 0 {
+		fault("images-superseded: want a duration of 0 or more, got %s", c.ImagesSuperseded)
+	}
+	if c.ImagesUnused < 0 {
+		fault("images-unused: want a duration of 0 or more, got %s", c.ImagesUnused)
 	}
 	if c.Drain <= 0 {
 		fault("drain: want a duration above 0, got %s", c.Drain)

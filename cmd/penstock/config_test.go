@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"testing"
 )
 
@@ -97,4 +98,19 @@ func TestExposed(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzMirrors(f *testing.F) {
+	for _, s := range []string{"docker.io=mirror.example:5000/hub/x,docker.io=second.example", "", "a=b=c", "=", "a=b/../c", "A=B", "[::1]:5=x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := parseMirrors(s)
+		if err != nil {
+			return
+		}
+		if back, err := parseMirrors(formatMirrors(m)); err != nil || !reflect.DeepEqual(back, m) {
+			t.Errorf("%q is %v, written %q, read again %v, %v", s, m, formatMirrors(m), back, err)
+		}
+	})
 }

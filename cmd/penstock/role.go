@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"penstock/internal/cli"
+	"penstock/internal/oci"
 	"penstock/internal/server"
 	"penstock/internal/supervisor"
 )
@@ -93,6 +94,8 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		PublicHTTPS:   c.PublicHTTPS,
 		Runtime:       c.Runtime,
 		EngineDir:     c.Engines,
+		Registries:    server.Registries{Insecure: c.RegistryInsecure, Mirrors: c.RegistryMirrors, CA: c.RegistryCA},
+		Images:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
 		MemoryReserve: c.MemoryReserve,
 		Overcommit:    c.Overcommit,
 		Log:           log,

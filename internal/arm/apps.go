@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"penstock/internal/arm/app"
 	"penstock/internal/resource"
@@ -24,7 +25,12 @@ func appKind() kind[resource.App] {
 			if was.Template.Equal(wanted.Template) {
 				return nil // a write that does not touch the template needs no registry
 			}
-			return c.checkImages(c.r.Context(), wanted.Template)
+			// Under the secrets that the app will have.
+			var err error
+			if wanted.Configuration.Secrets, err = c.seal(was, wanted); err != nil {
+				return err
+			}
+			return c.checkImages(c.r.Context(), wanted.Keyring(), wanted.Template)
 		},
 		change: changeApp,
 		changed: func(c *call, was, now resource.App) {
@@ -144,11 +150,16 @@ func (c *call) checkSuffix(ctx context.Context, was, wanted resource.App) error 
 	}}}
 }
 
+// imagesLimit bounds how long a write waits for registries to say what its images are.
+const imagesLimit = 20 * time.Second
+
 // checkImages refuses a template with an image that cannot be had, in the words of Azure.
-func (c *call) checkImages(ctx context.Context, t resource.Template) error {
+func (c *call) checkImages(ctx context.Context, keys resource.Keyring, t resource.Template) error {
+	asking, cancel := context.WithTimeout(ctx, imagesLimit)
+	defer cancel()
 	var faults []resource.Fault
 	check := func(list string, i int, container resource.Container) {
-		_, err := c.Images.Digest(ctx, container.Image)
+		_, err := c.Images.Digest(asking, keys, container.Image)
 		if err == nil {
 			return
 		}

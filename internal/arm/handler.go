@@ -22,9 +22,10 @@ import (
 	"penstock/internal/store"
 )
 
-// Images tells which image a reference means now. The error of one that is not there wraps resource.ErrNotFound.
+// Images tells which image a reference means now, to who has these keys. The error of one that is not there wraps
+// resource.ErrNotFound.
 type Images interface {
-	Digest(ctx context.Context, ref string) (string, error)
+	Digest(ctx context.Context, keys resource.Keyring, ref string) (string, error)
 }
 
 // Replicas lists what runs.

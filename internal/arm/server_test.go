@@ -89,7 +89,7 @@ func start(t testing.TB) *server {
 }
 
 // Digest knows every image but those that are called missing or broken.
-func (s *server) Digest(_ context.Context, ref string) (string, error) {
+func (s *server) Digest(_ context.Context, _ resource.Keyring, ref string) (string, error) {
 	switch {
 	case strings.Contains(ref, "missing"):
 		return "", fmt.Errorf("image %q: %w", ref, resource.ErrNotFound)

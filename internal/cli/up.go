@@ -171,13 +171,15 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 
 	follow, unfollow := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	steps := &steps{out: env.Stderr, began: began, since: written.SystemData.LastModifiedAt}
+	line := newBar(env.Stderr)
+	steps := &steps{out: line, began: began, since: written.SystemData.LastModifiedAt}
 	wg.Go(func() {
 		q := (&logsOptions{follow: true, tail: 100}).query()
 		if err := c.lines(follow, path+"/eventstream", q, steps.take); err != nil && follow.Err() == nil {
 			steps.say("the steps cannot be followed: " + err.Error())
 		}
 	})
+	wg.Go(func() { followPulls(follow, c, line) })
 	a, err := awaitReady(ctx, c, path)
 	// The last event is on its way when the app is ready.
 	linger, stop := context.WithTimeout(ctx, 100*time.Millisecond)

@@ -9,6 +9,8 @@
 //	        '------ names -----> images.Store    local/langdetect:1 -> manifest digest
 //	                                  ^
 //	    Images --- Resolve, List, Delete
+//	    Puller --- from other registries, as a revision asks for them
+//	    Collector --- what no name, revision or container needs
 //
 // A blob is stored once for the registry and for the runtime, and streams through a buffer of fixed size.
 // What an upload brings is held by a lease that expires; the manifest that names it then holds it by
@@ -24,6 +26,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/opencontainers/go-digest"
 )
 
 // Namespace is the containerd namespace that Penstock's images and containers live in.
@@ -35,6 +38,11 @@ type Stores struct {
 	Content content.Store
 	Images  images.Store
 	Leases  leases.Manager
+	// Freed is told that something may be collected, and must not block. nil: it is collected at once, while the one who
+	// freed it waits.
+	Freed func()
+	// Needed tells which manifests revisions need, whatever names there are; nil: none.
+	Needed func(ctx context.Context) (map[digest.Digest]bool, error)
 }
 
 func inNamespace(ctx context.Context) context.Context {

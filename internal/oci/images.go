@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"penstock/internal/oci/remote"
 )
 
 // Images are the images of the server's store.
@@ -143,9 +145,9 @@ func notFound(ref Reference, tags []string) error {
 	}
 	switch {
 	case ref.Host != "":
-		fmt.Fprintf(&b, "; images are not pulled from %s", ref.Host)
+		b.WriteString("; it has not been pulled")
 	case ref.Digest == "":
-		fmt.Fprintf(&b, "; build it with \"penstock build -t %s DIR\"", ref)
+		fmt.Fprintf(&b, "; build it with \"penstock build -t %s DIR\", or name its registry, as docker.io/%s does Docker Hub", ref, docker(ref))
 	}
 	return notFoundError(b.String())
 }
@@ -250,25 +252,25 @@ func ports(exposed map[string]struct{}) []int {
 	return slices.Compact(list)
 }
 
-// Delete removes an image's name; by digest all names of the repository that lead to it. What no other image has
-// is gone from the disk when it returns. Containers that run go on running. It fails with ErrNotFound.
+// Delete removes an image's name; by digest all names of the repository that lead to it. What no other image has is
+// collected, but for what revisions and containers need. It fails with ErrNotFound.
 func (im *Images) Delete(ctx context.Context, name string) error {
 	ctx = inNamespace(ctx)
 	ref, err := ParseReference(name)
 	if err != nil {
 		return err
 	}
-	names, err := im.stores.names(ctx, ref)
+	found, err := im.stores.remove(ctx, ref)
 	if err != nil {
 		return fmt.Errorf("delete image %q: %w", ref, err)
 	}
-	if len(names) == 0 {
+	if !found {
 		return notFoundError(fmt.Sprintf("image %q: not in this server's store", ref))
 	}
-	for _, name := range names {
-		if err := ignoreNotFound(im.stores.Images.Delete(ctx, name, images.SynchronousDelete())); err != nil {
-			return fmt.Errorf("delete image %q: %w", ref, err)
-		}
-	}
 	return nil
+}
+
+// docker is the name of a short name's image at Docker Hub, without the host.
+func docker(ref Reference) string {
+	return remote.Repository("docker.io", ref.Repository) + ":" + ref.Tag
 }

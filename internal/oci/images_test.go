@@ -43,9 +43,9 @@ func TestResolve(t *testing.T) {
 		is   error
 		says string
 	}{
-		"none":                      {oci.ErrNotFound, `image "none:latest": not in this server's store; build it with "penstock build -t none:latest DIR"`},
+		"none":                      {oci.ErrNotFound, `image "none:latest": not in this server's store; build it with "penstock build -t none:latest DIR", or name its registry, as docker.io/library/none:latest does Docker Hub`},
 		"team/app:2":                {oci.ErrNotFound, `which has team/app with tag 1`},
-		"docker.io/library/nginx:1": {oci.ErrNotFound, `images are not pulled from docker.io`},
+		"docker.io/library/nginx:1": {oci.ErrNotFound, `it has not been pulled`},
 		"other@" + digestOf(t, img): {oci.ErrNotFound, `not in this server's store`},
 		"foreign:1":                 {oci.ErrPlatform, `image "foreign:1": want an image for linux/` + runtime.GOARCH + `, got one for linux/` + other},
 		"Bad":                       {nil, `want lower case, "bad", got "Bad"`},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -66,15 +67,28 @@ func (e *exporter) image(ctx context.Context, target ocispec.Descriptor) error {
 	if err != nil {
 		return err
 	}
+	var missing error
+	there := false
 	for _, desc := range m.references() {
 		if m.index {
-			err = e.image(ctx, desc)
+			// An image that was pulled is there for one platform only.
+			if _, err = e.stores.Content.Info(ctx, desc.Digest); errdefs.IsNotFound(err) {
+				missing = err
+				continue
+			}
+			if err == nil {
+				err = e.image(ctx, desc)
+			}
 		} else {
 			err = e.blob(ctx, desc.Digest)
 		}
 		if err != nil {
 			return err
 		}
+		there = true
+	}
+	if missing != nil && !there {
+		return missing
 	}
 	return e.blob(ctx, target.Digest)
 }
@@ -154,6 +168,9 @@ func (r *Registry) importImage(ctx context.Context, dir string, ref Reference, t
 		return errNested
 	}
 	for _, desc := range m.references() {
+		if m.index && !inLayout(dir, desc.Digest) {
+			continue // an image that was pulled is there for one platform only; that one is, is checked below
+		}
 		if m.index {
 			err = r.importImage(ctx, dir, Reference{Host: ref.Host, Repository: ref.Repository, Digest: desc.Digest}, desc, true)
 		} else {
@@ -164,10 +181,15 @@ func (r *Registry) importImage(ctx context.Context, dir string, ref Reference, t
 		}
 	}
 	target.Annotations = nil
-	if err := r.checkReferences(ctx, m); err != nil {
+	if err := r.stores.checkReferences(ctx, m, true); err != nil {
 		return err
 	}
-	return r.keep(ctx, ref, m, target, raw)
+	return r.stores.keep(ctx, ref, m, target, raw, true, nil)
+}
+
+func inLayout(dir string, d digest.Digest) bool {
+	_, err := os.Stat(filepath.Join(dir, filepath.FromSlash(blobName(d))))
+	return err == nil
 }
 
 func (r *Registry) importBlob(ctx context.Context, dir string, desc ocispec.Descriptor) error {

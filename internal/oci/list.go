@@ -55,7 +55,7 @@ func (im *Images) List(ctx context.Context) ([]Summary, error) {
 	all := make([]contents, len(records))
 	owners := make(map[digest.Digest]int)
 	for i, record := range records {
-		list[i] = Summary{Name: record.Name, Digest: record.Target.Digest, Created: record.UpdatedAt}
+		list[i] = Summary{Name: record.Name, Digest: record.Target.Digest, Created: named(record)}
 		if ref, ok := fromStoreName(record.Name); ok {
 			list[i].Name = ref.String()
 		}

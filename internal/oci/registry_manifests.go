@@ -1,9 +1,7 @@
 package oci
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,9 +10,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -104,13 +99,13 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	if ref.Digest != "" && ref.Digest != dgst {
 		return refuse(http.StatusBadRequest, "DIGEST_INVALID", "want %s as in the path, got %s from the %d bytes that came", ref.Digest, dgst, len(raw))
 	}
-	if err := r.checkReferences(ctx, m); err != nil {
+	if err := r.stores.checkReferences(ctx, m, false); err != nil {
 		return err
 	}
 	// From here on a client that leaves does not stop what it asked for half-way.
 	ctx = context.WithoutCancel(ctx)
 	target := ocispec.Descriptor{MediaType: m.mediaType, Digest: dgst, Size: int64(len(raw))}
-	if err := r.keep(ctx, ref, m, target, raw); err != nil {
+	if err := r.stores.keep(ctx, ref, m, target, raw, false, nil); err != nil {
 		return err
 	}
 	r.log.Info("image pushed", "image", ref.String(), "digest", dgst)
@@ -121,168 +116,14 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	return nil
 }
 
-// keep stores a manifest and names it. A lease of its own holds it, and by its labels all that it refers to, until
-// the image record does; so nothing can be collected between the check and the record.
-func (r *Registry) keep(ctx context.Context, ref Reference, m manifest, target ocispec.Descriptor, raw []byte) error {
-	lease, err := r.stores.Leases.Create(ctx, leases.WithID("penstock-manifest-"+rand.Text()), leases.WithExpiration(leaseTime))
-	if err != nil {
-		return fmt.Errorf("store manifest: %w", err)
-	}
-	var done []leases.DeleteOpt
-	defer func() {
-		if err := r.stores.Leases.Delete(ctx, lease, done...); err != nil {
-			r.log.Warn("lease of a manifest stays until it expires", "image", ref.String(), "err", err)
-		}
-	}()
-	leased := leases.WithLease(ctx, lease.ID)
-	labels := m.gcLabels()
-	if err := content.WriteBlob(leased, r.stores.Content, "penstock/manifest/"+target.Digest.String(), bytes.NewReader(raw), target, content.WithLabels(labels)); err != nil {
-		return fmt.Errorf("store manifest: %w", err)
-	}
-	if err := r.label(leased, target.Digest, labels); err != nil {
-		return err
-	}
-	if err := r.checkReferences(ctx, m); err != nil {
-		return err
-	}
-	replaced, err := r.name(ctx, ref, target)
-	if err != nil {
-		return err
-	}
-	if replaced {
-		// Collect now what only the old manifest held: the collector would not come by itself for long.
-		done = append(done, leases.SynchronousDelete)
-	}
-	if m.index {
-		// Its images were pushed by digest, which gave each a record to keep it. Now the index keeps them.
-		for _, child := range m.children {
-			own := Reference{Host: ref.Host, Repository: ref.Repository, Digest: child.Digest}
-			if err := ignoreNotFound(r.stores.Images.Delete(ctx, own.storeName())); err != nil {
-				return fmt.Errorf("name image %s: %w", ref, err)
-			}
-		}
-	}
-	return r.releaseUploads(ctx, append(m.references(), target))
-}
-
-// label adds what is missing to a manifest that was in the store before, brought by whatever way.
-func (r *Registry) label(ctx context.Context, dgst digest.Digest, labels map[string]string) error {
-	info, err := r.stores.Content.Info(ctx, dgst)
-	if err != nil {
-		return fmt.Errorf("store manifest: %w", err)
-	}
-	var missing []string
-	for key, value := range labels {
-		if info.Labels[key] != value {
-			missing = append(missing, "labels."+key)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	if _, err := r.stores.Content.Update(ctx, content.Info{Digest: dgst, Labels: labels}, missing...); err != nil {
-		return fmt.Errorf("store manifest: %w", err)
-	}
-	return nil
-}
-
-// name creates the image record or points it to its new manifest, and tells whether it had another one before.
-func (r *Registry) name(ctx context.Context, ref Reference, target ocispec.Descriptor) (replaced bool, err error) {
-	record := images.Image{Name: ref.storeName(), Target: target}
-	old, err := r.stores.Images.Get(ctx, record.Name)
-	switch {
-	case err == nil:
-		replaced = old.Target.Digest != target.Digest
-		_, err = r.stores.Images.Update(ctx, record, "target")
-	case errdefs.IsNotFound(err):
-		_, err = r.stores.Images.Create(ctx, record)
-	}
-	if errdefs.IsAlreadyExists(err) { // created in between
-		_, err = r.stores.Images.Update(ctx, record, "target")
-	} else if errdefs.IsNotFound(err) { // deleted in between
-		_, err = r.stores.Images.Create(ctx, record)
-	}
-	if err != nil {
-		return false, fmt.Errorf("name image %s: %w", ref, err)
-	}
-	return replaced, nil
-}
-
-// checkReferences finds what a manifest refers to and the store has not, or has in another size.
-func (r *Registry) checkReferences(ctx context.Context, m manifest) error {
-	for _, desc := range m.references() {
-		if m.index && images.IsIndexType(desc.MediaType) {
-			return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "%s: %v", desc.Digest, errNested)
-		}
-		info, err := r.stores.Content.Info(ctx, desc.Digest)
-		if err != nil {
-			return orUnknown(err, "MANIFEST_BLOB_UNKNOWN", "blob %s (%s): not in this server's store; push it before the manifest", desc.Digest, clip(desc.MediaType))
-		}
-		if info.Size != desc.Size {
-			return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "blob %s: the manifest says %d bytes, it has %d", desc.Digest, desc.Size, info.Size)
-		}
-	}
-	if m.index || !images.IsConfigType(m.config.MediaType) {
-		return nil // an artifact's config is its own affair
-	}
-	if m.config.Size > maxManifest {
-		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "config: want at most %d bytes, got %d", maxManifest, m.config.Size)
-	}
-	raw, err := r.stores.read(ctx, m.config)
-	if err != nil {
-		return orUnknown(err, "MANIFEST_BLOB_UNKNOWN", "config %s: not in this server's store", m.config.Digest)
-	}
-	if _, err := parseConfig(raw, len(m.layers)); err != nil {
-		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "config %s: %v", m.config.Digest, err)
-	}
-	return nil
-}
-
-// releaseUploads deletes the leases of uploads whose blobs a manifest holds from now on, so that they go when the
-// image goes and not a day later. Another push that counts on the same blob and has not sent its manifest yet is
-// told MANIFEST_BLOB_UNKNOWN if the image is deleted before; it then pushes that blob again.
-func (r *Registry) releaseUploads(ctx context.Context, held []ocispec.Descriptor) error {
-	holds := make(map[string]bool, len(held))
-	for _, desc := range held {
-		holds[desc.Digest.String()] = true
-	}
-	waiting, err := r.stores.Leases.List(ctx, `labels."`+leaseLabel+`"`)
-	if err != nil {
-		return fmt.Errorf("release uploads: %w", err)
-	}
-	for _, lease := range waiting {
-		resources, err := r.stores.Leases.ListResources(ctx, lease)
-		if err != nil {
-			if errdefs.IsNotFound(err) {
-				continue
-			}
-			return fmt.Errorf("release uploads: %w", err)
-		}
-		if len(resources) == 0 || slices.ContainsFunc(resources, func(res leases.Resource) bool {
-			return res.Type != "content" || !holds[res.ID]
-		}) {
-			continue // an upload under way, or a blob of another image
-		}
-		if err := ignoreNotFound(r.stores.Leases.Delete(ctx, lease)); err != nil {
-			return fmt.Errorf("release uploads: %w", err)
-		}
-	}
-	return nil
-}
-
 // deleteManifest removes a tag, or by digest all names of the repository that lead to the manifest.
 func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, ref Reference) error {
-	names, err := r.stores.names(req.Context(), ref)
+	found, err := r.stores.remove(req.Context(), ref)
 	if err != nil {
-		return err
+		return fmt.Errorf("delete image %s: %w", ref, err)
 	}
-	if len(names) == 0 {
+	if !found {
 		return refuse(http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest %s: not in this server's store", ref)
-	}
-	for _, name := range names {
-		if err := ignoreNotFound(r.stores.Images.Delete(req.Context(), name, images.SynchronousDelete())); err != nil {
-			return fmt.Errorf("delete image %s: %w", ref, err)
-		}
 	}
 	r.log.Info("image deleted", "image", ref.String())
 	w.WriteHeader(http.StatusAccepted)

@@ -25,9 +25,9 @@ import (
 	"penstock/internal/store"
 )
 
-// Images tells which image a reference means now.
+// Images tells which image a reference means now, to who has these keys.
 type Images interface {
-	Digest(ctx context.Context, ref string) (string, error)
+	Digest(ctx context.Context, keys resource.Keyring, ref string) (string, error)
 }
 
 // Routes takes what ingresses are to route by, says when they do, and when they have stopped to use a replica.

@@ -336,7 +336,7 @@ type images struct {
 	pushed map[string]int
 }
 
-func (i *images) Digest(ctx context.Context, ref string) (string, error) {
+func (i *images) Digest(ctx context.Context, _ resource.Keyring, ref string) (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if n := i.pushed[ref]; n > 0 {

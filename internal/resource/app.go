@@ -61,6 +61,8 @@ type Configuration struct {
 	Mode    RevisionMode `json:",omitempty"` // "": Single
 	Ingress *Ingress     `json:",omitempty"`
 	Secrets []AppSecret  `json:",omitempty"`
+	// Registries are where images come from that are not pushed here, and who asks for them.
+	Registries []Registry `json:",omitempty"`
 	// MaxInactive is how many inactive revisions are kept; nil: DefaultMaxInactive.
 	MaxInactive *int                       `json:",omitempty"`
 	Stored      map[string]json.RawMessage `json:",omitempty"`

@@ -3,14 +3,12 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 
 	"penstock/internal/link"
-	"penstock/internal/oci"
 	"penstock/internal/runtimes/local"
 	"penstock/internal/store"
 )
@@ -19,7 +17,7 @@ import (
 type admin struct {
 	options   ControlOptions
 	documents *store.Store
-	images    *oci.Images // nil with the fake runtime
+	machine   *machine
 	engine    *local.Engine
 	// shutdown ends the server; with replicas it ends them first.
 	shutdown func(ctx context.Context, replicas bool) error
@@ -34,9 +32,7 @@ func (a *admin) handler() http.Handler {
 	mux.HandleFunc("GET /penstock/v1/usage", a.usage)
 	mux.HandleFunc("GET /penstock/v1/backup", a.backup)
 	mux.HandleFunc("POST /penstock/v1/shutdown", a.stop)
-	mux.HandleFunc("GET /penstock/v1/images", a.listImages)
-	mux.HandleFunc("GET /penstock/v1/images/{name...}", a.inspectImage)
-	mux.HandleFunc("DELETE /penstock/v1/images/{name...}", a.deleteImage)
+	a.imageRoutes(mux)
 	return mux
 }
 
@@ -64,33 +60,6 @@ func (a *admin) stop(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
-}
-
-func (a *admin) listImages(w http.ResponseWriter, r *http.Request) {
-	list := []oci.Summary{}
-	if a.images != nil {
-		var err error
-		if list, err = a.images.List(r.Context()); err != nil {
-			a.refuse(w, http.StatusInternalServerError, "ImageStoreFailed", err)
-			return
-		}
-	}
-	a.answer(w, http.StatusOK, map[string]any{"value": list})
-}
-
-func (a *admin) deleteImage(w http.ResponseWriter, r *http.Request) {
-	if a.images == nil {
-		a.refuse(w, http.StatusNotFound, "ImageNotFound", errors.New("the fake runtime keeps no images"))
-		return
-	}
-	switch err := a.images.Delete(r.Context(), r.PathValue("name")); {
-	case errors.Is(err, oci.ErrNotFound):
-		a.refuse(w, http.StatusNotFound, "ImageNotFound", err)
-	case err != nil:
-		a.refuse(w, http.StatusBadRequest, "ImageNotDeleted", err)
-	default:
-		w.WriteHeader(http.StatusNoContent)
-	}
 }
 
 func (a *admin) refuse(w http.ResponseWriter, status int, code string, err error) {

@@ -25,11 +25,11 @@ func (a *admin) backup(w http.ResponseWriter, r *http.Request) {
 		Database: a.documents.Backup,
 	}
 	if images == "true" {
-		if a.images == nil {
+		if a.machine.images == nil {
 			a.refuse(w, http.StatusBadRequest, "InvalidParameterValue", errors.New("images: want false, as the fake runtime keeps none"))
 			return
 		}
-		source.Images = a.images.Export
+		source.Images = a.machine.images.Export
 	}
 	began := time.Now()
 	w.Header().Set("Content-Type", "application/x-tar")

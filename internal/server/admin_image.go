@@ -35,11 +35,11 @@ type (
 )
 
 func (a *admin) inspectImage(w http.ResponseWriter, r *http.Request) {
-	if a.images == nil {
+	if a.machine.images == nil {
 		a.refuse(w, http.StatusNotFound, "ImageNotFound", errors.New("the fake runtime keeps no images"))
 		return
 	}
-	image, err := a.images.Resolve(r.Context(), r.PathValue("name"))
+	image, err := a.machine.images.Resolve(r.Context(), r.PathValue("name"))
 	switch {
 	case errors.Is(err, oci.ErrNotFound):
 		a.refuse(w, http.StatusNotFound, "ImageNotFound", err)
@@ -58,7 +58,7 @@ func (a *admin) inspectImage(w http.ResponseWriter, r *http.Request) {
 
 func (a *admin) viewImage(ctx context.Context, image oci.Image) (imageView, error) {
 	view := imageView{Models: []modelView{}, Replicas: []replicaImageView{}}
-	list, err := a.images.List(ctx)
+	list, err := a.machine.images.List(ctx)
 	if err != nil {
 		return view, err
 	}
@@ -70,7 +70,7 @@ func (a *admin) viewImage(ctx context.Context, image oci.Image) (imageView, erro
 		return view, fmt.Errorf("image %q: it was deleted meanwhile", image.Name)
 	}
 	view.Summary = list[at]
-	found, err := models(ctx, a.images, image)
+	found, err := models(ctx, a.machine.images, image)
 	if err != nil {
 		return view, err
 	}

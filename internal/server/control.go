@@ -19,6 +19,7 @@ import (
 	"penstock/internal/arm"
 	"penstock/internal/link"
 	"penstock/internal/logs"
+	"penstock/internal/oci"
 	"penstock/internal/pki"
 	"penstock/internal/reconcile"
 	"penstock/internal/resource"
@@ -38,7 +39,9 @@ type ControlOptions struct {
 	PublicHTTP, PublicHTTPS int
 	Runtime                 string // "containerd" or "fake"
 	EngineDir               string // folder of the shim and runc
-	MemoryReserve           int64  // bytes that replicas are not promised
+	Registries              Registries
+	Images                  oci.Policy // which images go by themselves
+	MemoryReserve           int64      // bytes that replicas are not promised
 	Overcommit              float64
 	Log                     *slog.Logger
 	Ready                   func()
@@ -98,7 +101,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 	}
 	defer system.Close()
 
-	machine, err := openMachine(ctx, o, consoleSink{console})
+	machine, err := openMachine(ctx, o, consoleSink{console}, documents, box)
 	if err != nil {
 		return err
 	}
@@ -119,6 +122,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:      o.Log,
 		Capacity: room,
 		Secret:   secrets{documents, box}.value,
+		Fetch:    machine.fetch(documents),
 	})
 	hub := link.NewHub(rand.Text(), o.Log)
 	advisor := newAdvisor(machine.images, emit, o.Log)
@@ -152,7 +156,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:       o.Log,
 	})
 	halt := make(chan chan error)
-	a := &admin{options: o, documents: documents, images: machine.images, hub: hub, meter: meter{runtime: engine}, engine: engine, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
+	a := &admin{options: o, documents: documents, machine: machine, hub: hub, meter: meter{runtime: engine}, engine: engine, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
 		if replicas {
 			done := make(chan error, 1)
 			select {
@@ -189,6 +193,9 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 	paused := make(chan struct{})
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { advisor.run(ctx); return nil })
+	if machine.collector != nil {
+		group.Go(func() error { return machine.collector.Run(ctx) })
+	}
 	group.Go(func() error { return hub.Serve(ctx, o.Link) })
 	group.Go(func() error {
 		defer close(paused)

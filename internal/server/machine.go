@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +19,8 @@ import (
 	"penstock/internal/runtimes/fake"
 	"penstock/internal/runtimes/local"
 	"penstock/internal/runtimes/local/containerd"
+	"penstock/internal/seal"
+	"penstock/internal/store"
 )
 
 // machine is what runs containers here, and where their images are.
@@ -27,6 +28,10 @@ type machine struct {
 	driver   local.Driver
 	images   *oci.Images  // nil with the fake runtime
 	registry http.Handler // takes pushes
+	// puller and collector bring and remove images; nil with the fake runtime.
+	puller    *oci.Puller
+	collector *oci.Collector
+	box       *seal.Box
 	// importImages takes those of an OCI layout in a folder; nil with the fake runtime.
 	importImages func(ctx context.Context, dir string) (images int, err error)
 	// addresses are where replicas of an environment are, and their gateway.
@@ -37,7 +42,7 @@ type machine struct {
 }
 
 // openMachine opens the runtime that was asked for.
-func openMachine(ctx context.Context, o ControlOptions, console local.Console) (*machine, error) {
+func openMachine(ctx context.Context, o ControlOptions, console local.Console, documents *store.Store, box *seal.Box) (*machine, error) {
 	switch o.Runtime {
 	case "fake":
 		driver := fake.New(fake.Options{Console: console})
@@ -50,13 +55,17 @@ func openMachine(ctx context.Context, o ControlOptions, console local.Console) (
 			addresses: func(resource.ID) (netip.Prefix, netip.Addr) { return netip.Prefix{}, netip.Addr{} },
 		}, nil
 	case "containerd":
-		return openContainerd(ctx, o, console)
+		return openContainerd(ctx, o, console, documents, box)
 	default:
 		return nil, fmt.Errorf("runtime: want containerd or fake, got %q", o.Runtime)
 	}
 }
 
-func openContainerd(ctx context.Context, o ControlOptions, console local.Console) (*machine, error) {
+func openContainerd(ctx context.Context, o ControlOptions, console local.Console, documents *store.Store, box *seal.Box) (*machine, error) {
+	client, err := o.Registries.client(o)
+	if err != nil {
+		return nil, err
+	}
 	net, err := network.Open(ctx, network.Config{
 		Dir:      filepath.Join(o.Data, "network"),
 		State:    filepath.Join(o.State, "net"),
@@ -86,14 +95,22 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 	if err != nil {
 		return nil, err
 	}
-	registry := oci.NewRegistry(driver.Stores(), o.Log)
+	stores := driver.Stores()
+	stores.Needed = neededImages(documents)
+	collector := oci.NewCollector(stores, o.Images, driver.PruneViews, o.Log)
+	stores.Freed = collector.Poke
+	registry := oci.NewRegistry(stores, o.Log)
 	return &machine{
 		driver:       driver,
-		images:       oci.NewImages(driver.Stores()),
+		images:       oci.NewImages(stores),
 		registry:     registry,
+		puller:       oci.NewPuller(stores, client, freeOn(o.Data), o.Log),
+		collector:    collector,
+		box:          box,
 		importImages: registry.Import,
 		close: func() error {
 			registry.Close()
+			client.Close()
 			return driver.Close()
 		},
 		clear: net.Destroy,
@@ -105,22 +122,6 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			return addresses, gateway
 		},
 	}, nil
-}
-
-// Digest says which image a reference means now.
-func (m *machine) Digest(ctx context.Context, ref string) (string, error) {
-	if m.images == nil {
-		image, err := m.driver.Image(ctx, ref)
-		if errors.Is(err, local.ErrImageNotFound) {
-			err = missing{err}
-		}
-		return image.Digest, err
-	}
-	image, err := m.images.Resolve(ctx, ref)
-	if errors.Is(err, oci.ErrNotFound) {
-		err = missing{err}
-	}
-	return image.Digest.String(), err
 }
 
 // missing is an error that says by itself that something is not there.

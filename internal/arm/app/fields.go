@@ -47,7 +47,7 @@ func appFields() []Field {
 		refused("configuration.activeRevisionsMode", "labels alone do not say which revisions are active").unless("Single or Multiple", notWords("Labels")),
 		refused("configuration.secrets[].keyVaultUrl", "there is no Key Vault to ask"),
 		refused("configuration.secrets[].identity", "managed identities need an issuer of tokens"),
-		refused("configuration.registries", "images come from this server"),
+		refused("configuration.registries[].identity", "managed identities need an issuer of tokens"),
 		refused("configuration.dapr", "there is no Dapr sidecar").unless("enabled: false", off("enabled")),
 		refused("configuration.runtime", "there is no support for one language's runtime"),
 		refused("configuration.service", "there are no dev services"),

@@ -29,7 +29,7 @@ var samples = map[string]string{
 	resource.TypeApp + " configuration.activeRevisionsMode":                                          `"Labels"`,
 	resource.TypeApp + " configuration.secrets[].keyVaultUrl":                                        `"https://vault.example/secrets/key"`,
 	resource.TypeApp + " configuration.secrets[].identity":                                           `"system"`,
-	resource.TypeApp + " configuration.registries":                                                   `[{"server":"registry.example"}]`,
+	resource.TypeApp + " configuration.registries[].identity":                                        `"system"`,
 	resource.TypeApp + " configuration.dapr":                                                         `{"enabled":true,"appId":"chat"}`,
 	resource.TypeApp + " configuration.runtime":                                                      `{"java":{"enableMetrics":true}}`,
 	resource.TypeApp + " configuration.service":                                                      `{"type":"redis"}`,
@@ -99,6 +99,9 @@ func set(doc map[string]any, path string, v any) {
 				at[name] = []any{map[string]any{"name": "a"}}
 				if name == "volumes" {
 					at[name] = []any{map[string]any{"name": "v"}}
+				}
+				if name == "registries" {
+					at[name] = []any{map[string]any{"server": "registry.example"}}
 				}
 				if name == "initContainers" {
 					at[name] = []any{map[string]any{"name": "init", "image": "chat:1"}}

@@ -139,6 +139,11 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 		}
 		c.Secrets = append(c.Secrets, resource.AppSecret{Name: or(s.Name, ""), Value: resource.Secret(or(s.Value, ""))})
 	}
+	for _, registry := range w.Registries {
+		c.Registries = append(c.Registries, resource.Registry{
+			Server: or(registry.Server, ""), Username: or(registry.Username, ""), PasswordSecretRef: or(registry.PasswordSecretRef, ""),
+		})
+	}
 	if in := w.Ingress; in != nil {
 		c.Ingress = &resource.Ingress{
 			External:      or(in.External, false),

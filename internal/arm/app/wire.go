@@ -36,19 +36,27 @@ type AppProperties struct {
 
 // Configuration applies to all revisions of an app.
 type Configuration struct {
-	Secrets              []Secret `json:"secrets"`
-	ActiveRevisionsMode  *string  `json:"activeRevisionsMode"`
-	Ingress              *Ingress `json:"ingress"`
-	Registries           []unset  `json:"registries"`
-	Dapr                 *Dapr    `json:"dapr"`
-	MaxInactiveRevisions *int     `json:"maxInactiveRevisions"`
-	IdentitySettings     []unset  `json:"identitySettings,omitempty"`
+	Secrets              []Secret   `json:"secrets"`
+	ActiveRevisionsMode  *string    `json:"activeRevisionsMode"`
+	Ingress              *Ingress   `json:"ingress"`
+	Registries           []Registry `json:"registries"`
+	Dapr                 *Dapr      `json:"dapr"`
+	MaxInactiveRevisions *int       `json:"maxInactiveRevisions"`
+	IdentitySettings     []unset    `json:"identitySettings,omitempty"`
 }
 
 // Secret is a value that containers get without anybody reading it in the app. Only listSecrets answers with values.
 type Secret struct {
 	Name  *string `json:"name"`
 	Value *string `json:"value,omitempty" arm:"hidden"`
+}
+
+// Registry is where images come from, and who asks for them. Its password is one of the app's secrets.
+type Registry struct {
+	Server            *string `json:"server"`
+	Username          *string `json:"username"`
+	PasswordSecretRef *string `json:"passwordSecretRef"`
+	Identity          string  `json:"identity"` // "", as Azure answers when there is none
 }
 
 // unset is an element of a list or map that has to be empty.

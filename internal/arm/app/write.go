@@ -102,6 +102,9 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 	for _, s := range c.Secrets {
 		w.Secrets = append(w.Secrets, Secret{Name: &s.Name})
 	}
+	for _, registry := range c.Registries {
+		w.Registries = append(w.Registries, Registry{Server: &registry.Server, Username: &registry.Username, PasswordSecretRef: &registry.PasswordSecretRef})
+	}
 	if in := c.Ingress; in != nil {
 		w.Ingress = &Ingress{
 			Fqdn:                  host(a.ID.Base(), domain, in.External),

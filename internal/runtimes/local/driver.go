@@ -15,6 +15,9 @@ import (
 // ErrImageNotFound is wrapped by Driver.Image when the image is not on this machine and cannot be had.
 var ErrImageNotFound = errors.New("image not found")
 
+// ErrImageUnauthorized is wrapped, beside ErrImageNotFound, when a registry does not give the image to who asks.
+var ErrImageUnauthorized = errors.New("image not given")
+
 // ErrGone is wrapped by calls that name a sandbox or container that the driver does not have.
 var ErrGone = errors.New("no such container")
 

@@ -27,6 +27,9 @@ type Config struct {
 	// Secret finds the value of a secret of an app now. It is asked at each start of a container that refers to one: the
 	// engine keeps no values. nil: there are none.
 	Secret func(ctx context.Context, app resource.ID, name string) (resource.Secret, error)
+	// Fetch brings an image that is not on this machine to the driver from where its name says, and tells how many bytes
+	// came. Its errors are those of Driver.Image. nil: images come by other ways.
+	Fetch func(ctx context.Context, app resource.ID, image string) (bytes int64, err error)
 	// Backoff spaces out restarts; the zero value is Kubernetes'.
 	Backoff Backoff
 	// NewID returns the last part of a replica's name, five letters and digits; nil: at random.
@@ -64,6 +67,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Secret == nil {
 		cfg.Secret = noSecret
+	}
+	if cfg.Fetch == nil {
+		cfg.Fetch = func(context.Context, resource.ID, string) (int64, error) { return 0, nil }
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID

@@ -93,13 +93,24 @@ func (k *keeper) pull(ctx context.Context, c *container) error {
 	}
 	began := time.Now()
 	k.tell(normal, "PullingImage", 0, "Pulling image \"%s\"", c.spec.Image)
-	image, err := k.e.cfg.Driver.Image(ctx, c.image)
+	moved, err := k.e.cfg.Fetch(ctx, k.rev.App(), c.image)
+	if errors.Is(err, ErrImageUnauthorized) {
+		k.tell(warning, "ImagePullUnauthorized", 0, "Failed to pull image \"%s\": %v", c.spec.Image, err)
+	}
+	var image Image
+	if err == nil {
+		image, err = k.e.cfg.Driver.Image(ctx, c.image)
+	}
 	if err != nil {
 		return fmt.Errorf("image %q: %w", c.spec.Image, err)
 	}
 	took := time.Since(began)
 	c.pulled = true
-	k.tell(normal, "PulledImage", took, "Successfully pulled image \"%s\" in %s. Image size: %d bytes.", c.spec.Image, round(took), image.Bytes)
+	rest := ""
+	if moved > 0 {
+		rest = fmt.Sprintf(" %d bytes of it came from the registry; the rest was here.", moved)
+	}
+	k.tell(normal, "PulledImage", took, "Successfully pulled image \"%s\" in %s. Image size: %d bytes.%s", c.spec.Image, round(took), image.Bytes, rest)
 	k.prefetch(ctx, c)
 	return nil
 }

@@ -166,7 +166,7 @@ func (d *Driver) begin(ctx context.Context) error {
 	if err := d.adopt(own); err != nil {
 		return err
 	}
-	return d.pruneViews(own)
+	return d.PruneViews(own)
 }
 
 // Close stops containerd, ends all watching and leaves containers running. A Driver that was closed is of no more use.

@@ -109,8 +109,12 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	return v, nil
 }
 
-// pruneViews lets go of images that are neither in the image store nor under a container.
-func (d *Driver) pruneViews(ctx context.Context) error {
+// PruneViews lets go of images that are neither in the image store nor under a container. What only they hold is then
+// for containerd's garbage collector to take.
+func (d *Driver) PruneViews(ctx context.Context) error {
+	ctx = inNamespace(ctx)
+	d.unpacking.Lock() // a view that is being made is not seen yet by whom it is made for
+	defer d.unpacking.Unlock()
 	used := map[string]bool{}
 	images, err := d.client.ImageService().List(ctx)
 	if err != nil {
@@ -135,6 +139,9 @@ func (d *Driver) pruneViews(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list snapshots: %w", err)
 	}
+	d.mu.Lock()
+	maps.DeleteFunc(d.views, func(_ string, v view) bool { return slices.Contains(unused, v.key) })
+	d.mu.Unlock()
 	for _, key := range slices.Sorted(slices.Values(unused)) {
 		if err := sn.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("remove snapshot %s: %w", key, err)

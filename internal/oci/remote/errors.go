@@ -1,0 +1,116 @@
+package remote
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+var (
+	// ErrUnauthorized says that the registry does not give the image to who asks.
+	ErrUnauthorized = errors.New("unauthorized")
+	// ErrNotFound says that the registry has no such image.
+	ErrNotFound = errors.New("not found")
+)
+
+// Error is an answer of a registry that says no.
+type Error struct {
+	Host   string
+	Status int
+	Words  string // the registry's own, as CODE: message
+	// Wait is how long the registry asks to wait before the next try; 0 when it does not say.
+	Wait time.Duration
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s answers %d %s", e.Host, e.Status, e.Words) }
+
+func (e *Error) Is(target error) bool {
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return target == ErrUnauthorized
+	case http.StatusNotFound:
+		return target == ErrNotFound
+	}
+	return false
+}
+
+// Again says whether the same request may succeed later: the registry is busy, or the way to it is broken.
+func Again(err error) bool {
+	if refused, ok := errors.AsType[*Error](err); ok {
+		return refused.Status >= http.StatusInternalServerError || refused.Status == http.StatusTooManyRequests || refused.Status == http.StatusRequestTimeout
+	}
+	if _, final := errors.AsType[*refusal](err); final {
+		return false
+	}
+	if _, final := errors.AsType[*tls.CertificateVerificationError](err); final {
+		return false
+	}
+	_, broken := errors.AsType[*broken](err)
+	return broken
+}
+
+// broken is a fault of the way to a registry.
+type broken struct{ err error }
+
+func (b *broken) Error() string { return b.err.Error() }
+func (b *broken) Unwrap() error { return b.err }
+
+// refusal is a fault that no second try mends: something that this client does not do.
+type refusal struct{ words string }
+
+func (r *refusal) Error() string { return r.words }
+
+func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
+
+// maxWords bounds what is read of an error's body, and maxShown what is told of it.
+const (
+	maxWords = 8 << 10
+	maxShown = 300
+)
+
+// answerError reads an answer that says no.
+func answerError(host string, resp *http.Response) error {
+	e := &Error{Host: host, Status: resp.StatusCode}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		e.Wait = time.Duration(s) * time.Second
+	}
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxWords)) // words are all that is lost
+	var body struct {
+		Errors []struct{ Code, Message string }
+	}
+	if json.Unmarshal(raw, &body) == nil && len(body.Errors) > 0 {
+		e.Words = printable(strings.TrimSuffix(body.Errors[0].Code+": "+body.Errors[0].Message, ": "))
+	}
+	if e.Words == "" {
+		// The answer to a HEAD, or of a proxy: the distribution specification's code for the status.
+		e.Words = map[int]string{
+			http.StatusUnauthorized: "UNAUTHORIZED: authentication required", http.StatusForbidden: "DENIED: requested access to the resource is denied",
+			http.StatusNotFound: "MANIFEST_UNKNOWN: manifest unknown", http.StatusTooManyRequests: "TOOMANYREQUESTS: too many requests",
+		}[e.Status]
+	}
+	if e.Words == "" {
+		e.Words = http.StatusText(e.Status)
+	}
+	return e
+}
+
+// printable keeps a stranger's words from filling a line or steering a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+	if len(s) > maxShown {
+		s = strings.ToValidUTF8(s[:maxShown], "") + "..."
+	}
+	return s
+}

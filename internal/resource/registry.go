@@ -1,0 +1,76 @@
+package resource
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// Registry is where an app's images may come from, and who asks for them.
+type Registry struct {
+	Server   string
+	Username string `json:",omitempty"`
+	// PasswordSecretRef names the app's secret that has the password.
+	PasswordSecretRef string `json:",omitempty"`
+}
+
+// Keyring is what the images of an app are asked for with.
+type Keyring struct {
+	Owner      ID
+	Registries []Registry
+	Secrets    []AppSecret // sealed
+}
+
+// Keyring is the app's own.
+func (a App) Keyring() Keyring {
+	return Keyring{a.ID, a.Configuration.Registries, a.Configuration.Secrets}
+}
+
+var registryServer = regexp.MustCompile(`^(https?://)?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?(/[a-zA-Z0-9/._-]*)?$`)
+
+// validateRegistries checks who asks which registry. A registry has one login, or none
+// (learn.microsoft.com/azure/container-apps/containers, "Container registries").
+func validateRegistries(a App) []Fault {
+	var faults []Fault
+	secrets := map[string]bool{}
+	for _, s := range a.Configuration.Secrets {
+		secrets[s.Name] = true
+	}
+	known := map[string]int{}
+	for i, r := range a.Configuration.Registries {
+		field := fmt.Sprintf("configuration.registries[%d]", i)
+		bad := func(at, format string, args ...any) {
+			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
+		}
+		if len(r.Server) > 255 || !registryServer.MatchString(r.Server) {
+			bad(".server", "want the host of a registry, as in registry.example or registry.example:5000, got %q", r.Server)
+		} else if first, taken := known[registryKey(r.Server)]; taken {
+			bad(".server", "%q is the server of registries[%d] already", r.Server, first)
+		} else {
+			known[registryKey(r.Server)] = i
+		}
+		switch {
+		case r.Username == "" && r.PasswordSecretRef != "":
+			bad(".username", "want the user that passwordSecretRef is the password of, got nothing")
+		case r.Username != "" && r.PasswordSecretRef == "":
+			bad(".passwordSecretRef", "want the name of the secret that has the password of user %q, got nothing", r.Username)
+		case strings.ContainsAny(r.Username, ":\r\n\x00"):
+			bad(".username", "want a name without ':' and line ends, got %q", r.Username)
+		}
+		if r.PasswordSecretRef != "" && !secrets[r.PasswordSecretRef] {
+			faults = append(faults, Fault{"ContainerAppRegistriesPasswordSecretRefNotFound", field + ".passwordSecretRef",
+				fmt.Sprintf("PasswordSecretRef '%s' defined for registry server '%s' not found.", r.PasswordSecretRef, r.Server)})
+		}
+	}
+	return faults
+}
+
+// registryKey is equal for two spellings of one server.
+func registryKey(server string) string {
+	if u, err := url.Parse(server); err == nil && u.Host != "" {
+		server = u.Host
+	}
+	server, _, _ = strings.Cut(server, "/")
+	return strings.ToLower(server)
+}
