@@ -70,13 +70,12 @@ func age(at, now time.Time) string {
 
 // bytesText is a size for people.
 func bytesText(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	case n >= 1<<10:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	size, unit := float64(n), 0
+	for unit < 3 && size >= 1023.95 { // what would be rounded to 1024.0 of a unit is 1.0 of the next
+		size, unit = size/1024, unit+1
 	}
-	return fmt.Sprintf("%d B", n)
+	if unit == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", size, [...]string{"B", "KiB", "MiB", "GiB"}[unit])
 }

@@ -90,6 +90,9 @@ func (a *admin) viewImage(ctx context.Context, image oci.Image) (imageView, erro
 		if err != nil {
 			a.log.Debug("memory of a replica cannot be read", "replica", replica.Name, "err", err)
 		}
+		if mapped.RSS == 0 {
+			continue // none of its processes runs yet, or any more
+		}
 		view.Replicas = append(view.Replicas, replicaImageView{replica.Name, replica.Revision.Base(), mapped})
 	}
 	return view, nil

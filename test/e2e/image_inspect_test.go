@@ -70,7 +70,7 @@ func TestModelsInImagesAreKnown(t *testing.T) {
 			t.Errorf("RSS %d, PSS %d: want the %d bytes of weights in the first and half of them in the second", r.RSSBytes, r.PSSBytes, weights)
 		}
 	}
-	if events := m.must(t, "app", "events", "chat"); !strings.Contains(events, "Read 67108864 bytes of weights") {
+	if events := m.must(t, "app", "events", "chat"); !strings.Contains(events, "are in memory: 67108864 bytes") {
 		t.Errorf("nothing tells that the weights were read ahead:\n%s", events)
 	}
 

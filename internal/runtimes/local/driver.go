@@ -80,8 +80,9 @@ type Execer interface {
 
 // Prefetcher is what a driver may be that can read the weights of an image into memory before a container does.
 type Prefetcher interface {
-	// Prefetch returns how many bytes it read; none when the image has no weights that it recognises. ref is as for Image.
-	Prefetch(ctx context.Context, ref string) (int64, error)
+	// Prefetch returns how many bytes of weights the image has, of those that it recognises, and how many it had to read.
+	// ref is as for Image.
+	Prefetch(ctx context.Context, ref string) (weights, read int64, err error)
 }
 
 // Mapper is what a driver may be that can tell memory of a replica's own from what it shares; the promise is that of

@@ -123,13 +123,13 @@ func (k *keeper) prefetch(ctx context.Context, c *container) {
 		return
 	}
 	began := time.Now()
-	n, err := driver.Prefetch(ctx, c.image)
+	weights, read, err := driver.Prefetch(ctx, c.image)
 	switch took := time.Since(began); {
 	case ctx.Err() != nil:
 	case err != nil:
 		k.tell(warning, "PrefetchFailed", took, "The weights of image \"%s\" were not read ahead: %v. The container reads them itself.", c.spec.Image, err)
-	case n > 0:
-		k.tell(normal, "PrefetchedWeights", took, "Read %d bytes of weights of image \"%s\" into the page cache in %s", n, c.spec.Image, round(took))
+	case weights > 0:
+		k.tell(normal, "PrefetchedWeights", took, "The weights of image \"%s\" are in memory: %d bytes, of which %d were read now, in %s", c.spec.Image, weights, read, round(took))
 	}
 }
 

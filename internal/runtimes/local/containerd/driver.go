@@ -79,6 +79,8 @@ type Driver struct {
 	closed chan struct{}
 
 	unpacking sync.Mutex
+	// prefetching holds one value while weights are read.
+	prefetching chan struct{}
 
 	mu         sync.Mutex
 	views      map[string]view // by image digest
@@ -93,7 +95,8 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{
-		cfg: cfg, log: cfg.Log,
+		prefetching: make(chan struct{}, 1),
+		cfg:         cfg, log: cfg.Log,
 		views: map[string]view{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, watchers: map[*watcher]struct{}{},
 		closed:  make(chan struct{}),
 		firstID: firstID(cfg.Network.Range()),

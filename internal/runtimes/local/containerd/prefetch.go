@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,41 +19,46 @@ var _ local.Prefetcher = (*Driver)(nil)
 
 // Prefetch implements local.Prefetcher. The files are read where the image's layers are, so that the pages are those
 // that every replica maps, and they are charged to whoever reads first: to this process and not to a replica.
-func (d *Driver) Prefetch(ctx context.Context, ref string) (int64, error) {
+func (d *Driver) Prefetch(ctx context.Context, ref string) (total, read int64, err error) {
 	ctx = inNamespace(ctx)
 	image, err := d.resolve(ctx, ref)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	files, err := d.images.Weights(ctx, image)
 	if err != nil || len(files) == 0 {
-		return 0, err
+		return 0, 0, err
 	}
 	view, err := d.unpacked(ctx, image)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
+	}
+	// One at a time: the second replica of an image then finds what the first brought.
+	select {
+	case d.prefetching <- struct{}{}:
+		defer func() { <-d.prefetching }()
+	case <-ctx.Done():
+		return 0, 0, context.Cause(ctx)
 	}
 	free, err := available()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	var total int64
 	for _, f := range files {
 		total += f.Size
 	}
 	// Half of what is free: to push out what others use would make them slower, not this one faster.
 	if total > free/2 {
-		return 0, fmt.Errorf("%s of weights and %s of memory free: want twice the weights free", weights.GiB(total), weights.GiB(free))
+		return 0, 0, fmt.Errorf("%s of weights and %s of memory free: want twice the weights free", weights.GiB(total), weights.GiB(free))
 	}
-	var read int64
 	for _, f := range files {
 		n, err := readThrough(ctx, view.lower, f.Path)
 		read += n
 		if err != nil {
-			return read, fmt.Errorf("read %s: %w", f.Path, err)
+			return total, read, fmt.Errorf("read %s: %w", f.Path, err)
 		}
 	}
-	return read, nil
+	return total, read, nil
 }
 
 // readThrough reads a file of the topmost layer that has it. A link in the image is not followed: it could lead out of
@@ -75,25 +81,60 @@ func readThrough(ctx context.Context, layers []string, path string) (int64, erro
 		}
 		file := os.NewFile(uintptr(fd), path)
 		defer file.Close()
-		if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-			return 0, fmt.Errorf("want a file, got something else (%w)", err)
+		info, err := file.Stat()
+		if err != nil {
+			return 0, err
 		}
-		return io.CopyBuffer(io.Discard, bounded{ctx, file}, make([]byte, 1<<20))
+		if !info.Mode().IsRegular() {
+			return 0, fmt.Errorf("want a file, got %s", info.Mode())
+		}
+		return fill(ctx, file, info.Size())
 	}
 	return 0, nil // a layer above hides it
 }
 
-// bounded ends a long read with its context, and keeps io.Copy from splicing, which would not fill the page cache.
-type bounded struct {
-	ctx context.Context
-	r   io.Reader
+// fill reads those parts of a file that are not in the page cache.
+func fill(ctx context.Context, file *os.File, size int64) (read int64, err error) {
+	const window = 4 << 20
+	buf := make([]byte, window)
+	for at := int64(0); at < size; at += window {
+		if err := context.Cause(ctx); err != nil {
+			return read, err
+		}
+		n := min(window, size-at)
+		if cached, err := inCache(file, at, n); err != nil {
+			return read, err
+		} else if cached {
+			continue
+		}
+		got, err := file.ReadAt(buf[:n], at)
+		read += int64(got)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return read, err
+		}
+	}
+	return read, nil
 }
 
-func (b bounded) Read(p []byte) (int, error) {
-	if err := context.Cause(b.ctx); err != nil {
-		return 0, err
+// inCache asks whether all pages of a part of a file are in the page cache (mincore(2)).
+func inCache(file *os.File, at, n int64) (bool, error) {
+	pages, err := unix.Mmap(int(file.Fd()), at, int(n), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return false, err
 	}
-	return b.r.Read(p)
+	defer unix.Munmap(pages)
+	page := os.Getpagesize()
+	resident := make([]byte, (int(n)+page-1)/page)
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&pages[0])), uintptr(n), uintptr(unsafe.Pointer(&resident[0])))
+	if errno != 0 {
+		return false, errno
+	}
+	for _, r := range resident {
+		if r&1 == 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // available is the memory of this machine that can be had without swapping (proc.rst, MemAvailable).
