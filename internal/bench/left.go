@@ -78,7 +78,7 @@ func (l *lab) inventory() ([]string, error) {
 		return nil, err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, l.dir+"/") {
+		if strings.Contains(line, l.dir+"/") && !strings.Contains(line, l.dir+"/s/m ") { // the driver is open still
 			found = append(found, "mount "+strings.TrimSpace(line))
 		}
 	}

@@ -34,7 +34,7 @@ func (l *lab) bareRunc(ctx context.Context) (*bareRunc, error) {
 	if err := l.driver.Create(ctx, c); err != nil {
 		return nil, err
 	}
-	configs, err := filepath.Glob(filepath.Join(l.dir, "s", "c", "io.containerd.runtime.v2.task", "*", "*", "config.json"))
+	configs, err := filepath.Glob(filepath.Join(l.dir, "s", "m", "c", "io.containerd.runtime.v2.task", "*", "*", "config.json"))
 	if err != nil || len(configs) != 1 {
 		return nil, fmt.Errorf("want one bundle, got %q", configs)
 	}

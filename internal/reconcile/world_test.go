@@ -81,7 +81,7 @@ func (w *world) start() {
 		defer w.mu.Unlock()
 		w.events = append(w.events, e)
 	}
-	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}, Secret: w.secret})
+	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}, Secrets: w.all})
 	w.reconciler = reconcile.New(reconcile.Config{
 		Created: func(resource.Revision) {},
 		Store:   w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
@@ -112,13 +112,16 @@ func (w *world) start() {
 	}
 }
 
-func (w *world) secret(_ context.Context, _ resource.ID, name string) (resource.Secret, error) {
+func (w *world) all(context.Context, resource.ID) (map[string]resource.Secret, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.secrets[name] == "" {
-		return "", fmt.Errorf("secret %q: %w", name, resource.ErrNotFound)
+	all := map[string]resource.Secret{}
+	for name, value := range w.secrets {
+		if value != "" {
+			all[name] = resource.Secret(value)
+		}
 	}
-	return resource.Secret(w.secrets[name]), nil
+	return all, nil
 }
 
 // set gives a secret a value; "" removes it.

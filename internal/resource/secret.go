@@ -67,5 +67,13 @@ func validateSecrets(a App) []Fault {
 	}
 	check("containers", a.Template.Containers)
 	check("initContainers", a.Template.InitContainers)
+	for i, v := range a.Template.Volumes {
+		for j, f := range v.Secrets {
+			if _, there := known[f.Secret]; !there {
+				faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.volumes[%d].secrets[%d].secretRef", i, j),
+					fmt.Sprintf("SecretRef '%s' defined for volume '%s' not found.", f.Secret, v.Name)})
+			}
+		}
+	}
 	return faults
 }

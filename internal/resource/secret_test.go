@@ -52,12 +52,20 @@ func TestValidateSecrets(t *testing.T) {
 			a.Template.Containers[0].Env = []resource.EnvVar{{Name: "KEY", Value: value, SecretRef: ref}}
 		}
 	}
+	inVolume := func(files ...resource.SecretFile) func(*resource.App) {
+		return func(a *resource.App) {
+			a.Configuration.Secrets = []resource.AppSecret{{Name: "key"}}
+			a.Template.Volumes = []resource.Volume{{Name: "keys", Type: resource.SecretFiles, Secrets: files}}
+		}
+	}
 	tests := map[string]struct {
 		change func(*resource.App)
 		code   string // "" when nothing is wrong
 	}{
 		"a secret that is referred to":     {refer("key", ""), ""},
 		"digits and dashes":                {withSecrets("0", "a-1-b"), ""},
+		"a volume of a secret":             {inVolume(resource.SecretFile{Secret: "key", Path: "a/b"}), ""},
+		"a volume of what is not there":    {inVolume(resource.SecretFile{Secret: "other", Path: "a"}), "ContainerAppSecretRefNotFound"},
 		"a reference to what is not there": {refer("other", ""), "ContainerAppSecretRefNotFound"},
 		"a value beside a reference":       {refer("key", "x"), "ContainerAppInvalidValue"},
 		"a name in capitals":               {withSecrets("Key"), "ContainerAppSecretInvalid"},

@@ -11,13 +11,52 @@ import (
 // VolumeType says where what is in a volume comes from.
 type VolumeType string
 
-// EmptyDir volumes are empty at first, shared by the containers of a replica, and gone with it.
-const EmptyDir VolumeType = "EmptyDir"
+const (
+	// EmptyDir volumes are empty at first, shared by the containers of a replica, and gone with it.
+	EmptyDir VolumeType = "EmptyDir"
+	// SecretFiles volumes have secrets of the app as files, which follow the values of the secrets.
+	SecretFiles VolumeType = "Secret"
+	// AzureFile and NfsAzureFile volumes are storages of the environment.
+	AzureFile    VolumeType = "AzureFile"
+	NfsAzureFile VolumeType = "NfsAzureFile"
+)
+
+// OfStorage says whether volumes of this type are storages of the environment.
+func (t VolumeType) OfStorage() bool { return t == AzureFile || t == NfsAzureFile }
 
 // Volume is a folder that the containers of a replica may mount.
 type Volume struct {
 	Name string
 	Type VolumeType
+	// Secrets are what a volume of secrets has; none: each secret of the app, in a file of its name.
+	Secrets []SecretFile `json:",omitempty"`
+	// Storage names one of the environment.
+	Storage string `json:",omitempty"`
+	// MountOptions are a mount's, separated by commas. Of those only "ro" has a meaning here.
+	MountOptions string `json:",omitempty"`
+}
+
+// SecretFile is a secret of the app in a file.
+type SecretFile struct {
+	Secret string
+	Path   string // in the volume
+}
+
+// ReadOnly says whether a volume's mount options ask for it.
+func (v Volume) ReadOnly() bool { return slices.Contains(strings.Split(v.MountOptions, ","), "ro") }
+
+// Files says which file of a volume of secrets has which secret. all are the names of the app's secrets.
+func (v Volume) Files(all []string) map[string]string {
+	files := map[string]string{}
+	for _, f := range v.Secrets {
+		files[f.Path] = f.Secret
+	}
+	if len(v.Secrets) == 0 {
+		for _, name := range all {
+			files[name] = name
+		}
+	}
+	return files
 }
 
 // VolumeMount puts a volume, or a folder in it, into a container.
@@ -46,6 +85,9 @@ func validateVolumes(t Template) []Fault {
 		}
 		seen[v.Name] = i
 	}
+	for i, v := range t.Volumes {
+		faults = append(faults, validateVolume(fmt.Sprintf("template.volumes[%d]", i), v)...)
+	}
 	check := func(list string, containers []Container) {
 		for i, c := range containers {
 			faults = append(faults, validateMounts(fmt.Sprintf("template.%s[%d].volumeMounts", list, i), c.Mounts, t.Volumes)...)
@@ -53,6 +95,54 @@ func validateVolumes(t Template) []Fault {
 	}
 	check("containers", t.Containers)
 	check("initContainers", t.InitContainers)
+	return faults
+}
+
+// validateVolume checks what only volumes of one type have.
+func validateVolume(field string, v Volume) []Fault {
+	var faults []Fault
+	bad := func(at, format string, args ...any) {
+		faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
+	}
+	if v.Type != SecretFiles && len(v.Secrets) > 0 {
+		bad(".secrets", "want none in a volume of storageType %s: only those of storageType Secret have secrets", v.Type)
+	}
+	switch {
+	case v.Type.OfStorage() && v.Storage == "":
+		bad(".storageName", "want the name of a storage of the environment, got nothing")
+	case !v.Type.OfStorage() && v.Storage != "":
+		bad(".storageName", "want nothing in a volume of storageType %s, got %q", v.Type, v.Storage)
+	}
+	switch {
+	case !v.Type.OfStorage() && v.MountOptions != "":
+		bad(".mountOptions", "want nothing in a volume of storageType %s, got %q", v.Type, v.MountOptions)
+	case len(v.MountOptions) > 1024 || !plainPath(v.MountOptions) || slices.Contains(strings.Split(v.MountOptions, ","), "") && v.MountOptions != "":
+		bad(".mountOptions", "want options separated by commas, got %q", v.MountOptions)
+	}
+	return append(faults, validateSecretFiles(field+".secrets", v.Secrets)...)
+}
+
+// maxFileName is what Linux's file systems take (NAME_MAX).
+const maxFileName = 255
+
+func validateSecretFiles(field string, files []SecretFile) []Fault {
+	var faults []Fault
+	for i, f := range files {
+		at := fmt.Sprintf("%s[%d].path", field, i)
+		parts := strings.Split(f.Path, "/")
+		if !plainPath(f.Path) || slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || strings.HasPrefix(p, "..") || len(p) > maxFileName }) {
+			faults = append(faults, Fault{codeValue, at, fmt.Sprintf(
+				"want a path in the volume, as in tls/key.pem, that does not start with / and has no part that starts with '..', got %q", f.Path)})
+			continue
+		}
+		for j, other := range files[:i] {
+			if f.Path == other.Path {
+				faults = append(faults, Fault{codeValue, at, fmt.Sprintf("%q is the path of secrets[%d] already", f.Path, j)})
+			} else if inside(f.Path, other.Path) || inside(other.Path, f.Path) {
+				faults = append(faults, Fault{codeValue, at, fmt.Sprintf("%q and %q, the path of secrets[%d], cannot both be there: one would be a file and a folder", f.Path, other.Path, j)})
+			}
+		}
+	}
 	return faults
 }
 

@@ -121,7 +121,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Emit:     emit,
 		Log:      o.Log,
 		Capacity: room,
-		Secret:   secrets{documents, box}.value,
+		Secrets:  secrets{documents, box}.values,
 		Fetch:    machine.fetch(documents),
 	})
 	hub := link.NewHub(rand.Text(), o.Log)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"penstock/internal/pki"
 	"penstock/internal/resource"
@@ -28,19 +27,18 @@ type secrets struct {
 	box       *seal.Box
 }
 
-func (s secrets) value(ctx context.Context, id resource.ID, name string) (resource.Secret, error) {
+func (s secrets) values(ctx context.Context, id resource.ID) (map[string]resource.Secret, error) {
 	app, err := s.documents.Apps().Get(ctx, id)
 	if err != nil {
-		return "", fmt.Errorf("secret %q: %w", name, err)
+		return nil, fmt.Errorf("secrets: %w", err)
 	}
-	kept := app.Configuration.Secrets
-	at := slices.IndexFunc(kept, func(k resource.AppSecret) bool { return k.Name == name })
-	if at < 0 {
-		return "", fmt.Errorf("secret %q of app %s: %w; set it, or deploy a revision that does not refer to it", name, id.Base(), resource.ErrNotFound)
+	all := map[string]resource.Secret{}
+	for _, kept := range app.Configuration.Secrets {
+		value, err := s.box.Open(kept.Purpose(app.ID), kept.Sealed)
+		if err != nil {
+			return nil, fmt.Errorf("secret %q of app %s: %w", kept.Name, id.Base(), err)
+		}
+		all[kept.Name] = resource.Secret(value)
 	}
-	value, err := s.box.Open(kept[at].Purpose(app.ID), kept[at].Sealed)
-	if err != nil {
-		return "", fmt.Errorf("secret %q of app %s: %w", name, id.Base(), err)
-	}
-	return resource.Secret(value), nil
+	return all, nil
 }

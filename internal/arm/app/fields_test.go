@@ -48,7 +48,6 @@ var samples = map[string]string{
 	resource.TypeApp + " template.volumes[].storageType":                                             `"AzureFile"`,
 	resource.TypeApp + " template.volumes[].storageName":                                             `"share"`,
 	resource.TypeApp + " template.volumes[].mountOptions":                                            `"ro"`,
-	resource.TypeApp + " template.volumes[].secrets":                                                 `[{"secretRef":"key"}]`,
 	resource.TypeApp + " template.serviceBinds":                                                      `[{"name":"redis"}]`,
 	resource.TypeApp + " template.containers[].imageType":                                            `"CloudBuild"`,
 	resource.TypeApp + " template.initContainers[].imageType":                                        `"CloudBuild"`,

@@ -220,10 +220,16 @@ func (r *reader) template(w Template) resource.Template {
 
 // volume reads one volume. One without a type is an EmptyDir, as in Azure.
 func (r *reader) volume(field string, w Volume) resource.Volume {
-	return resource.Volume{
-		Name: or(w.Name, ""),
-		Type: enum(r, field+".storageType", w.StorageType, resource.EmptyDir, resource.EmptyDir),
+	v := resource.Volume{
+		Name:         or(w.Name, ""),
+		Type:         enum(r, field+".storageType", w.StorageType, resource.EmptyDir, resource.EmptyDir, resource.SecretFiles, resource.AzureFile, resource.NfsAzureFile),
+		Storage:      or(w.StorageName, ""),
+		MountOptions: or(w.MountOptions, ""),
 	}
+	for _, s := range w.Secrets {
+		v.Secrets = append(v.Secrets, resource.SecretFile{Secret: or(s.SecretRef, ""), Path: or(given(s.Path), or(s.SecretRef, ""))})
+	}
+	return v
 }
 
 // container is what an init container has of a container, which is all but probes.

@@ -140,11 +140,17 @@ type InitContainer struct {
 
 // Volume is a folder that containers may mount.
 type Volume struct {
-	Name         *string `json:"name"`
-	StorageType  *string `json:"storageType"`
-	StorageName  *string `json:"storageName,omitempty"`
-	MountOptions *string `json:"mountOptions,omitempty"`
-	Secrets      []unset `json:"secrets,omitempty"`
+	Name         *string        `json:"name"`
+	StorageType  *string        `json:"storageType"`
+	StorageName  *string        `json:"storageName,omitempty"`
+	MountOptions *string        `json:"mountOptions,omitempty"`
+	Secrets      []VolumeSecret `json:"secrets,omitempty"`
+}
+
+// VolumeSecret is a secret in a file. Without a path the file is named as the secret.
+type VolumeSecret struct {
+	SecretRef *string `json:"secretRef"`
+	Path      *string `json:"path,omitempty"`
 }
 
 // VolumeMount puts a volume into a container.

@@ -157,7 +157,11 @@ func newTemplate(t resource.Template) *Template {
 		w.Containers = append(w.Containers, newContainer(c, disk))
 	}
 	for _, v := range t.Volumes {
-		w.Volumes = append(w.Volumes, Volume{Name: &v.Name, StorageType: new(string(v.Type))})
+		volume := Volume{Name: &v.Name, StorageType: new(string(v.Type)), StorageName: given(&v.Storage), MountOptions: given(&v.MountOptions)}
+		for _, f := range v.Secrets {
+			volume.Secrets = append(volume.Secrets, VolumeSecret{SecretRef: &f.Secret, Path: &f.Path})
+		}
+		w.Volumes = append(w.Volumes, volume)
 	}
 	for _, c := range t.InitContainers {
 		w.InitContainers = append(w.InitContainers, newInitContainer(newContainer(c, disk)))

@@ -169,6 +169,17 @@ func (d *Driver) RemoveSandbox(_ context.Context, replica string) error {
 	return nil
 }
 
+// PutSecrets implements local.Driver.
+func (d *Driver) PutSecrets(_ context.Context, replica, volume string, secrets map[string]resource.Secret) (changed bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.sandboxes[replica]
+	if s == nil {
+		return false, fmt.Errorf("put secrets: sandbox %q: %w", replica, local.ErrGone)
+	}
+	return s.disk.replace("volume "+volume, secrets), nil
+}
+
 // Create implements local.Driver.
 func (d *Driver) Create(ctx context.Context, c local.Container) error {
 	if _, err := d.Image(ctx, c.Image); err != nil {

@@ -1,10 +1,12 @@
 package fake
 
 import (
+	"maps"
 	"path"
 	"strings"
 	"sync"
 
+	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
 )
 
@@ -29,6 +31,19 @@ func place(c local.Container, name string) (where, file string) {
 		}
 	}
 	return where, file
+}
+
+// replace makes a volume hold these files and no others.
+func (d disk) replace(where string, secrets map[string]resource.Secret) (changed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := map[string]string{}
+	for name, secret := range secrets {
+		next[path.Join("/", name)] = secret.Reveal()
+	}
+	changed = !maps.Equal(next, d.files[where])
+	d.files[where] = next
+	return changed
 }
 
 func (d disk) write(c local.Container, name, text string) {

@@ -41,6 +41,11 @@ type Driver interface {
 	// RemoveSandbox undoes CreateSandbox after its containers were deleted. Removing what is not there is no error.
 	RemoveSandbox(ctx context.Context, replica string) error
 
+	// PutSecrets makes the volume of secrets that the sandbox has by that name hold these files and no others, by their
+	// paths in it, and makes it when it is not there. Who reads it sees the files before or the files after, whole. They
+	// are in memory only, and gone with the sandbox. It says whether anything has changed.
+	PutSecrets(ctx context.Context, replica, volume string, files map[string]resource.Secret) (changed bool, err error)
+
 	// Create makes a container that has not been started. On an error nothing of it is left.
 	Create(ctx context.Context, c Container) error
 
@@ -121,12 +126,19 @@ type Container struct {
 	Command []string
 	Args    []string
 	Env     []resource.EnvVar // complete; the image's own variables come below it
-	// Mounts are of EmptyDir volumes: folders of its sandbox, made when they are first mounted, on the sandbox's disk.
-	Mounts []resource.VolumeMount
+	Mounts  []Mount
 	// Resources are hard limits: memory without swap, CPU as a quota and a weight.
 	Resources resource.Resources
 	// Hostname is what the container calls itself.
 	Hostname string
+}
+
+// Mount puts a volume of a sandbox, or what is at a path in it, into a container. An EmptyDir is a folder on the
+// sandbox's disk, made when it is first mounted. A volume of secrets was put there by PutSecrets and cannot be written to;
+// a path in it shows what was there when the container was created.
+type Mount struct {
+	resource.VolumeMount
+	Type resource.VolumeType
 }
 
 // SandboxStatus is a sandbox and what runs in it.

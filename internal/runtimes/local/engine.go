@@ -24,9 +24,9 @@ type Config struct {
 	Log  *slog.Logger
 	// Capacity is what the machine has to give.
 	Capacity Capacity
-	// Secret finds the value of a secret of an app now. It is asked at each start of a container that refers to one: the
-	// engine keeps no values. nil: there are none.
-	Secret func(ctx context.Context, app resource.ID, name string) (resource.Secret, error)
+	// Secrets tells the values of an app's secrets now. It is asked at each start of a container that refers to one, and
+	// at each Apply for those that replicas have as files: the engine keeps no values. nil: there are none.
+	Secrets func(ctx context.Context, app resource.ID) (map[string]resource.Secret, error)
 	// Fetch brings an image that is not on this machine to the driver from where its name says, and tells how many bytes
 	// came. Its errors are those of Driver.Image. nil: images come by other ways.
 	Fetch func(ctx context.Context, app resource.ID, image string) (bytes int64, err error)
@@ -65,8 +65,8 @@ func New(cfg Config) *Engine {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Secret == nil {
-		cfg.Secret = noSecret
+	if cfg.Secrets == nil {
+		cfg.Secrets = noSecrets
 	}
 	if cfg.Fetch == nil {
 		cfg.Fetch = func(context.Context, resource.ID, string) (int64, error) { return 0, nil }
@@ -176,6 +176,9 @@ func (e *Engine) Apply(ctx context.Context, w runtimes.Workload) error {
 			e.mu.Unlock()
 			return fmt.Errorf("revision %s: %w", w.Revision.Name(), err)
 		}
+	}
+	for _, k := range live {
+		k.lookAgain()
 	}
 	for range missing {
 		e.add(newKeeper(e, e.newName(w.Revision.ID), w.Revision, w.Env, time.Now()))

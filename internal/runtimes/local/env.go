@@ -13,19 +13,24 @@ import (
 // they count the machine's CPUs, start too many threads for their quota and are throttled.
 var threadHints = []string{"GOMAXPROCS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
 
-// noSecret is the answer of an engine that was given nobody to ask.
-func noSecret(_ context.Context, _ resource.ID, name string) (resource.Secret, error) {
-	return "", fmt.Errorf("secret %q: %w", name, resource.ErrNotFound)
-}
+// noSecrets is the answer of an engine that was given nobody to ask.
+func noSecrets(context.Context, resource.ID) (map[string]resource.Secret, error) { return nil, nil }
 
 // resolved is a container with the values of the secrets that its variables refer to, as they are now.
 func (k *keeper) resolved(ctx context.Context, c resource.Container) (resource.Container, error) {
+	if !slices.ContainsFunc(c.Env, func(v resource.EnvVar) bool { return v.SecretRef != "" }) {
+		return c, nil
+	}
+	secrets, err := k.e.cfg.Secrets(ctx, k.rev.App())
+	if err != nil {
+		return c, err
+	}
 	c.Env = slices.Clone(c.Env)
 	for i, v := range c.Env {
 		if v.SecretRef == "" {
 			continue
 		}
-		secret, err := k.e.cfg.Secret(ctx, k.rev.App(), v.SecretRef)
+		secret, err := secretOf(k.rev.App(), secrets, v.SecretRef)
 		if err != nil {
 			return c, fmt.Errorf("variable %s: %w", v.Name, err)
 		}

@@ -45,7 +45,8 @@ type keeper struct {
 	ready      time.Time
 	was        bool // ready since its containers run
 	failures   int
-	removed    bool // nothing of it is left; read after run has returned
+	stale      string // why secrets that it has as files are not those of now
+	removed    bool   // nothing of it is left; read after run has returned
 	once       once
 }
 
@@ -132,6 +133,7 @@ func (k *keeper) run(ctx context.Context) {
 	defer settle()
 	if k.adopted {
 		k.tellAdopted(work)
+		k.refresh(work) // they may have changed while nobody was there
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -244,6 +246,10 @@ func (k *keeper) admit() bool {
 
 // handle takes news.
 func (k *keeper) handle(ctx context.Context, n note) {
+	if n.secrets {
+		k.refresh(ctx)
+		return
+	}
 	i := -1
 	for j, c := range k.containers {
 		if c.id == n.container {
@@ -378,7 +384,8 @@ type note struct {
 	exit      *resource.Exit
 	oom       *OOM
 	verdict   *probe.Verdict
-	run       int // which process of the container the verdict is about
+	run       int  // which process of the container the verdict is about
+	secrets   bool // those that it has as files may have changed
 }
 
 // inbox holds news until the keeper has time for them: whoever brings some never waits for a driver call to end. What
@@ -392,7 +399,9 @@ type inbox struct {
 
 func (b *inbox) put(n note) {
 	b.mu.Lock()
-	b.list = append(b.list, n)
+	if !n.secrets || !slices.ContainsFunc(b.list, func(n note) bool { return n.secrets }) {
+		b.list = append(b.list, n)
+	}
 	b.mu.Unlock()
 	poke(b.some)
 }

@@ -54,6 +54,7 @@ func (e *Engine) run(w runtimes.Workload) error {
 		e.add(k)
 	}
 	for _, k := range e.live(w.Revision.ID) {
+		k.lookAgain()
 		if !slices.Contains(w.Run.Replicas, k.name) {
 			e.stop(k)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -30,14 +31,16 @@ func (v *vault) set(name, value string) {
 	}
 }
 
-func (v *vault) secret(_ context.Context, app resource.ID, name string) (resource.Secret, error) {
+func (v *vault) secrets(_ context.Context, app resource.ID) (map[string]resource.Secret, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	value, ok := v.values[name]
-	if !ok || app.Base() != "web" {
-		return "", fmt.Errorf("secret %q of app %s: %w", name, app.Base(), resource.ErrNotFound)
+	all := map[string]resource.Secret{}
+	for name, value := range v.values {
+		if app.Base() == "web" {
+			all[name] = resource.Secret(value)
+		}
 	}
-	return resource.Secret(value), nil
+	return all, nil
 }
 
 // crash asks a replica for the path that ends it, which it does not answer.
@@ -52,7 +55,7 @@ func crash(t *testing.T, replica resource.Replica) {
 
 func TestASecretIsReadAtEachStartAndKeptNowhere(t *testing.T) {
 	secrets := &vault{values: map[string]string{"exit": "3"}}
-	with := func(c *local.Config) { c.Secret = secrets.secret }
+	with := func(c *local.Config) { c.Secrets = secrets.secrets }
 	b := setUp(t, with)
 	w := web(1, resource.EnvVar{Name: "FAKE_EXIT_CODE", SecretRef: "exit"}, resource.EnvVar{Name: "FAKE_CRASH_ON", Value: "/crash"})
 	b.apply(t, w)
@@ -83,5 +86,78 @@ func TestASecretIsReadAtEachStartAndKeptNowhere(t *testing.T) {
 	}
 	if slices.ContainsFunc(list, func(s local.SandboxStatus) bool { return bytes.Contains(s.Record, []byte(`"55"`)) }) {
 		t.Error("the sandbox's record has the value")
+	}
+}
+
+// text asks a replica what is in a file of its.
+func text(t *testing.T, r resource.Replica, path string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + netip.AddrPortFrom(r.Address, 8080).String() + "/file?path=" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return resp.Status
+	}
+	return string(b)
+}
+
+func TestSecretsAsFilesFollowTheirValues(t *testing.T) {
+	secrets := &vault{values: map[string]string{"key": "one", "cert": "first"}}
+	with := func(c *local.Config) { c.Secrets = secrets.secrets }
+	b := setUp(t, with)
+	w := web(1)
+	w.Revision.Template.Volumes = []resource.Volume{
+		{Name: "all", Type: resource.SecretFiles},
+		{Name: "some", Type: resource.SecretFiles, Secrets: []resource.SecretFile{{Secret: "key", Path: "tls/key.pem"}}},
+	}
+	w.Revision.Template.Containers[0].Mounts = []resource.VolumeMount{{Volume: "all", Path: "/all"}, {Volume: "some", Path: "/some"}}
+	b.apply(t, w)
+	r := b.ready(t, 1)[0]
+	has := func(when string, files map[string]string) {
+		t.Helper()
+		for path, want := range files {
+			var got string
+			b.until(t, when+": "+path+" is "+want, func([]resource.Replica) bool {
+				got = text(t, r, path)
+				return got == want
+			})
+		}
+	}
+	const none = "404 Not Found"
+	has("at first", map[string]string{"/all/key": "one", "/all/cert": "first", "/some/tls/key.pem": "one", "/some/key": none, "/some/cert": none})
+
+	secrets.set("key", "two")
+	secrets.set("cert", "")
+	secrets.set("new", "more")
+	b.apply(t, w)
+	has("changed", map[string]string{"/all/key": "two", "/all/cert": none, "/all/new": "more", "/some/tls/key.pem": "two"})
+	b.events.want(t, "SecretVolumeUpdated", "Volume 'some'")
+
+	secrets.set("key", "")
+	b.apply(t, w)
+	has("removed", map[string]string{"/all/key": none, "/some/tls/key.pem": "two"})
+	b.until(t, "an event", func([]resource.Replica) bool {
+		_, found := b.events.find("SecretVolumeNotUpdated", `secret "key" of app web: not found`)
+		return found
+	})
+	told := len(b.events.all())
+	b.apply(t, w)
+	b.apply(t, w)
+	secrets.set("key", "three")
+	b.restart(t, with) // the change is of a time without a platform
+	has("after a restart of the platform", map[string]string{"/all/key": "three", "/some/tls/key.pem": "three"})
+	for _, ev := range b.events.all()[told:] {
+		if ev.Reason == "SecretVolumeNotUpdated" {
+			t.Errorf("told again: %s", ev.Message)
+		}
+	}
+	if list := b.list(t); list[0].Name != r.Name || list[0].Restarts > 0 || list[0].Containers[0].PID != r.Containers[0].PID {
+		t.Errorf("the replica was restarted: %+v", list[0])
 	}
 }

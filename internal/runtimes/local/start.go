@@ -72,8 +72,12 @@ func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, err error)
 	if err != nil {
 		return 0, err
 	}
+	mounts, err := k.mounts(ctx, spec)
+	if err != nil {
+		return 0, err
+	}
 	began := time.Now()
-	if err := d.Create(ctx, k.container(c, spec)); err != nil {
+	if err := d.Create(ctx, k.container(c, spec, mounts)); err != nil {
 		c.pulled = false // the image may have gone
 		return 0, fmt.Errorf("create: %w", err)
 	}
@@ -155,7 +159,7 @@ func (k *keeper) makeSandbox(ctx context.Context) error {
 }
 
 // container is what the driver is to make of c. spec is its own with the values of its secrets.
-func (k *keeper) container(c *container, spec resource.Container) Container {
+func (k *keeper) container(c *container, spec resource.Container, mounts []Mount) Container {
 	return Container{
 		ID:        c.id,
 		Replica:   k.name,
@@ -164,7 +168,7 @@ func (k *keeper) container(c *container, spec resource.Container) Container {
 		Command:   spec.Command,
 		Args:      spec.Args,
 		Env:       environment(k.env, k.name, spec),
-		Mounts:    spec.Mounts,
+		Mounts:    mounts,
 		Resources: spec.Resources,
 		Hostname:  hostname(k.name),
 	}

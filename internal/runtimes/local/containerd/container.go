@@ -15,10 +15,13 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/runtime"
+	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 
+	"penstock/internal/oci"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
 )
@@ -130,7 +133,11 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 			err = errors.Join(err, d.undo(context.WithoutCancel(ctx), c))
 		}
 	}()
-	if err := os.MkdirAll(c.dir, 0o711); err != nil {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	// Its root, which is nobody here, walks through; no user of this machine does.
+	if err := errors.Join(os.Chown(c.dir, 0, int(s.FirstID)), os.Chmod(c.dir, 0o710)); err != nil {
 		return err
 	}
 	if err := d.mountRoot(c, s, v); err != nil {
@@ -142,7 +149,7 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if err := writeHostFiles(c, s, want.Hostname); err != nil {
 		return err
 	}
-	record, err := d.record(ctx, c, s, want, image)
+	record, spec, err := d.record(ctx, c, s, want, image)
 	if err != nil {
 		return err
 	}
@@ -152,22 +159,33 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if err := c.openOutput(d.cfg.Console, s.Revision, d.log); err != nil {
 		return err
 	}
-	created, err := d.client.TaskService().Create(ctx, &tasks.CreateTaskRequest{
-		ContainerID: key, Stdout: c.path("stdout"), Stderr: c.path("stderr"),
+	// Not by the task service: it would take the specification from the record, and that is on the disk.
+	task, err := d.engine.tasks.Create(ctx, key, runtime.CreateOpts{
+		Spec: spec, IO: runtime.IO{Stdout: c.path("stdout"), Stderr: c.path("stderr")},
+		Runtime: record.Runtime.Name, RuntimeOptions: record.Runtime.Options,
 	})
 	if err != nil {
 		return errgrpc.ToNative(err)
 	}
+	// containerd leaves it readable for all, and only its folder is not.
+	if err := os.Chmod(filepath.Join(d.bundle(c), "config.json"), 0o600); err != nil {
+		return err
+	}
+	pid, err := task.PID(ctx)
+	if err != nil {
+		return errgrpc.ToNative(err)
+	}
 	c.mu.Lock()
-	c.pid = int(created.Pid)
+	c.pid = int(pid)
 	c.mu.Unlock()
 	// Not before the shim has opened its ends: a pipe without a writer reads as ended.
 	c.readOutput(&d.wg)
 	return nil
 }
 
-// record is what containerd keeps of a container.
-func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want local.Container, image imageOf) (containers.Container, error) {
+// record is what containerd keeps of a container, and its specification. Variables have values of secrets and a
+// database wipes nothing, so what it keeps has none: they are in the task's bundle only, which is in memory.
+func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want local.Container, image imageOf) (containers.Container, typeurl.Any, error) {
 	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{
 		BinaryName: d.runc,
 		Root:       filepath.Join(d.cfg.State, "runc"),
@@ -175,7 +193,7 @@ func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want loca
 		IoUid: s.FirstID, IoGid: s.FirstID,
 	})
 	if err != nil {
-		return containers.Container{}, err
+		return containers.Container{}, nil, err
 	}
 	record := containers.Container{
 		ID: c.key,
@@ -186,12 +204,22 @@ func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want loca
 	}
 	spec, err := d.spec(ctx, &record, c, s, want, image)
 	if err != nil {
-		return containers.Container{}, err
+		return containers.Container{}, nil, err
 	}
+	whole, err := typeurl.MarshalAnyToProto(spec)
+	if err != nil {
+		return containers.Container{}, nil, err
+	}
+	spec.Process.Env = nil
 	if record.Spec, err = typeurl.MarshalAnyToProto(spec); err != nil {
-		return containers.Container{}, err
+		return containers.Container{}, nil, err
 	}
-	return record, nil
+	return record, whole, nil
+}
+
+// bundle is where the task of a container has its specification while it lives.
+func (d *Driver) bundle(c *container) string {
+	return filepath.Join(d.memory("c"), plugins.RuntimePluginV2.String()+".task", oci.Namespace, c.key)
 }
 
 // Start implements local.Driver.
@@ -281,7 +309,7 @@ func (d *Driver) undo(ctx context.Context, c *container) error {
 		return err
 	}
 	// Before its folder is removed, or what is in the volumes would be removed with it.
-	if err := c.unbindVolumes(); err != nil {
+	if err := d.unbindVolumes(c); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(c.dir); err != nil {

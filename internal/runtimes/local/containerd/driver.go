@@ -128,7 +128,10 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	if d.files, err = fileLimit(); err != nil {
 		return nil, fmt.Errorf("open containerd: %w", err)
 	}
-	if d.engine, err = bootEngine(ctx, cfg.Root, cfg.State, logsTo(cfg.Log)); err != nil {
+	if err := mountMemory(d.memory("")); err != nil {
+		return nil, fmt.Errorf("open containerd: %w", err)
+	}
+	if d.engine, err = bootEngine(ctx, cfg.Root, cfg.State, d.memory(""), logsTo(cfg.Log)); err != nil {
 		return nil, fmt.Errorf("open containerd: %w", err)
 	}
 	d.client = d.engine.client
@@ -185,6 +188,7 @@ func (d *Driver) Close() error {
 	d.mu.Unlock()
 	err := d.engine.stop()
 	d.wg.Wait()
+	err = errors.Join(err, d.freeMemory())
 	if err != nil {
 		return fmt.Errorf("close containerd: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/introspection"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/services"
@@ -32,14 +33,21 @@ import (
 // engine is containerd in this process.
 type engine struct {
 	server *server.Server
-	client *client.Client
+	parts
 	cancel context.CancelFunc
+}
+
+// parts are what is called of it.
+type parts struct {
+	client *client.Client
+	// tasks makes them from a specification that is written down nowhere but in the task's bundle.
+	tasks runtime.PlatformRuntime
 }
 
 // clientPlugin is the name under which our own part of containerd is registered: the one that hands out a client.
 const clientPlugin = "io.penstock.client.v1"
 
-// clientKey is where a boot's context carries the place for its client: a plugin is given nothing else of ours.
+// clientKey is where a boot's context carries the place for its parts: a plugin is given nothing else of ours.
 type clientKey struct{}
 
 // registerClient registers the plugin once a process; containerd's registry is a variable of its package.
@@ -47,17 +55,21 @@ var registerClient = sync.OnceFunc(func() {
 	registry.Register(&plugin.Registration{
 		Type:     clientPlugin,
 		ID:       "client",
-		Requires: []plugin.Type{plugins.EventPlugin, plugins.LeasePlugin, plugins.ServicePlugin},
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.LeasePlugin, plugins.RuntimePluginV2, plugins.ServicePlugin},
 		InitFn: func(ic *plugin.InitContext) (any, error) {
-			place, ok := ic.Context.Value(clientKey{}).(**client.Client)
+			place, ok := ic.Context.Value(clientKey{}).(*parts)
 			if !ok {
 				return nil, plugin.ErrSkipPlugin // booted by somebody else in this process
+			}
+			tasks, err := ic.GetByID(plugins.RuntimePluginV2, "task")
+			if err != nil {
+				return nil, err
 			}
 			c, err := clientIn(ic)
 			if err != nil {
 				return nil, err
 			}
-			*place = c
+			*place = parts{client: c, tasks: tasks.(runtime.PlatformRuntime)}
 			return c, nil
 		},
 	})
@@ -110,7 +122,7 @@ var booting sync.Mutex
 // The kernel takes 108 bytes for the path of a unix socket, and a shim's is its folder, a slash and 64 hex digits.
 const maxSocketDir = 106 - 1 - 64
 
-func bootEngine(ctx context.Context, root, state string, logs *log.Entry) (*engine, error) {
+func bootEngine(ctx context.Context, root, state, memory string, logs *log.Entry) (*engine, error) {
 	sockets := filepath.Join(state, "s")
 	if len(sockets) > maxSocketDir {
 		return nil, fmt.Errorf("state folder %s: want at most %d bytes, so that sockets in it can have names, got %d",
@@ -119,12 +131,16 @@ func bootEngine(ctx context.Context, root, state string, logs *log.Entry) (*engi
 	cfg := &srvconfig.Config{
 		Version: version.ConfigVersion,
 		Root:    filepath.Join(root, "containerd"),
-		State:   filepath.Join(state, "c"),
+		State:   filepath.Join(memory, "c"),
 		Plugins: map[string]any{
 			// There is no such server here, but its address is what shims are given as theirs.
 			"io.containerd.server.v1.grpc":  map[string]any{"address": filepath.Join(state, "grpc.sock")},
 			"io.containerd.server.v1.ttrpc": map[string]any{"address": filepath.Join(state, "ttrpc.sock")},
-			"io.containerd.shim.v1.manager": map[string]any{"socket_dir": sockets},
+			"io.containerd.shim.v1.manager": map[string]any{
+				"socket_dir": sockets,
+				// Where the shim writes down what a command is run with (go-runc: Exec); /tmp otherwise.
+				"env": []string{"XDG_RUNTIME_DIR=" + filepath.Join(memory, "x")},
+			},
 		},
 		RequiredPlugins: []string{clientPlugin + ".client", "io.containerd.server.v1.ttrpc", "io.containerd.snapshotter.v1.overlayfs"},
 	}
@@ -134,17 +150,17 @@ func bootEngine(ctx context.Context, root, state string, logs *log.Entry) (*engi
 	booting.Lock()
 	defer booting.Unlock()
 	registerClient()
-	var c *client.Client
+	var found parts
 	// The engine lives until stop, not as long as the call that opens it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	ctx = context.WithValue(log.WithLogger(ctx, logs), clientKey{}, &c)
+	ctx = context.WithValue(log.WithLogger(ctx, logs), clientKey{}, &found)
 	s, err := server.New(ctx, cfg)
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("boot containerd: %w", err)
 	}
-	e := &engine{server: s, client: c, cancel: cancel}
-	if c == nil {
+	e := &engine{server: s, parts: found, cancel: cancel}
+	if found.client == nil {
 		return nil, errors.Join(errors.New("boot containerd: no client"), e.stop())
 	}
 	if err := s.Start(ctx); err != nil {

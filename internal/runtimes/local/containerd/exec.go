@@ -3,9 +3,13 @@ package containerd
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +47,7 @@ func (d *Driver) Exec(ctx context.Context, id string, wanted runtimes.Exec) (cod
 	}
 	ctx = inNamespace(ctx)
 	x := &execution{d: d, c: c, id: rand.Text(), wanted: wanted}
-	process, err := x.process(ctx)
+	process, err := x.process()
 	if err != nil {
 		return 0, err
 	}
@@ -102,13 +106,16 @@ func (d *Driver) Exec(ctx context.Context, id string, wanted runtimes.Exec) (cod
 }
 
 // process is the container's own with another command.
-func (x *execution) process(ctx context.Context) (*specs.Process, error) {
-	record, err := x.d.client.ContainerService().Get(ctx, x.c.key)
+func (x *execution) process() (*specs.Process, error) {
+	text, err := os.ReadFile(filepath.Join(x.d.bundle(x.c), "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the container ended: %w", local.ErrGone)
+	}
 	if err != nil {
-		return nil, x.gone(err)
+		return nil, err
 	}
 	var spec specs.Spec
-	if err := typeurl.UnmarshalTo(record.Spec, &spec); err != nil {
+	if err := json.Unmarshal(text, &spec); err != nil {
 		return nil, fmt.Errorf("read its specification: %w", err)
 	}
 	p := spec.Process

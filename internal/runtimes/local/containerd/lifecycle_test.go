@@ -349,11 +349,11 @@ func (l *lab) leftovers() []string {
 		l.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, l.dir) && !strings.Contains(line, "/netns/") {
+		if strings.Contains(line, l.dir) && !strings.Contains(line, "/netns/") && !strings.Contains(line, l.dir+"/s/m ") {
 			found = append(found, "mount "+line)
 		}
 	}
-	for _, dir := range []string{"s/t", "s/s", "s/runc/penstock", "s/c/io.containerd.runtime.v2.task/penstock"} {
+	for _, dir := range []string{"s/t", "s/s", "s/runc/penstock", "s/m/c/io.containerd.runtime.v2.task/penstock", "s/m/x", "s/m/v"} {
 		entries, _ := os.ReadDir(filepath.Join(l.dir, dir))
 		for _, e := range entries {
 			found = append(found, "file "+filepath.Join(dir, e.Name()))

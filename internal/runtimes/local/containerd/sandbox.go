@@ -145,6 +145,9 @@ func (d *Driver) undoSandbox(ctx context.Context, replica string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.RemoveAll(d.secretsDir(replica)); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(d.sandboxDir(replica)); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"penstock/internal/resource"
+	"penstock/internal/runtimes/local"
 )
 
 // volumeMode lets every user of a replica's containers write to its volumes, as in Kubernetes, because images run as
@@ -30,21 +31,31 @@ const volumeMode = 0o777
 //
 // What is in a volume was made by programs that nobody trusts, and they may be changing it now. So a path in one is
 // walked step by step from open folders, never through a symbolic link, and what was reached is bound by its descriptor.
-func (d *Driver) bindVolumes(c *container, s *sandbox, mounts []resource.VolumeMount) error {
+func (d *Driver) bindVolumes(c *container, s *sandbox, mounts []local.Mount) error {
 	for i, m := range mounts {
-		if err := d.bindVolume(c.volume(i), s, m); err != nil {
+		if err := d.bindVolume(c, s, i, m); err != nil {
 			return fmt.Errorf("volume %q: %w", m.Volume, err)
 		}
 	}
 	return nil
 }
 
-func (d *Driver) bindVolume(target string, s *sandbox, m resource.VolumeMount) error {
-	folder, err := d.openVolume(s, m)
+func (d *Driver) bindVolume(c *container, s *sandbox, i int, m local.Mount) error {
+	var folder *os.File
+	var err error
+	switch m.Type {
+	case resource.EmptyDir:
+		folder, err = d.openVolume(s, m.VolumeMount)
+	case resource.SecretFiles:
+		folder, err = d.openSecrets(c, s, i, m.Volume, m.SubPath)
+	default:
+		err = fmt.Errorf("volumes of type %q cannot be mounted here", m.Type)
+	}
 	if err != nil {
 		return err
 	}
 	defer folder.Close()
+	target := c.volume(i)
 	var found unix.Stat_t
 	if err := unix.Fstat(int(folder.Fd()), &found); err != nil {
 		return err
@@ -62,7 +73,28 @@ func (d *Driver) bindVolume(target string, s *sandbox, m resource.VolumeMount) e
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(int(folder.Fd())), target, "", unix.MS_BIND, ""); err != nil {
+	attributes := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
+	if readOnly(m) {
+		attributes.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	return bind(folder, target, attributes)
+}
+
+// readOnly says whether a container may only read a mount. The kernel keeps its root from changing that: the mount was
+// made by a mightier one.
+func readOnly(m local.Mount) bool { return m.Type == resource.SecretFiles }
+
+// bind mounts an open folder or file, and nothing that is mounted in it, at target.
+func bind(what *os.File, target string, attributes unix.MountAttr) error {
+	tree, err := unix.OpenTree(int(what.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("bind: clone the mount: %w", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attributes); err != nil {
+		return fmt.Errorf("bind: set the mount's attributes: %w", err)
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	return nil
@@ -131,22 +163,26 @@ func step(dir *os.File, name string, owner int) (*os.File, error) {
 
 func (c *container) volume(i int) string { return filepath.Join(c.path("volumes"), strconv.Itoa(i)) }
 
-func (c *container) unbindVolumes() error {
-	if _, err := os.Lstat(c.path("volumes")); errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (d *Driver) unbindVolumes(c *container) error {
+	if _, err := os.Lstat(c.path("volumes")); err == nil {
+		if err := unmountBelow(c.path("volumes")); err != nil {
+			return err
+		}
 	}
-	return unmountBelow(c.path("volumes"))
+	return os.RemoveAll(d.partsDir(c))
 }
 
 // withVolumes mounts what bindVolumes bound. runc resolves the paths inside the container's root. A mount that is in
 // another comes after it.
-func withVolumes(c *container, mounts []resource.VolumeMount) oci.SpecOpts {
+func withVolumes(c *container, mounts []local.Mount) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 		var list []specs.Mount
 		for i, m := range mounts {
-			list = append(list, specs.Mount{
-				Destination: path.Clean(m.Path), Type: "bind", Source: c.volume(i), Options: []string{"bind", "rw", "nosuid", "nodev", "rprivate"},
-			})
+			options := []string{"bind", "rw", "nosuid", "nodev", "rprivate"}
+			if readOnly(m) {
+				options[1] = "ro"
+			}
+			list = append(list, specs.Mount{Destination: path.Clean(m.Path), Type: "bind", Source: c.volume(i), Options: options})
 		}
 		slices.SortFunc(list, func(a, b specs.Mount) int { return cmp.Compare(a.Destination, b.Destination) })
 		s.Mounts = append(s.Mounts, list...)

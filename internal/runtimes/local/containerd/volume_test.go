@@ -22,12 +22,19 @@ func (l *lab) volume(replica, name string) string {
 	return filepath.Join(l.dir, "root", "sandboxes", replica, "disk", "volumes", name)
 }
 
+func emptyDirs(mounts ...resource.VolumeMount) (list []local.Mount) {
+	for _, m := range mounts {
+		list = append(list, local.Mount{VolumeMount: m, Type: resource.EmptyDir})
+	}
+	return list
+}
+
 // mounting starts a hello server as an ordinary user that mounts the volume one.
 func (l *lab) mounting(name string, limit int64, mounts ...resource.VolumeMount) *replica {
 	l.Helper()
 	user := l.push(func(c *v1.Config) { c.User = "model" })
 	return l.run(name, func(s *local.Sandbox, c *local.Container) {
-		s.DiskLimit, c.Image, c.Mounts = limit, user, mounts
+		s.DiskLimit, c.Image, c.Mounts = limit, user, emptyDirs(mounts...)
 	})
 }
 
@@ -89,13 +96,13 @@ func TestVolumeTricks(t *testing.T) {
 		"below a file":             {resource.VolumeMount{Volume: "one", Path: "/m", SubPath: "config/x"}, "not a directory"},
 	} {
 		c := l.containerOf(r.name, l.push(nil))
-		c.ID, c.Name, c.Mounts = r.name+"/other", "other", []resource.VolumeMount{test.mount}
+		c.ID, c.Name, c.Mounts = r.name+"/other", "other", emptyDirs(test.mount)
 		if err := l.driver.Create(t.Context(), c); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
 		}
 	}
 	c := l.containerOf(r.name, l.push(func(c *v1.Config) { c.Env = []string{"PORT=9090"} }))
-	c.ID, c.Name, c.Mounts = r.name+"/other", "other", []resource.VolumeMount{{Volume: "one", Path: "/etc/config", SubPath: "config"}}
+	c.ID, c.Name, c.Mounts = r.name+"/other", "other", emptyDirs(resource.VolumeMount{Volume: "one", Path: "/etc/config", SubPath: "config"})
 	if err := l.driver.Create(t.Context(), c); err != nil {
 		t.Errorf("a file as sub path: %v", err)
 	}
@@ -123,7 +130,7 @@ func TestVolumeBehindALinkOfTheImage(t *testing.T) {
 	}
 	image := l.push(nil, layer)
 	r := l.run("app--0000001-a", func(_ *local.Sandbox, c *local.Container) {
-		c.Image, c.Mounts = image, []resource.VolumeMount{{Volume: "one", Path: "/data/vol"}}
+		c.Image, c.Mounts = image, emptyDirs(resource.VolumeMount{Volume: "one", Path: "/data/vol"})
 	})
 	r.post("/write", url.Values{"path": {"/data/vol/file"}, "mb": {"1"}})
 	if _, err := os.Stat(filepath.Join(l.volume(r.name, "one"), "file")); err != nil {

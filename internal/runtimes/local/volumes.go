@@ -1,0 +1,101 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"penstock/internal/resource"
+)
+
+// volume is the one of that name in the replica's template.
+func (k *keeper) volume(name string) resource.Volume {
+	volumes := k.rev.Template.Volumes
+	i := slices.IndexFunc(volumes, func(v resource.Volume) bool { return v.Name == name })
+	if i < 0 {
+		return resource.Volume{Name: name, Type: resource.EmptyDir}
+	}
+	return volumes[i]
+}
+
+// mounts are a container's, and what they are of is there.
+func (k *keeper) mounts(ctx context.Context, spec resource.Container) ([]Mount, error) {
+	var list []Mount
+	done := map[string]bool{}
+	for _, m := range spec.Mounts {
+		v := k.volume(m.Volume)
+		if v.Type == resource.SecretFiles && !done[v.Name] {
+			if _, err := k.putSecrets(ctx, v); err != nil {
+				return nil, fmt.Errorf("volume %q: %w", v.Name, err)
+			}
+			done[v.Name] = true
+		}
+		list = append(list, Mount{VolumeMount: m, Type: v.Type})
+	}
+	return list, nil
+}
+
+// putSecrets brings the files of a volume up to date.
+func (k *keeper) putSecrets(ctx context.Context, v resource.Volume) (changed bool, err error) {
+	secrets, err := k.e.cfg.Secrets(ctx, k.rev.App())
+	if err != nil {
+		return false, err
+	}
+	files := map[string]resource.Secret{}
+	for path, name := range v.Files(slices.Collect(maps.Keys(secrets))) {
+		if files[path], err = secretOf(k.rev.App(), secrets, name); err != nil {
+			return false, err
+		}
+	}
+	return k.e.cfg.Driver.PutSecrets(ctx, k.name, v.Name, files)
+}
+
+// lookAgain tells the keeper that the secrets which its replica has as files may have changed.
+func (k *keeper) lookAgain() {
+	if slices.ContainsFunc(k.rev.Template.Volumes, func(v resource.Volume) bool { return v.Type == resource.SecretFiles }) {
+		k.inbox.put(note{secrets: true})
+	}
+}
+
+// refresh brings the secrets that containers have as files up to date. What they were started with stays otherwise.
+func (k *keeper) refresh(ctx context.Context) {
+	if !k.sandbox || k.once.state != "" {
+		return // a start does it, or there will be none
+	}
+	var problem string
+	for _, v := range k.rev.Template.Volumes {
+		if v.Type != resource.SecretFiles || !k.mounted(v.Name) {
+			continue
+		}
+		changed, err := k.putSecrets(ctx, v)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			problem = fmt.Sprintf("Volume '%s' keeps the secrets that it has: %v", v.Name, err)
+		case changed:
+			k.tell(normal, "SecretVolumeUpdated", 0, "Volume '%s' has the secrets as they are now", v.Name)
+		}
+	}
+	if problem != "" && problem != k.stale {
+		k.tell(warning, "SecretVolumeNotUpdated", 0, "%s", problem)
+	}
+	k.stale = problem
+}
+
+// mounted says whether a container of the replica mounts a volume.
+func (k *keeper) mounted(volume string) bool {
+	return slices.ContainsFunc(k.containers, func(c *container) bool {
+		return slices.ContainsFunc(c.spec.Mounts, func(m resource.VolumeMount) bool { return m.Volume == volume })
+	})
+}
+
+// secretOf finds a secret of an app.
+func secretOf(app resource.ID, secrets map[string]resource.Secret, name string) (resource.Secret, error) {
+	value, ok := secrets[name]
+	if !ok {
+		return "", fmt.Errorf("secret %q of app %s: %w; set it, or deploy a revision that does not refer to it", name, app.Base(), resource.ErrNotFound)
+	}
+	return value, nil
+}
