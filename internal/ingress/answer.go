@@ -31,6 +31,9 @@ const (
 	textRetried = "retried and the latest "
 	textTimeout = "upstream request timeout"
 	textSilent  = "stream timeout"
+	textDenied  = "RBAC: access denied"
+
+	textCertificate = "this container app requires a client certificate"
 
 	reasonRefused    = "reset reason: remote connection failure, transport failure reason: delayed connect error: "
 	reasonTimeout    = "reset reason: connection timeout"
@@ -119,6 +122,7 @@ func (x *exchange) commit(status int) {
 	if h["Content-Type"] == nil {
 		h["Content-Type"] = nil // else net/http would guess one
 	}
+	x.mark(h)
 	x.rec.Status = status
 	x.committed = true
 	x.w.WriteHeader(status)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,9 @@ type client struct {
 	raw     syscall.RawConn // nil like conn
 	// until is conn's write deadline. It is used by HTTP/1 only, where one request comes after another.
 	until time.Time
+
+	once  sync.Once
+	shown string // of its certificate
 }
 
 type clientKey struct{}

@@ -34,6 +34,12 @@ type exchange struct {
 	websocket  bool
 	stream     bool // to be sent over HTTP/2
 
+	cors        *cors // set when the page that asks may have the response
+	origin      string
+	preflight   bool
+	certificate string // that the client has shown, as the replica gets it
+	badge       string // of the replica that the client is told to come back to
+
 	out   []byte // the request's head, and a small body behind it; kept for the next exchange
 	small []byte // the request's body when it is small, once it was read; kept likewise
 	read  bool   // small has been read
@@ -124,9 +130,21 @@ func (x *exchange) serve() verdict {
 			return over
 		}
 		x.rec.App = rt.app
+		if rt.policy != nil && x.answerBeforeRoute(rt.policy) {
+			return over
+		}
 		if x.scheme == "http" && !rt.allowInsecure {
 			x.redirect()
 			return over
+		}
+		if rt.policy != nil {
+			if !x.certified(rt.policy) {
+				x.answer(http.StatusForbidden, access.FlagDownstreamProtocol, textCertificate)
+				return over
+			}
+			if x.ticket.sticky = rt.policy.sticky; x.ticket.sticky {
+				x.ticket.badge = stickTo(x.r)
+			}
 		}
 		x.stream = rt.http2 || rt.detect && x.r.ProtoMajor == 2 && isGRPC(x.r.Header)
 		x.websocket = !x.stream && wantsWebSocket(x.r)
@@ -151,6 +169,9 @@ func (x *exchange) place(rm *room) verdict {
 	r, err := rm.claim(x.r.Context(), &x.ticket)
 	if err == nil {
 		x.rec.Revision, x.rec.Replica, x.rec.Upstream = rm.name, r.name, x.ticket.addr
+		if x.badge = ""; x.ticket.sticky && x.ticket.badge != r.badge {
+			x.badge = r.badge
+		}
 		v := again
 		defer func() {
 			if v == again {

@@ -180,13 +180,24 @@ func (in *Ingress) nudge() {
 // TLSConfig has the table's certificates by the name that the client asks for. A client that names none, or one that
 // no certificate is made out for, is refused in the handshake.
 func (in *Ingress) TLSConfig() *tls.Config {
-	return &tls.Config{
+	base := &tls.Config{
 		MinVersion: tls.VersionTLS12,
+		// net/http adds these to the configuration that it is given only, not to those for clients that are asked.
+		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			// Without certificate and error crypto/tls answers with the alert unrecognized_name.
 			return in.table.Load().certificate(hello.ServerName), nil
 		},
 	}
+	asking := map[tls.ClientAuthType]*tls.Config{}
+	for _, auth := range []tls.ClientAuthType{tls.RequestClientCert, tls.RequireAnyClientCert} {
+		asking[auth] = base.Clone()
+		asking[auth].ClientAuth = auth
+	}
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		return asking[in.table.Load().ask[hostname(hello.ServerName)]], nil // nil: base
+	}
+	return base
 }
 
 // sweep closes connections to replicas that have been idle for long, until ctx ends.

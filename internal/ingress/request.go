@@ -170,6 +170,9 @@ func (x *exchange) appendHead(b []byte) []byte {
 	b = appendField(b, "X-Forwarded-Proto", x.scheme)
 	b = appendField(b, "X-Forwarded-Host", r.Host)
 	b = appendField(b, "X-Request-Id", x.requestID())
+	if x.certificate != "" {
+		b = appendField(b, "X-Forwarded-Client-Cert", x.certificate)
+	}
 	return append(b, "\r\n"...)
 }
 

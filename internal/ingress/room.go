@@ -42,6 +42,7 @@ type replica struct {
 	// shunned is until when it is given requests only if no other can take them: it did not accept a connection.
 	shunned time.Time
 	tally   link.Tally
+	badge   string // how a cookie calls it
 }
 
 // shunFor is short: a replica that does not accept connections is about to leave the table, or to come back.
@@ -54,6 +55,9 @@ type ticket struct {
 	since time.Time  // when it came; who came first goes first, also after a second try
 	tried []*replica // that did not accept its connection
 	conn  *client    // set when only the connection tells whether the client is still there
+
+	sticky bool   // the client is to stay on one replica
+	badge  string // the one that it had, by its cookie
 
 	settings resource.Settings // the revision's, when it got its place
 	addr     string            // the replica's, likewise
@@ -107,15 +111,30 @@ func (rm *room) pick(tried []*replica) *replica {
 	return best
 }
 
+// pickFor is pick for one who may have had a replica before. That one is taken while it has a place, whatever its load.
+// It is called with mu held.
+func (rm *room) pickFor(t *ticket, tried []*replica) *replica {
+	if t.badge == "" {
+		return rm.pick(tried)
+	}
+	i := slices.IndexFunc(rm.replicas, func(r *replica) bool {
+		return r.badge == t.badge && !slices.Contains(tried, r) && (rm.settings.MaxConcurrency == 0 || r.inFlight < rm.settings.MaxConcurrency)
+	})
+	if i >= 0 {
+		return rm.replicas[i]
+	}
+	return rm.pick(tried)
+}
+
 // hand gives places to those who wait, in their order. It is called with mu held.
 func (rm *room) hand() {
 	for first := rm.waiting.Front(); first != nil; first = rm.waiting.Front() {
-		r := rm.pick(nil)
+		w := first.Value.(*waiter)
+		r := rm.pickFor(w.ticket, nil)
 		if r == nil {
 			return
 		}
 		rm.remove(first)
-		w := first.Value.(*waiter)
 		rm.give(w.ticket, r)
 		w.outcome <- outcome{replica: r}
 	}
@@ -187,7 +206,7 @@ func (rm *room) update(rev link.Revision, t *table) {
 		i := slices.IndexFunc(old, func(r *replica) bool { return r.name == want.Name })
 		var r *replica
 		if i < 0 {
-			r = &replica{name: want.Name, pool: rm.in.upstreams.Pool(want.Addr)}
+			r = &replica{name: want.Name, badge: badge(want.Name), pool: rm.in.upstreams.Pool(want.Addr)}
 		} else {
 			r = old[i]
 			old = slices.Delete(old, i, i+1)

@@ -93,5 +93,8 @@ func (x *exchange) streamRequest() *http.Request {
 	out.Header["X-Forwarded-Proto"] = []string{x.scheme}
 	out.Header["X-Forwarded-Host"] = []string{r.Host}
 	out.Header["X-Request-Id"] = []string{x.requestID()}
+	if x.certificate != "" {
+		out.Header["X-Forwarded-Client-Cert"] = []string{x.certificate}
+	}
 	return out
 }

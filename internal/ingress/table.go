@@ -19,7 +19,9 @@ type table struct {
 	lobbies        map[*room]bool
 	// By the name, or by the parent of names below a wildcard.
 	exact, wildcard map[string]*tls.Certificate
-	parsed          map[string]*tls.Certificate // by PEM, for the next table
+	// ask has the hosts whose clients are asked for a certificate in the handshake.
+	ask    map[string]tls.ClientAuthType
+	parsed map[string]*tls.Certificate // by PEM, for the next table
 }
 
 // neighbourhood is an environment as its replicas see it.
@@ -33,6 +35,7 @@ type route struct {
 	allowInsecure bool
 	http2         bool // replicas are spoken to in HTTP/2
 	detect        bool // in HTTP/2 when the request cannot do without
+	policy        *policy
 	targets       []target
 	total         int   // of the weights
 	lobby         *room // when there is no target
@@ -51,6 +54,7 @@ func (in *Ingress) build(t link.Table) *table {
 		exact:    map[string]*tls.Certificate{},
 		wildcard: map[string]*tls.Certificate{},
 		parsed:   map[string]*tls.Certificate{},
+		ask:      map[string]tls.ClientAuthType{},
 	}
 	for _, e := range t.Environments {
 		next.neighbourhoods = append(next.neighbourhoods, neighbourhood{e.Addresses, map[string]*route{}})
@@ -68,7 +72,7 @@ func (in *Ingress) build(t link.Table) *table {
 	for _, r := range t.Routes {
 		rt := &route{
 			app: r.App, allowInsecure: r.AllowInsecure,
-			http2: r.Transport == resource.TransportHTTP2, detect: r.Transport == resource.TransportAuto,
+			policy: newPolicy(r.Policy), http2: r.Transport == resource.TransportHTTP2, detect: r.Transport == resource.TransportAuto,
 		}
 		for _, to := range r.Targets {
 			if to.Weight <= 0 || !known[to.Revision] {
@@ -84,6 +88,7 @@ func (in *Ingress) build(t link.Table) *table {
 		if r.External {
 			next.hosts[hostname(r.Host)] = rt
 		}
+		next.askFor(r.Host, rt)
 		next.addNeighbour(t.Environments, r, rt)
 	}
 	last := in.table.Load()
@@ -104,8 +109,16 @@ func (t *table) addNeighbour(environments []link.Environment, r link.Route, rt *
 	short.allowInsecure = true
 	for _, name := range environments[i].Names(r.Name) {
 		t.neighbourhoods[i].hosts[hostname(name)] = rt
+		t.askFor(name, rt)
 	}
 	t.neighbourhoods[i].hosts[hostname(r.Name)] = &short
+}
+
+// askFor has the clients of a host asked for a certificate if its app wants one.
+func (t *table) askFor(host string, rt *route) {
+	if rt.policy != nil && rt.policy.certificate != tls.NoClientCert {
+		t.ask[hostname(host)] = rt.policy.certificate
+	}
 }
 
 func (t *table) addCertificate(c link.Certificate, last *table, in *Ingress) {

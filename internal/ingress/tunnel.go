@@ -31,6 +31,7 @@ func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, c
 	x.in.stats.tunnelled.Add(1)
 	x.rec.Status, x.committed = head.Status, true
 
+	x.mark(x.w.Header())
 	b := append(x.out[:0], "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"...)
 	for name, values := range x.w.Header() {
 		for _, value := range values {

@@ -38,7 +38,7 @@ func (rm *room) claim(ctx context.Context, t *ticket) (*replica, error) {
 		return nil, errMoved
 	}
 	if first := rm.waiting.Front(); first == nil || t.since.Before(first.Value.(*waiter).since) {
-		if r := rm.pick(t.tried); r != nil {
+		if r := rm.pickFor(t, t.tried); r != nil {
 			rm.give(t, r)
 			rm.mu.Unlock()
 			return r, nil

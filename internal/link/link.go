@@ -60,7 +60,19 @@ type Route struct {
 	AllowInsecure bool   `json:"allowInsecure"` // false: plain http is redirected to https
 	// Transport is what replicas are spoken to in. Auto: HTTP/1.1, and HTTP/2 for gRPC.
 	Transport resource.Transport `json:"transport,omitempty"`
+	Policy    *Policy            `json:"policy,omitempty"`
 	Targets   []Target           `json:"targets"` // empty: the app has never had a revision to send to yet
+}
+
+// Policy is what an app asks of requests before they are led anywhere.
+type Policy struct {
+	// Allow and Deny are never both set. With Allow all other addresses are denied.
+	Allow []netip.Prefix `json:"allow,omitempty"`
+	Deny  []netip.Prefix `json:"deny,omitempty"`
+	CORS  *resource.CORS `json:"cors,omitempty"`
+	// Sticky keeps a client on one replica by a cookie.
+	Sticky             bool                        `json:"sticky,omitempty"`
+	ClientCertificates resource.ClientCertificates `json:"clientCertificates,omitempty"`
 }
 
 // Target is a revision and its share of a route. Weights of a route add up to 100.

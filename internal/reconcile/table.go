@@ -124,7 +124,7 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		}
 		route := link.Route{
 			App: app.ID.String(), Name: strings.ToLower(app.ID.Base()), Environment: ids[key(app.Environment)],
-			External: in.External, AllowInsecure: in.AllowInsecure, Transport: in.Transport,
+			External: in.External, AllowInsecure: in.AllowInsecure, Transport: in.Transport, Policy: policy(in.Policy),
 		}
 		for _, rev := range active[key(app.ID)] {
 			t.Revisions = append(t.Revisions, r.upstream(rev, running[key(rev.ID)]))
@@ -139,6 +139,26 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		t.Revisions = append(t.Revisions, off...)
 	}
 	return t, nil
+}
+
+// policy is nil for an app that asks nothing of requests.
+func policy(p resource.Policy) *link.Policy {
+	at := link.Policy{CORS: p.CORS, Sticky: p.Sticky, ClientCertificates: p.ClientCertificates}
+	for _, rule := range p.IPRules {
+		prefix, err := rule.Prefix()
+		if err != nil {
+			continue // validated when it was written
+		}
+		if rule.Allow {
+			at.Allow = append(at.Allow, prefix)
+		} else {
+			at.Deny = append(at.Deny, prefix)
+		}
+	}
+	if len(p.IPRules) == 0 && at.CORS == nil && !at.Sticky && at.ClientCertificates == "" {
+		return nil
+	}
+	return &at
 }
 
 // share makes the routes of an app and its labels, to the revisions that are active. A share of one that is not fails,

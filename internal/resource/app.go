@@ -68,25 +68,6 @@ type Configuration struct {
 	Stored      map[string]json.RawMessage `json:",omitempty"`
 }
 
-// Transport is how the ingress speaks to a replica.
-type Transport string
-
-const (
-	TransportAuto Transport = "Auto"
-	TransportHTTP Transport = "Http"
-	// TransportHTTP2 is HTTP/2 in the clear by prior knowledge.
-	TransportHTTP2 Transport = "Http2"
-)
-
-// Ingress opens an app to HTTP requests.
-type Ingress struct {
-	External      bool
-	TargetPort    int
-	Transport     Transport
-	AllowInsecure bool
-	Traffic       []Traffic `json:",omitempty"`
-}
-
 // Template is what a replica is made from.
 type Template struct {
 	RevisionSuffix string

@@ -84,9 +84,7 @@ func ValidateApp(a App) []Fault {
 	name := a.ID.Base()
 	add(ValidateAppName(name))
 	faults = append(faults, ValidateTags(a.Tags)...)
-	if in := a.Configuration.Ingress; in != nil {
-		add(port("configuration.ingress.targetPort", in.TargetPort))
-	}
+	faults = append(faults, validateIngress(a)...)
 	faults = append(faults, validateTraffic(a)...)
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
 	faults = append(faults, validateSecrets(a)...)

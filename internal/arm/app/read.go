@@ -159,7 +159,7 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 				Revision: or(t.RevisionName, ""), Latest: or(t.LatestRevision, false), Weight: or(t.Weight, 0), Label: or(t.Label, ""),
 			})
 		}
-		enum(r, "configuration.ingress.clientCertificateMode", in.ClientCertificateMode, "ignore", "ignore")
+		c.Ingress.Policy = r.policy(in)
 		keep(&c.Stored, "ingress.stickySessions", in.StickySessions)
 		keep(&c.Stored, "ingress.clientCertificateMode", in.ClientCertificateMode)
 	}
@@ -176,6 +176,38 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 	c.MaxInactive = w.MaxInactiveRevisions
 	keep(&c.Stored, "dapr", w.Dapr)
 	return c
+}
+
+// policy reads what the app asks of requests.
+func (r *reader) policy(in *Ingress) resource.Policy {
+	const field = "configuration.ingress."
+	p := resource.Policy{
+		ClientCertificates: enum(r, field+"clientCertificateMode", in.ClientCertificateMode, "",
+			resource.ClientCertificatesAccept, resource.ClientCertificatesRequire, "ignore"),
+	}
+	if p.ClientCertificates == "ignore" {
+		p.ClientCertificates = ""
+	}
+	if s := in.StickySessions; s != nil {
+		p.Sticky = enum(r, field+"stickySessions.affinity", s.Affinity, "none", "sticky", "none") == "sticky"
+	}
+	for i, rule := range in.IPSecurityRestrictions {
+		at := fmt.Sprintf("%sipSecurityRestrictions[%d]", field, i)
+		if or(rule.Action, "") == "" {
+			r.add(resource.Fault{Code: codeValue, Field: at + ".action", Message: "want Allow or Deny, got nothing"})
+		}
+		p.IPRules = append(p.IPRules, resource.IPRule{
+			Name: or(rule.Name, ""), Description: or(rule.Description, ""), Range: or(rule.IPAddressRange, ""),
+			Allow: enum(r, at+".action", rule.Action, "Allow", "Allow", "Deny") == "Allow",
+		})
+	}
+	if c := in.CorsPolicy; c != nil {
+		p.CORS = &resource.CORS{
+			Origins: c.AllowedOrigins, Methods: c.AllowedMethods, Headers: c.AllowedHeaders, ExposedHeaders: c.ExposeHeaders,
+			MaxAge: c.MaxAge, Credentials: or(c.AllowCredentials, false),
+		}
+	}
+	return p
 }
 
 func (r *reader) template(w Template) resource.Template {

@@ -84,9 +84,28 @@ type Ingress struct {
 	Traffic                []TrafficWeight `json:"traffic"`
 	CustomDomains          []unset         `json:"customDomains"`
 	AllowInsecure          *bool           `json:"allowInsecure"`
-	IPSecurityRestrictions []unset         `json:"ipSecurityRestrictions"`
+	IPSecurityRestrictions []IPRule        `json:"ipSecurityRestrictions"`
 	StickySessions         *StickySessions `json:"stickySessions,omitempty"`
 	ClientCertificateMode  *string         `json:"clientCertificateMode,omitempty"`
+	CorsPolicy             *CorsPolicy     `json:"corsPolicy,omitempty"`
+}
+
+// IPRule lets addresses in or keeps them out.
+type IPRule struct {
+	Name           *string `json:"name"`
+	Description    *string `json:"description,omitempty"`
+	IPAddressRange *string `json:"ipAddressRange"`
+	Action         *string `json:"action"`
+}
+
+// CorsPolicy is which pages of other origins may use an app from a browser.
+type CorsPolicy struct {
+	AllowedOrigins   []string `json:"allowedOrigins"`
+	AllowedMethods   []string `json:"allowedMethods,omitempty"`
+	AllowedHeaders   []string `json:"allowedHeaders,omitempty"`
+	ExposeHeaders    []string `json:"exposeHeaders,omitempty"`
+	MaxAge           *int     `json:"maxAge,omitempty"`
+	AllowCredentials *bool    `json:"allowCredentials,omitempty"`
 }
 
 // TrafficWeight is the share of requests that a revision gets.

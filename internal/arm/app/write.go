@@ -117,8 +117,27 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 			StickySessions:        kept[StickySessions](c.Stored, "ingress.stickySessions"),
 			ClientCertificateMode: kept[string](c.Stored, "ingress.clientCertificateMode"),
 		}
+		writePolicy(w.Ingress, in.Policy)
 	}
 	return w
+}
+
+func writePolicy(w *Ingress, p resource.Policy) {
+	for _, rule := range p.IPRules {
+		action := "Deny"
+		if rule.Allow {
+			action = "Allow"
+		}
+		w.IPSecurityRestrictions = append(w.IPSecurityRestrictions, IPRule{
+			Name: &rule.Name, Description: given(&rule.Description), IPAddressRange: &rule.Range, Action: &action,
+		})
+	}
+	if c := p.CORS; c != nil {
+		w.CorsPolicy = &CorsPolicy{
+			AllowedOrigins: c.Origins, AllowedMethods: c.Methods, AllowedHeaders: c.Headers, ExposeHeaders: c.ExposedHeaders,
+			MaxAge: c.MaxAge, AllowCredentials: &c.Credentials,
+		}
+	}
 }
 
 func newTraffic(a resource.App) (all []TrafficWeight) {
