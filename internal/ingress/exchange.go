@@ -119,6 +119,10 @@ func (x *exchange) serve() verdict {
 		x.answer(http.StatusRequestHeaderFieldsTooLarge, access.FlagDownstreamProtocol, "too many header fields")
 		return over
 	}
+	if x.r.ProtoMajor == 2 && !fitsHTTP1(x.r) {
+		x.answer(http.StatusBadRequest, access.FlagDownstreamProtocol, "the request is malformed")
+		return over
+	}
 	if x.r.Method == http.MethodConnect {
 		x.answer(http.StatusMethodNotAllowed, access.FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
 		return over

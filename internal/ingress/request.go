@@ -123,6 +123,29 @@ func forwarded(r *http.Request, c *client) string {
 	return strings.Join(append(way, c.address), ", ")
 }
 
+// fitsHTTP1 says whether a request of HTTP/2 can stand in a line of HTTP/1.1 and is as long as it says, which net/http
+// does not look at (RFC 9113 sections 8.1.1 and 8.3.1). In HTTP/1.1 it does.
+func fitsHTTP1(r *http.Request) bool {
+	if !upstream.Token(r.Method) {
+		return false
+	}
+	target := r.RequestURI
+	if target == "" || target[0] != '/' && target != "*" && r.Method != http.MethodConnect {
+		return false
+	}
+	for i := range len(target) {
+		if target[i] <= ' ' || target[i] == 0x7f {
+			return false
+		}
+	}
+	for _, length := range r.Header["Content-Length"] {
+		if n, err := strconv.ParseInt(length, 10, 64); err != nil || n != r.ContentLength || length[0] == '+' {
+			return false
+		}
+	}
+	return true
+}
+
 // appendHead appends the request's head as the replica gets it.
 func (x *exchange) appendHead(b []byte) []byte {
 	r := x.r

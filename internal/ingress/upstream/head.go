@@ -157,7 +157,7 @@ func parseField(line string) (name, value string, err error) {
 		return "", "", fmt.Errorf("%w: a folded field", ErrProtocol)
 	}
 	name, value, ok := strings.Cut(line, ":")
-	if !ok || !token(name) {
+	if !ok || !Token(name) {
 		return "", "", fmt.Errorf("%w: field %.60q", ErrProtocol, line)
 	}
 	value = strings.Trim(value, " \t")
@@ -277,8 +277,8 @@ func clean(s string) bool {
 	return true
 }
 
-// token says whether s can name a field (RFC 9110 section 5.6.2).
-func token(s string) bool {
+// Token says whether s can be a method or name a field (RFC 9110 section 5.6.2).
+func Token(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 || !tokenBytes[s[i]] {
 			return false
