@@ -48,7 +48,7 @@ func (x *exchange) send(conn *upstream.Conn) error {
 		return nil
 	}
 	x.out = append(x.out, x.small...)
-	if _, err := conn.Write(x.out); err != nil {
+	if err := conn.Send(x.out); err != nil {
 		return x.maybeAnswered(conn, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,8 @@ func said(path string, arg string) string {
 	if err != nil {
 		return "unknown version"
 	}
-	return versionPattern.FindString(string(out))
+	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return cmp.Or(versionPattern.FindString(first), first)
 }
 
 // startIngress runs the role as production does, but by a table that is there when it starts, and without control.

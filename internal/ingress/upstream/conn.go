@@ -34,6 +34,14 @@ type Conn struct {
 	timer  time.Time    // the read deadline that nc has
 	moved  atomic.Int64 // when a byte last moved, Unix nanoseconds
 
+	// What one function leaves for another that the runtime calls; both are made once.
+	peek    func(fd uintptr)
+	step    func(fd uintptr) bool
+	ended   bool
+	request []byte // what is still to be written of it
+	sending bool   // it has not begun
+	sendErr error
+
 	written atomic.Int64 // bytes that the kernel took, over the connection's life
 	base    int64        // written when the exchange began
 	heard   bool         // a byte of this exchange's response came
@@ -43,7 +51,7 @@ func newConn(nc net.Conn, addr string, b *buffers) *Conn {
 	c := &Conn{nc: nc, addr: addr, buffers: b}
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
+			c.raw, c.peek, c.step = raw, c.look, c.send
 		}
 	}
 	return c
