@@ -47,6 +47,10 @@ deb: build ## a Debian package of bin/, into dist/
 check: ## all that CI runs, cheapest first
 	@scripts/check.sh
 
+bench-handover: build ## 20 hand-overs, 20 restarts of control, 100 revision switches and 100 restarts under load; as root
+	PENSTOCK_HANDOVERS=20 PENSTOCK_SWITCHES=100 PENSTOCK_RESTARTS=100 CGO_ENABLED=0 $(GO) test -count=1 -timeout 60m -v ./test/e2e \
+	  -run 'TestServer/roles_are_replaced_under_load|TestRevisionSwitchesLoseNothing|TestRestartsLoseNothing'
+
 fmt: ## format, and use the newest idioms
 	gofmt -w $$(git ls-files '*.go')
 	$(GO) fix ./...
@@ -54,4 +58,4 @@ fmt: ## format, and use the newest idioms
 golden: ## rewrite the expected answers of golden tests; read the diff
 	$(GO) test ./internal/... -run Golden -update
 
-.PHONY: help up down build deb langdetect chat check fmt golden
+.PHONY: help up down build deb langdetect chat check bench-handover fmt golden

@@ -61,6 +61,7 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("GET /{$}", s.hello)
 	mux.HandleFunc("GET /env", s.env)
 	mux.HandleFunc("GET /file", s.file)
+	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("POST /eat", s.eat)
 	mux.HandleFunc("POST /spin", s.spin)
 	mux.HandleFunc("POST /print", s.print)
@@ -104,6 +105,31 @@ func (s *server) hello(w http.ResponseWriter, _ *http.Request) {
 // env answers with the environment, one variable a line.
 func (s *server) env(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
+}
+
+// events answers with a stream of ?n= events, ?ms= apart, each of which is the Unix time in nanoseconds.
+func (s *server) events(w http.ResponseWriter, r *http.Request) {
+	n, ok := number(w, r, "n")
+	if !ok {
+		return
+	}
+	ms, ok := number(w, r, "ms")
+	if !ok {
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	to := http.NewResponseController(w)
+	for range n {
+		fmt.Fprintf(w, "data: %d\n\n", time.Now().UnixNano())
+		if to.Flush() != nil {
+			return
+		}
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+		case <-r.Context().Done():
+			return
+		}
+	}
 }
 
 // file answers with what is in ?path=.

@@ -28,6 +28,7 @@ type machine struct {
 		HTTPPort  int
 		HTTPSPort int
 		Instance  string
+		InFlight  int
 	}
 	client *http.Client
 }

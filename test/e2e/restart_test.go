@@ -1,8 +1,6 @@
 package e2e_test
 
 import (
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,14 +8,11 @@ import (
 
 // Restart after restart under load, and no request is lost. PENSTOCK_RESTARTS sets how many.
 func TestRestartsLoseNothing(t *testing.T) {
-	restarts := 10
-	if n, err := strconv.Atoi(os.Getenv("PENSTOCK_RESTARTS")); err == nil {
-		restarts = n
-	}
+	restarts := times("PENSTOCK_RESTARTS", 10)
 	m := bootMachine(t)
 	m.image(t, "hello")
 	m.apply(t, strings.Replace(helloManifest, "minReplicas: 20, maxReplicas: 20", "minReplicas: 2, maxReplicas: 2", 1))
-	stop := load(t, m, "hello")
+	stop := press(t, m, "hello")
 	for range restarts {
 		before := m.processes(t)
 		m.must(t, "app", "restart", "hello")
@@ -31,8 +26,9 @@ func TestRestartsLoseNothing(t *testing.T) {
 			return len(now) == 2
 		})
 	}
-	answered, failed, longest := stop()
-	t.Logf("%d restarts: %d requests answered, %d failed, the longest took %s", restarts, answered, failed, longest)
+	p := stop()
+	answered, failed, _ := p.counts()
+	t.Logf("%d restarts%s", restarts, p)
 	if failed > 0 || answered == 0 {
 		t.Errorf("%d restarts: %d requests answered, %d failed", restarts, answered, failed)
 	}

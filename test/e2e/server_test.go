@@ -1,13 +1,9 @@
 package e2e_test
 
 import (
-	"context"
-	"io"
 	"maps"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,57 +35,10 @@ func TestServer(t *testing.T) {
 	t.Run("bad containers", func(t *testing.T) { badContainers(t, m) })
 	m.apply(t, helloManifest)
 	t.Run("roles may be killed under load", func(t *testing.T) { killedRoles(t, m) })
-	t.Run("a new server is handed over to", func(t *testing.T) { handOver(t, m) })
+	t.Run("roles are replaced under load", func(t *testing.T) { handOver(t, m) })
 	m.must(t, "app", "delete", "hello")
 	if left := m.processes(t); len(left) > 0 {
 		t.Errorf("a deleted app leaves processes: %v", left)
-	}
-}
-
-// load keeps asking from several clients until stop is called, which says how it went.
-func load(t *testing.T, m *machine, app string) (stop func() (answered, failed int64, longest time.Duration)) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	var ok, bad, worst atomic.Int64
-	for i := range 16 {
-		// Half of the clients open a connection for each request.
-		client := &http.Client{Transport: &http.Transport{DialContext: m.dial, DisableKeepAlives: i%2 == 0}, Timeout: 30 * time.Second}
-		wg.Go(func() {
-			defer client.CloseIdleConnections()
-			for ctx.Err() == nil {
-				// A body that cannot be had again keeps the client's own transport from trying twice.
-				body := io.NopCloser(strings.NewReader("x"))
-				r, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, "http://"+app+".penstock.localhost/", body)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				from := time.Now()
-				resp, err := client.Do(r)
-				if err == nil {
-					_, err = io.Copy(io.Discard, resp.Body)
-					resp.Body.Close()
-				}
-				took := int64(time.Since(from))
-				if took > int64(2*time.Second) {
-					t.Logf("a request took %s", time.Duration(took))
-				}
-				for old := worst.Load(); took > old && !worst.CompareAndSwap(old, took); old = worst.Load() {
-				}
-				if err != nil || resp.StatusCode != http.StatusOK {
-					bad.Add(1)
-					t.Logf("a request failed after %s: %v %+v", time.Since(from), err, resp)
-					continue
-				}
-				ok.Add(1)
-			}
-		})
-	}
-	return func() (int64, int64, time.Duration) {
-		cancel()
-		wg.Wait()
-		return ok.Load(), bad.Load(), time.Duration(worst.Load())
 	}
 }
 
@@ -102,8 +51,8 @@ func killedRoles(t *testing.T, m *machine) {
 	for _, role := range []struct {
 		name string
 		lost int64
-	}{{"control", 0}, {"ingress", 16}} {
-		stop := load(t, m, "hello")
+	}{{"control", 0}, {"ingress", 8 + 8 + streamsOpen}} {
+		stop := press(t, m, "hello")
 		pid := m.role(t, role.name)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatalf("kill %s (pid %d): %v", role.name, pid, err)
@@ -119,9 +68,9 @@ func killedRoles(t *testing.T, m *machine) {
 			return code == 0 && status == http.StatusOK
 		})
 		took := time.Since(from)
-		answered, failed, longest := stop()
-		t.Logf("%s killed: answering %s after it was started; %d requests answered, %d failed, the longest took %s",
-			role.name, took.Round(time.Millisecond), answered, failed, longest.Round(time.Millisecond))
+		p := stop()
+		answered, failed, _ := p.counts()
+		t.Logf("%s killed: answering %s after it was started%s", role.name, took.Round(time.Millisecond), p)
 		if failed > role.lost {
 			t.Errorf("%s killed: %d of %d requests failed, want at most the %d that were on their way", role.name, failed, answered+failed, role.lost)
 		}
@@ -134,23 +83,50 @@ func killedRoles(t *testing.T, m *machine) {
 	}
 }
 
-// handOver replaces both roles by SIGHUP, which loses nothing.
+// handOver replaces both roles by SIGHUP, and kills control, over and over; neither loses anything. PENSTOCK_HANDOVERS
+// sets how often.
 func handOver(t *testing.T, m *machine) {
+	rounds := times("PENSTOCK_HANDOVERS", 1)
 	before := m.processes(t)
-	ingress, control := m.role(t, "ingress"), m.role(t, "control")
-	stop := load(t, m, "hello")
-	if err := syscall.Kill(m.supervisor(t), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	until(t, 30*time.Second, "both roles are new", func() bool {
+	replaced := func(ingress, control int) bool {
 		i, c := m.role(t, "ingress"), m.role(t, "control")
 		_, _, code := m.run(t, "app", "list")
 		return i != 0 && c != 0 && i != ingress && c != control && code == 0
-	})
-	answered, failed, longest := stop()
-	t.Logf("handed over: %d requests answered, %d failed, the longest took %s", answered, failed, longest.Round(time.Millisecond))
-	if failed > 0 || answered == 0 {
-		t.Errorf("%d requests answered, %d failed", answered, failed)
+	}
+	for _, way := range []struct {
+		what string
+		do   func()
+	}{
+		{"hand-overs", func() {
+			ingress, control := m.role(t, "ingress"), m.role(t, "control")
+			if err := syscall.Kill(m.supervisor(t), syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			until(t, 30*time.Second, "both roles are new", func() bool { return replaced(ingress, control) })
+		}},
+		{"restarts of control", func() {
+			control := m.role(t, "control")
+			if err := syscall.Kill(control, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			until(t, 30*time.Second, "control is new", func() bool { return replaced(0, control) })
+		}},
+	} {
+		stop := press(t, m, "hello")
+		began := time.Now()
+		for range rounds {
+			way.do()
+		}
+		took := time.Since(began)
+		p := stop()
+		answered, failed, longest := p.counts()
+		t.Logf("%d %s in %s%s", rounds, way.what, took.Round(time.Millisecond), p)
+		if failed > 0 || answered == 0 {
+			t.Errorf("%d %s: %d requests answered, %d failed", rounds, way.what, answered, failed)
+		}
+		if longest > 5*time.Second {
+			t.Errorf("%d %s: a request took %s", rounds, way.what, longest)
+		}
 	}
 	if after := m.processes(t); !maps.Equal(before, after) {
 		t.Errorf("processes before %v, after %v", before, after)

@@ -20,14 +20,14 @@ func TestTop(t *testing.T) {
 	m := bootMachine(t)
 	m.image(t, "hello")
 	m.apply(t, fmt.Sprintf(rebootManifest, "hello", 2, 2))
-	stop := load(t, m, "hello")
+	stop := press(t, m, "hello")
 	from := time.Now()
 	// The window of the rates must be full of load.
 	until(t, 30*time.Second, "twelve seconds of load", func() bool { return time.Since(from) > 12*time.Second })
 	out := m.must(t, "top", "-o", "json")
 	shown := m.onTerminal(t, "top", "--interval", "1s")
 	took := time.Since(from)
-	answered, failed, _ := stop()
+	answered, failed, _ := stop().counts()
 	var top struct {
 		Apps []struct {
 			Name                                                  string
