@@ -21,14 +21,25 @@ import (
 // wire is a replica that keeps every byte it is sent and answers each request that net/http reads of them.
 type wire struct {
 	mu    sync.Mutex
-	bytes bytes.Buffer
+	conns []*heard
 	addr  string
+}
+
+// heard is what came by one connection.
+type heard struct {
+	wire  *wire
+	bytes bytes.Buffer
+	told  int // requests that were asked for
 }
 
 func newWire(t testing.TB) *wire {
 	w := new(wire)
 	w.addr = raw(t, func(conn net.Conn, r *bufio.Reader) {
-		in := bufio.NewReader(io.TeeReader(r, w))
+		h := &heard{wire: w}
+		w.mu.Lock()
+		w.conns = append(w.conns, h)
+		w.mu.Unlock()
+		in := bufio.NewReader(io.TeeReader(r, h))
 		for {
 			req, err := http.ReadRequest(in)
 			if err != nil {
@@ -43,18 +54,24 @@ func newWire(t testing.TB) *wire {
 	return w
 }
 
-func (w *wire) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.bytes.Write(p)
+func (h *heard) Write(p []byte) (int, error) {
+	h.wire.mu.Lock()
+	defer h.wire.mu.Unlock()
+	return h.bytes.Write(p)
 }
 
-// take returns what came since the last call.
-func (w *wire) take() string {
+// take returns the requests that came since the last call. What was broken off may still be on its way, which is why
+// each connection is read for itself.
+func (w *wire) take(t *testing.T) (all []string) {
+	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	defer w.bytes.Reset()
-	return w.bytes.String()
+	for _, h := range w.conns {
+		got := requests(t, h.bytes.String())
+		all = append(all, got[h.told:]...)
+		h.told = len(got)
+	}
+	return all
 }
 
 // requests reads a replica's bytes as strictly as can be: each request ends where its one length or its chunks say.
@@ -228,7 +245,7 @@ func TestNoRequestIsSmuggled(t *testing.T) {
 			// its own after one that was not.
 			io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
 			io.Copy(io.Discard, r)
-			got := requests(t, w.take())
+			got := w.take(t)
 			if test.status == "200" && !ends {
 				test.reaches = append(test.reaches, "GET /next ")
 			}
@@ -236,7 +253,7 @@ func TestNoRequestIsSmuggled(t *testing.T) {
 				t.Errorf("the replica got %q, want %q", got, test.reaches)
 			}
 			f.get(t, "/other")
-			if got := requests(t, w.take()); len(got) != 1 || got[0] != "GET /other " {
+			if got := w.take(t); len(got) != 1 || got[0] != "GET /other " {
 				t.Errorf("then the replica got %q, want the next client's request", got)
 			}
 		})
@@ -310,7 +327,7 @@ func TestNoHTTP2RequestIsSmuggled(t *testing.T) {
 			f.Apply(replicas(w.addr))
 			conn, _ := f.dial(t, http2.ClientPreface)
 			status := ask(t, conn, test.fields, test.body)
-			got := requests(t, w.take())
+			got := w.take(t)
 			switch {
 			case test.reaches == "" && (len(got) > 0 || status == "200"):
 				t.Errorf("the replica got %q and the client %s, want a refusal", got, status)
@@ -318,7 +335,7 @@ func TestNoHTTP2RequestIsSmuggled(t *testing.T) {
 				t.Errorf("the replica got %q and the client %s, want %q", got, status, test.reaches)
 			}
 			f.get(t, "/other")
-			if got := requests(t, w.take()); len(got) != 1 || got[0] != "GET /other " {
+			if got := w.take(t); len(got) != 1 || got[0] != "GET /other " {
 				t.Errorf("then the replica got %q, want the next client's request", got)
 			}
 		})
@@ -396,6 +413,6 @@ func FuzzFront(f *testing.F) {
 		_, _ = io.Copy(io.Discard, conn)
 		conn.Close()
 		until(t, "nothing is in flight", func() bool { return len(front.Report().InFlight) == 0 })
-		requests(t, w.take())
+		w.take(t)
 	})
 }
