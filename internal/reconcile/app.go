@@ -496,14 +496,16 @@ func (r *Reconciler) purge(ctx context.Context, app resource.App, revisions []re
 	return nil
 }
 
+const eventSource = "ContainerAppController"
+
 func (r *Reconciler) emit(app resource.ID, revision, reason, message string, took time.Duration) {
-	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: app, Revision: revision, Reason: reason, Message: message, Source: "ContainerAppController", Duration: took})
+	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: app, Revision: revision, Reason: reason, Message: message, Source: eventSource, Duration: took})
 }
 
 func (r *Reconciler) emitReplica(rev resource.Revision, replica, reason, message string) {
-	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: rev.App(), Revision: rev.Name(), Replica: replica, Reason: reason, Message: message, Source: "ContainerAppController"})
+	r.cfg.Emit(resource.Event{At: time.Now().UTC(), App: rev.App(), Revision: rev.Name(), Replica: replica, Reason: reason, Message: message, Source: eventSource})
 }
 
 func (r *Reconciler) warn(app resource.ID, revision, reason, message string) {
-	r.cfg.Emit(resource.Event{At: time.Now().UTC(), Warning: true, App: app, Revision: revision, Reason: reason, Message: message, Source: "ContainerAppController"})
+	r.cfg.Emit(resource.Event{At: time.Now().UTC(), Warning: true, App: app, Revision: revision, Reason: reason, Message: message, Source: eventSource})
 }

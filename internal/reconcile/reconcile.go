@@ -1,4 +1,4 @@
-// Package reconcile makes what runs equal to what was asked for. It works on one app or environment at a time, from
+// Package reconcile makes what runs equal to what was asked for. It works on one app, job or environment at a time, from
 // what is and not from what happened, so it may be called at any time, any number of times, and again after a crash.
 //
 //	ARM write ──► store ──► Touch(app)            engine: a replica changed ──► Touch(app)
@@ -53,9 +53,11 @@ type Config struct {
 	Emit   func(resource.Event)
 	// Created is told of each new revision, once or, after a crash, not at all. It must not block.
 	Created func(resource.Revision)
-	// Forget drops what is kept about an app beside its documents: its logs.
-	Forget func(app resource.ID) error
-	Log    *slog.Logger
+	// Forget drops what is kept about an app or a job beside its documents: its logs.
+	Forget func(id resource.ID) error
+	// Backoff spaces out the tries of executions; the zero value is Kubernetes'.
+	Backoff Backoff
+	Log     *slog.Logger
 }
 
 const (
@@ -84,7 +86,7 @@ func New(cfg Config) *Reconciler {
 	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}}
 }
 
-// Touch asks for a look at an app or environment. It never blocks.
+// Touch asks for a look at an app, a job or an environment. It never blocks.
 func (r *Reconciler) Touch(id resource.ID) { r.queue.touch(id) }
 
 // Run reconciles until ctx ends. It looks at everything once before it publishes the first routes, so that ingresses
@@ -130,6 +132,10 @@ func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	if err != nil {
 		return nil, err
 	}
+	jobs, err := r.cfg.Store.Jobs().List(ctx, store.Scope{})
+	if err != nil {
+		return nil, err
+	}
 	var all []resource.ID
 	for _, e := range environments {
 		all = append(all, e.ID)
@@ -138,6 +144,10 @@ func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	for _, a := range apps {
 		all = append(all, a.ID)
 		known[a.ID.Key()] = true
+	}
+	for _, j := range jobs {
+		all = append(all, j.ID)
+		known[j.ID.Key()] = true
 	}
 	for _, id := range all {
 		r.once(ctx, id)
@@ -148,7 +158,7 @@ func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	}
 	for _, replica := range replicas {
 		if !known[replica.Revision.Parent().Key()] {
-			r.cfg.Log.Warn("a replica runs whose app is not in the database; it is left alone",
+			r.cfg.Log.Warn("a replica runs whose app or job is not in the database; it is left alone",
 				"replica", replica.Name, "revision", replica.Revision)
 		}
 	}
@@ -172,6 +182,8 @@ func (r *Reconciler) once(ctx context.Context, id resource.ID) {
 	switch {
 	case id.Is(resource.TypeApp):
 		err = r.app(ctx, id)
+	case id.Is(resource.TypeJob):
+		err = r.job(ctx, id)
 	case id.Is(resource.TypeEnvironment):
 		err = r.environment(ctx, id)
 	default:
@@ -207,6 +219,13 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 	case resource.Deleting:
 		if len(apps) > 0 {
 			return fmt.Errorf("environment %s: app %s is still in it", id.Base(), apps[0].ID.Base())
+		}
+		jobs, err := r.cfg.Store.Jobs().List(ctx, store.Scope{})
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Key() == id.Key() }); i >= 0 {
+			return fmt.Errorf("environment %s: job %s is still in it", id.Base(), jobs[i].ID.Base())
 		}
 		if err := r.cfg.Store.Environments().Delete(ctx, id); err != nil {
 			return err

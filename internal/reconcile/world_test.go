@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -89,7 +90,7 @@ func (w *world) start() {
 		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {
 			return netip.MustParsePrefix("10.9.0.0/21"), netip.MustParseAddr("10.9.0.1")
 		},
-		Domain: "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log,
+		Domain: "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log, Backoff: reconcile.Backoff{First: 20 * time.Millisecond, Max: 40 * time.Millisecond},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -346,6 +347,9 @@ func (i *images) Digest(ctx context.Context, _ resource.Keyring, ref string) (st
 		return fmt.Sprintf("sha256:%064d", n), nil
 	}
 	image, err := i.driver.Image(ctx, ref)
+	if errors.Is(err, local.ErrImageNotFound) {
+		err = fmt.Errorf("%w: %w", err, resource.ErrNotFound)
+	}
 	return image.Digest, err
 }
 

@@ -18,7 +18,7 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(stars), nil }
 // Reveal is the value itself, for the one who needs it.
 func (s Secret) Reveal() string { return string(s) }
 
-// AppSecret is a named secret of an app, which all its revisions may refer to.
+// AppSecret is a named secret of an app or a job, which all its revisions or executions may refer to.
 type AppSecret struct {
 	Name string
 	// Value is what a user sent; "" keeps the value that the app has. It is not kept.
@@ -27,8 +27,8 @@ type AppSecret struct {
 	Sealed []byte
 }
 
-// Purpose is what the secret of an app is sealed for: it opens for no other.
-func (s AppSecret) Purpose(app ID) string { return app.Key() + "/secrets/" + s.Name }
+// Purpose is what the secret of an app or a job is sealed for: it opens for no other.
+func (s AppSecret) Purpose(owner ID) string { return owner.Key() + "/secrets/" + s.Name }
 
 // codeSecret is Azure's code for a secret that cannot be kept.
 const codeSecret = "ContainerAppSecretInvalid"
@@ -40,10 +40,10 @@ var secretName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
 // validateSecrets checks the names, and that all that is referred to is there
 // (learn.microsoft.com/azure/container-apps/manage-secrets).
-func validateSecrets(a App) []Fault {
+func validateSecrets(secrets []AppSecret, t Template) []Fault {
 	var faults []Fault
 	known := map[string]int{}
-	for i, s := range a.Configuration.Secrets {
+	for i, s := range secrets {
 		field := fmt.Sprintf("configuration.secrets[%d].name", i)
 		if len(s.Name) > maxSecretName || !secretName.MatchString(s.Name) {
 			faults = append(faults, Fault{codeSecret, field, fmt.Sprintf(
@@ -65,9 +65,9 @@ func validateSecrets(a App) []Fault {
 			}
 		}
 	}
-	check("containers", a.Template.Containers)
-	check("initContainers", a.Template.InitContainers)
-	for i, v := range a.Template.Volumes {
+	check("containers", t.Containers)
+	check("initContainers", t.InitContainers)
+	for i, v := range t.Volumes {
 		for j, f := range v.Secrets {
 			if _, there := known[f.Secret]; !there {
 				faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.volumes[%d].secrets[%d].secretRef", i, j),

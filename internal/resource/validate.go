@@ -87,7 +87,7 @@ func ValidateApp(a App) []Fault {
 	faults = append(faults, validateIngress(a)...)
 	faults = append(faults, validateTraffic(a)...)
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
-	faults = append(faults, validateSecrets(a)...)
+	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template)...)
 	faults = append(faults, validateRegistries(a)...)
 	return append(faults, validateTemplate(a.Template)...)
 }

@@ -84,6 +84,8 @@ type Run struct {
 	// left as it is; so the same Apply after a crash runs nothing twice. One that is not named any more is ended and
 	// removed.
 	Replicas []string
+	// Begun are those of them that were there before: when one has gone it is not made again.
+	Begun []string
 	// Timeout is how long a replica may run from the start of its first container; after it the replica is ended by
 	// SIGTERM, grace and SIGKILL, and Failed. 0: no limit.
 	Timeout time.Duration

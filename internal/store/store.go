@@ -101,6 +101,14 @@ func (s *Store) Revisions() *Table[resource.Revision] {
 	return &Table[resource.Revision]{s, "revision", func(v *resource.Revision) *resource.ID { return &v.ID }}
 }
 
+func (s *Store) Jobs() *Table[resource.Job] {
+	return &Table[resource.Job]{s, "job", func(v *resource.Job) *resource.ID { return &v.ID }}
+}
+
+func (s *Store) Executions() *Table[resource.Execution] {
+	return &Table[resource.Execution]{s, "execution", func(v *resource.Execution) *resource.ID { return &v.ID }}
+}
+
 func (s *Store) Operations() *Operations { return &Operations{s} }
 
 // transact runs f in a transaction of the writer, and tells ended how it came out before the next write begins. An error

@@ -35,9 +35,10 @@ func (e *Engine) run(w runtimes.Workload) error {
 	e.mu.Lock()
 	var missing []string
 	for _, name := range w.Run.Replicas {
-		if k := e.keepers[name]; k == nil {
+		k := e.keepers[name]
+		if k == nil && !slices.Contains(w.Run.Begun, name) {
 			missing = append(missing, name)
-		} else if k.rev.ID.Key() != w.Revision.ID.Key() {
+		} else if k != nil && k.rev.ID.Key() != w.Revision.ID.Key() {
 			e.mu.Unlock()
 			return fmt.Errorf("execution %s: replica %q is one of %s", w.Revision.Name(), name, k.rev.ID)
 		}

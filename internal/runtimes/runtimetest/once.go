@@ -77,6 +77,11 @@ func testOnce(t *testing.T, m *machine) {
 	m.apply(t, good)
 	m.until(t, good, "good-3 alone", func(list []resource.Replica) bool { return slices.Equal(names(list), good.Run.Replicas) })
 
+	good.Run.Replicas, good.Run.Begun = []string{"good-3", "good-4"}, []string{"good-3", "good-4"}
+	m.apply(t, good)
+	if got := names(m.replicas(t, good)); !slices.Equal(got, []string{"good-3"}) {
+		t.Errorf("begun before and gone: want only good-3, got %v", got)
+	}
 	taken := m.execution("other", m.Done, "good-3")
 	if err := m.rt.Apply(t.Context(), taken); err == nil || !strings.Contains(err.Error(), "good-3") {
 		t.Errorf("a name of another execution: want it refused by name, got %v", err)
