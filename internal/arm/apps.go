@@ -27,7 +27,7 @@ func appKind() kind[resource.App] {
 			}
 			// Under the secrets that the app will have.
 			var err error
-			if wanted.Configuration.Secrets, err = c.seal(was, wanted); err != nil {
+			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets); err != nil {
 				return err
 			}
 			return c.checkImages(c.r.Context(), wanted.Keyring(), wanted.Template)
@@ -83,7 +83,7 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err := c.checkTraffic(ctx, *wanted); err != nil {
 		return err
 	}
-	secrets, err := c.seal(*a, *wanted)
+	secrets, err := c.seal(wanted.ID, a.Configuration.Secrets, wanted.Configuration.Secrets)
 	if err != nil {
 		return err
 	}
@@ -99,20 +99,9 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 // checkPlace finds the environment of an app and whether it can be there. It runs where no other write does.
 func (c *call) checkPlace(ctx context.Context, was resource.App, exists bool, wanted resource.App) (resource.Environment, error) {
 	name := wanted.ID.Base()
-	if exists && was.Environment.Key() != wanted.Environment.Key() {
-		return resource.Environment{}, refuse(http.StatusBadRequest, "ContainerAppInvalidValue",
-			"properties.environmentId: the container app '%s' is in the environment '%s' and cannot move; want that one, got '%s'.", name, was.Environment, wanted.Environment)
-	}
-	environment, err := c.Store.Environments().Get(ctx, wanted.Environment)
-	switch {
-	case errors.Is(err, resource.ErrNotFound):
-		return environment, refuse(http.StatusBadRequest, "ManagedEnvironmentNotFound", "properties.environmentId: there is no environment '%s'; make it first.", wanted.Environment)
-	case err != nil:
+	environment, err := c.environmentOf(ctx, "container app", name, was.Environment, wanted.Environment)
+	if err != nil || exists {
 		return environment, err
-	case environment.Provisioning == resource.Deleting:
-		return environment, refuse(http.StatusConflict, "ManagedEnvironmentOperationInProgress", "The environment '%s' is being deleted.", environment.ID.Base())
-	case exists:
-		return environment, nil
 	}
 	others, err := c.appsIn(ctx, environment.ID)
 	if err != nil {
@@ -123,6 +112,24 @@ func (c *call) checkPlace(ctx context.Context, was resource.App, exists bool, wa
 			return environment, refuse(http.StatusConflict, "ContainerAppNameInUse",
 				"The environment '%s' has a container app '%s' already, in resource group '%s'; both would have the same host name.", environment.ID.Base(), name, other.ID.Group)
 		}
+	}
+	return environment, nil
+}
+
+// environmentOf finds the environment that something is to be in. was is the one that it is in, zero when it is new.
+func (c *call) environmentOf(ctx context.Context, noun, name string, was, wanted resource.ID) (resource.Environment, error) {
+	if !was.IsZero() && was.Key() != wanted.Key() {
+		return resource.Environment{}, refuse(http.StatusBadRequest, "ContainerAppInvalidValue",
+			"properties.environmentId: the %s '%s' is in the environment '%s' and cannot move; want that one, got '%s'.", noun, name, was, wanted)
+	}
+	environment, err := c.Store.Environments().Get(ctx, wanted)
+	switch {
+	case errors.Is(err, resource.ErrNotFound):
+		return environment, refuse(http.StatusBadRequest, "ManagedEnvironmentNotFound", "properties.environmentId: there is no environment '%s'; make it first.", wanted)
+	case err != nil:
+		return environment, err
+	case environment.Provisioning == resource.Deleting:
+		return environment, refuse(http.StatusConflict, "ManagedEnvironmentOperationInProgress", "The environment '%s' is being deleted.", environment.ID.Base())
 	}
 	return environment, nil
 }

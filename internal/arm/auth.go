@@ -54,8 +54,25 @@ func (c *call) authorized(found route, vars map[string]string) bool {
 	if !found.stream {
 		return false
 	}
-	id := resource.AppID(vars["subscription"], vars["group"], vars["app"])
-	return c.validStreamToken(given, id, time.Now())
+	return c.validStreamToken(given, streamOwner(vars), time.Now())
+}
+
+// streamOwner is the app or the job whose streams an address is about.
+func streamOwner(vars map[string]string) resource.ID {
+	if job, ok := vars["job"]; ok {
+		return resource.JobID(vars["subscription"], vars["group"], job)
+	}
+	return resource.AppID(vars["subscription"], vars["group"], vars["app"])
+}
+
+// source is the app or the job that a request names.
+func (c *call) source() (resource.Meta, error) {
+	if _, ok := c.vars["job"]; ok {
+		found, err := c.job()
+		return found.Meta, err
+	}
+	found, err := c.app()
+	return found.Meta, err
 }
 
 func (c *call) unauthorized() error {
@@ -69,7 +86,7 @@ func (c *call) unauthorized() error {
 // streamTokenLife is how long a stream may begin after its token was asked for.
 const streamTokenLife = time.Hour
 
-// streamToken opens the streams of one app until a time: "<Unix seconds>.<signature>".
+// streamToken opens the streams of one app or job until a time: "<Unix seconds>.<signature>".
 func (a *api) streamToken(id resource.ID, expires time.Time) string {
 	at := strconv.FormatInt(expires.Unix(), 10)
 	mac := hmac.New(sha256.New, a.streamKey[:])
@@ -99,7 +116,7 @@ type authTokenProperties struct {
 }
 
 func getAuthToken(c *call) error {
-	found, err := c.app()
+	found, err := c.source()
 	if err != nil {
 		return err
 	}
@@ -107,7 +124,7 @@ func getAuthToken(c *call) error {
 	c.answer(http.StatusOK, authToken{
 		ID:       found.ID.String(),
 		Name:     found.ID.Base(),
-		Type:     resource.TypeApp,
+		Type:     found.ID.Type,
 		Location: found.Location,
 		Properties: authTokenProperties{
 			Token:             c.streamToken(found.ID, expires),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"penstock/internal/arm/app"
@@ -23,11 +24,19 @@ func environmentKind() kind[resource.Environment] {
 		},
 		removable: func(c *call, e resource.Environment) error {
 			apps, err := c.appsIn(c.r.Context(), e.ID)
-			if err != nil || len(apps) == 0 {
+			if err != nil {
 				return err
 			}
-			return refuse(http.StatusConflict, "ManagedEnvironmentHasContainerApps",
-				"The environment '%s' cannot be deleted: %d container apps are in it, the first is '%s'; delete them before.", e.ID.Base(), len(apps), apps[0].ID.Base())
+			if len(apps) > 0 {
+				return refuse(http.StatusConflict, "ManagedEnvironmentHasContainerApps",
+					"The environment '%s' cannot be deleted: %d container apps are in it, the first is '%s'; delete them before.", e.ID.Base(), len(apps), apps[0].ID.Base())
+			}
+			jobs, err := c.Store.Jobs().List(c.r.Context(), store.Scope{})
+			if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Key() == e.ID.Key() }); err == nil && i >= 0 {
+				err = refuse(http.StatusConflict, "ManagedEnvironmentHasContainerAppsJobs",
+					"The environment '%s' cannot be deleted: the job '%s' is in it; delete it before.", e.ID.Base(), jobs[i].ID.Base())
+			}
+			return err
 		},
 		answer: func(c *call, e resource.Environment) (any, error) { return app.NewEnvironment(e, c.site()), nil },
 		put:    http.StatusCreated, patch: http.StatusAccepted,

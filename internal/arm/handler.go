@@ -139,7 +139,7 @@ func (c *call) serve(rs []route) error {
 		}
 	}
 	for name := range query {
-		if strings.HasPrefix(name, "$") {
+		if strings.HasPrefix(name, "$") && !(name == "$filter" && found.filter) {
 			return refuse(http.StatusBadRequest, resource.CodeNotBuilt, "The query parameter '%s' is not built; leave it out: lists come whole.", name)
 		}
 	}

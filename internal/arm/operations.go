@@ -32,7 +32,11 @@ func newOperation(m resource.Meta, what string) store.Operation {
 // begun asks for an operation that has been stored to be carried out, and sets the headers by which it is polled. name is
 // what its addresses begin with: "containerapp" of containerappOperationStatuses.
 func (c *call) begun(op store.Operation, name string) {
-	defer c.Reconcile(op.Resource)
+	look := op.Resource
+	if look.Is(resource.TypeExecution) {
+		look = look.Parent() // executions are reconciled with their job
+	}
+	defer c.Reconcile(look)
 	last := c.lastPrune.Load()
 	if op.Started.Unix() >= last+int64(pruneEvery/time.Second) && c.lastPrune.CompareAndSwap(last, op.Started.Unix()) {
 		// The write is done: a client that left does not keep what follows it from being done.

@@ -13,6 +13,8 @@ type route struct {
 	handle  func(*call) error
 	// provider says that Microsoft.App answers, and not Azure Resource Manager itself.
 	provider bool
+	// filter says that it takes a $filter.
+	filter bool
 	// stream routes take the token of a stream and need no api-version.
 	stream bool
 }
@@ -22,6 +24,7 @@ const (
 	namespace     = "Microsoft.App"
 	providerPath  = "providers/" + namespace
 	appPath       = groupPath + "/" + providerPath + "/containerApps/{app}"
+	jobPath       = groupPath + "/" + providerPath + "/jobs/{job}"
 	operationPath = "subscriptions/{subscription}/" + providerPath + "/locations/{location}"
 )
 
@@ -70,6 +73,16 @@ func (a *api) routes() []route {
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas", listReplicas)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas/{replica}", getReplica)
 
+	on(http.MethodPost, jobPath+"/getAuthtoken", getAuthToken)
+	on(http.MethodPost, jobPath+"/listSecrets", listJobSecrets)
+	on(http.MethodPost, jobPath+"/start", startJob)
+	on(http.MethodPost, jobPath+"/stop", stopJob)
+	on(http.MethodPost, jobPath+"/suspend", suspendJob)
+	on(http.MethodPost, jobPath+"/resume", resumeJob)
+
+	stream(jobPath+"/logstream", streamConsole)
+	stream(jobPath+"/executions/{execution}/replicas/{replica}/containers/{container}/logstream", streamConsole)
+	stream(jobPath+"/eventstream", streamEvents)
 	stream(appPath+"/logstream", streamConsole)
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/logstream", streamConsole)
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/exec", exec)

@@ -26,6 +26,7 @@ func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcor
 // The Azure SDK for Go drives an app from its environment to its end. It polls by the headers that it is given, and
 // decodes answers into its own types.
 func TestAzureSDK(t *testing.T) {
+	t.Parallel() // it waits for whole seconds between polls
 	s := start(t)
 	options := &azarm.ClientOptions{DisableRPRegistration: true, ClientOptions: policy.ClientOptions{
 		Cloud: cloud.Configuration{Services: map[cloud.ServiceName]cloud.ServiceConfiguration{

@@ -9,17 +9,21 @@ import (
 	"penstock/internal/resource"
 )
 
-// listSecrets is the one answer that tells secret values.
 func listSecrets(c *call) error {
 	found, err := c.app()
 	if err != nil {
 		return err
 	}
+	return c.tellSecrets(found.ID, found.Configuration.Secrets)
+}
+
+// tellSecrets is the one answer that tells secret values.
+func (c *call) tellSecrets(owner resource.ID, secrets []resource.AppSecret) error {
 	var value []app.Secret
-	for _, s := range found.Configuration.Secrets {
-		plain, err := c.Secrets.Open(s.Purpose(found.ID), s.Sealed)
+	for _, s := range secrets {
+		plain, err := c.Secrets.Open(s.Purpose(owner), s.Sealed)
 		if err != nil {
-			return fmt.Errorf("secret %q of app %s: %w", s.Name, found.ID.Base(), err)
+			return fmt.Errorf("secret %q of %s: %w", s.Name, owner.Base(), err)
 		}
 		value = append(value, app.Secret{Name: &s.Name, Value: &plain})
 	}
@@ -28,16 +32,16 @@ func listSecrets(c *call) error {
 	return nil
 }
 
-// seal returns the secrets of an app as they are kept. One that comes without a value, as it is answered, keeps the one
+// seal returns the secrets of an app or a job as they are kept. One that comes without a value, as it is answered, keeps the one
 // that it has.
-func (c *call) seal(was, wanted resource.App) ([]resource.AppSecret, error) {
+func (c *call) seal(owner resource.ID, was, wanted []resource.AppSecret) ([]resource.AppSecret, error) {
 	var kept []resource.AppSecret
 	var faults []resource.Fault
-	for i, s := range wanted.Configuration.Secrets {
+	for i, s := range wanted {
 		if s.Value != "" {
-			s.Sealed = c.Secrets.Seal(s.Purpose(wanted.ID), s.Value.Reveal())
-		} else if at := slices.IndexFunc(was.Configuration.Secrets, func(old resource.AppSecret) bool { return old.Name == s.Name }); at >= 0 {
-			s.Sealed = was.Configuration.Secrets[at].Sealed
+			s.Sealed = c.Secrets.Seal(s.Purpose(owner), s.Value.Reveal())
+		} else if at := slices.IndexFunc(was, func(old resource.AppSecret) bool { return old.Name == s.Name }); at >= 0 {
+			s.Sealed = was[at].Sealed
 		} else {
 			faults = append(faults, resource.Fault{
 				Code: "ContainerAppSecretInvalid", Field: fmt.Sprintf("configuration.secrets[%d].value", i),

@@ -47,7 +47,8 @@ type server struct {
 	replicas []resource.Replica
 }
 
-func start(t testing.TB) *server {
+// start starts it; change may put other parts in.
+func start(t testing.TB, change ...func(s *server, cfg *arm.Config)) *server {
 	t.Helper()
 	s := &server{t: t, touched: make(chan resource.ID, 1000)}
 	dir := t.TempDir()
@@ -67,10 +68,14 @@ func start(t testing.TB) *server {
 	if s.system, err = logs.OpenSystem(filepath.Join(dir, "system"), logs.Limits{}, log); err != nil {
 		t.Fatal(err)
 	}
-	s.Server = httptest.NewTLSServer(arm.New(arm.Config{
+	cfg := arm.Config{
 		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Requests: s.requests, Secrets: box,
 		Reconcile: func(id resource.ID) { s.touched <- id }, Token: token, Log: log,
-	}))
+	}
+	for _, c := range change {
+		c(s, &cfg)
+	}
+	s.Server = httptest.NewTLSServer(arm.New(cfg))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.reconcile(ctx) })

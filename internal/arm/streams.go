@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -65,17 +66,18 @@ func readStreamQuery(query url.Values) (q streamQuery, err error) {
 
 // consoleLine is a line of a log stream. Azure's has the time and the text only.
 type consoleLine struct {
-	TimeStamp     string `json:"TimeStamp"`
-	RevisionName  string `json:"RevisionName"`
-	ReplicaName   string `json:"ReplicaName"`
-	ContainerName string `json:"ContainerName"`
-	Stream        string `json:"Stream"`
-	Log           string `json:"Log"`
+	TimeStamp     string  `json:"TimeStamp"`
+	RevisionName  *string `json:"RevisionName,omitempty"`
+	ExecutionName *string `json:"ExecutionName,omitempty"`
+	ReplicaName   string  `json:"ReplicaName"`
+	ContainerName string  `json:"ContainerName"`
+	Stream        string  `json:"Stream"`
+	Log           string  `json:"Log"`
 }
 
-// streamConsole sends what the containers of an app print: all of them, or those that the address or the query names.
+// streamConsole sends what the containers of an app or a job print: all of them, or those that the address or the query names.
 func streamConsole(c *call) error {
-	found, err := c.app()
+	found, err := c.source()
 	if err != nil {
 		return err
 	}
@@ -92,7 +94,7 @@ func streamConsole(c *call) error {
 	}
 	send := c.startStream(q)
 	lines := c.Console.Read(c.r.Context(), logs.Query{
-		App: found.ID, Revision: name("revision"), Replica: name("replica"), Container: name("container"), Tail: q.tail, Follow: q.follow,
+		App: found.ID, Revision: cmp.Or(name("revision"), name("execution")), Replica: name("replica"), Container: name("container"), Tail: q.tail, Follow: q.follow,
 	})
 	for line, err := range lines {
 		if err != nil {
@@ -101,7 +103,11 @@ func streamConsole(c *call) error {
 		}
 		text := strings.ToValidUTF8(line.Text, "\uFFFD")
 		at := line.At.UTC().Format(time.RFC3339Nano)
-		if !send(at+" "+text, consoleLine{at, line.Revision, line.Replica, line.Container, line.Stream, text}) {
+		shown := consoleLine{TimeStamp: at, RevisionName: &line.Revision, ReplicaName: line.Replica, ContainerName: line.Container, Stream: line.Stream, Log: text}
+		if found.ID.Is(resource.TypeJob) {
+			shown.RevisionName, shown.ExecutionName = nil, &line.Revision
+		}
+		if !send(at+" "+text, shown) {
 			return nil
 		}
 	}
@@ -112,8 +118,10 @@ func streamConsole(c *call) error {
 type systemLine struct {
 	TimeStamp        string  `json:"TimeStamp"`
 	Type             string  `json:"Type"`
-	ContainerAppName string  `json:"ContainerAppName"`
-	RevisionName     string  `json:"RevisionName"`
+	ContainerAppName *string `json:"ContainerAppName,omitempty"`
+	RevisionName     *string `json:"RevisionName,omitempty"`
+	JobName          *string `json:"JobName,omitempty"`
+	ExecutionName    *string `json:"ExecutionName,omitempty"`
 	ReplicaName      string  `json:"ReplicaName"`
 	Msg              string  `json:"Msg"`
 	Reason           string  `json:"Reason"`
@@ -122,9 +130,9 @@ type systemLine struct {
 	DurationMs       float64 `json:"DurationMs,omitempty"`
 }
 
-// streamEvents sends what the platform does with an app.
+// streamEvents sends what the platform does with an app or a job.
 func streamEvents(c *call) error {
-	found, err := c.app()
+	found, err := c.source()
 	if err != nil {
 		return err
 	}
@@ -134,7 +142,7 @@ func streamEvents(c *call) error {
 	}
 	send := c.startStream(q)
 	events := c.System.Read(c.r.Context(), logs.EventQuery{
-		App: found.ID, Revision: c.r.URL.Query().Get("revision"), Tail: q.tail, Follow: q.follow,
+		App: found.ID, Revision: cmp.Or(c.r.URL.Query().Get("revision"), c.r.URL.Query().Get("execution")), Tail: q.tail, Follow: q.follow,
 	})
 	for e, err := range events {
 		if err != nil {
@@ -144,8 +152,8 @@ func streamEvents(c *call) error {
 		line := systemLine{
 			TimeStamp:        e.At.UTC().Format("2006-01-02 15:04:05.999999999 -0700 MST"),
 			Type:             "Normal",
-			ContainerAppName: found.ID.Base(),
-			RevisionName:     e.Revision,
+			ContainerAppName: new(found.ID.Base()),
+			RevisionName:     &e.Revision,
 			ReplicaName:      e.Replica,
 			Msg:              e.Message,
 			Reason:           e.Reason,
@@ -155,6 +163,10 @@ func streamEvents(c *call) error {
 		}
 		if e.Warning {
 			line.Type = "Warning"
+		}
+		if found.ID.Is(resource.TypeJob) {
+			line.JobName, line.ExecutionName = line.ContainerAppName, line.RevisionName
+			line.ContainerAppName, line.RevisionName = nil, nil
 		}
 		if !send(fmt.Sprintf("%s %s %s %s", line.TimeStamp, line.Type, line.Reason, line.Msg), line) {
 			return nil

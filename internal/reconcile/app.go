@@ -130,13 +130,13 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 	fresh := at < 0 || !latest.Template.Equal(app.Template)
 	var images map[string]string
 	if fresh {
-		if images, err = r.digests(ctx, app); err != nil {
+		if images, err = r.digests(ctx, app.Keyring(), app.Template); err != nil {
 			return latest, false, err
 		}
 	} else if app.Observed < app.Generation && settings.Behaviour != resource.Azure && app.Template.RevisionSuffix == "" {
 		// A tag that was pushed again makes a new revision when somebody writes the app; Azure compares the text only.
 		// An image that has been deleted since is no reason to refuse what does not need it.
-		images, err = r.digests(ctx, app)
+		images, err = r.digests(ctx, app.Keyring(), app.Template)
 		fresh = err == nil && !reflect.DeepEqual(latest.Images, images)
 	}
 	port := 0
@@ -216,10 +216,10 @@ func (r *Reconciler) configure(ctx context.Context, latest resource.Revision, re
 	return nil
 }
 
-func (r *Reconciler) digests(ctx context.Context, app resource.App) (map[string]string, error) {
+func (r *Reconciler) digests(ctx context.Context, keys resource.Keyring, t resource.Template) (map[string]string, error) {
 	images := map[string]string{}
-	for _, c := range slices.Concat(app.Template.InitContainers, app.Template.Containers) {
-		digest, err := r.cfg.Images.Digest(ctx, app.Keyring(), c.Image)
+	for _, c := range slices.Concat(t.InitContainers, t.Containers) {
+		digest, err := r.cfg.Images.Digest(ctx, keys, c.Image)
 		if err != nil {
 			return nil, fmt.Errorf("image of container %q: %w", c.Name, err)
 		}

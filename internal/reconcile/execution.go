@@ -90,7 +90,7 @@ func (r *Reconciler) prepare(ctx context.Context, job resource.Job, env resource
 	if err != nil {
 		return err
 	}
-	images, err := r.digests(ctx, e.Revision.Template)
+	images, err := r.digests(ctx, job.Keyring(), e.Revision.Template)
 	if errors.Is(err, resource.ErrNotFound) {
 		end(e, nil, resource.ExecutionFailed, "ImageNotFound", err.Error(), time.Now().UTC())
 		return nil

@@ -44,8 +44,9 @@ type JobConfiguration struct {
 	// Cron is the schedule of TriggerSchedule, as ParseCron reads it.
 	Cron string `json:",omitempty"`
 	Plan
-	Secrets []AppSecret                `json:",omitempty"`
-	Stored  map[string]json.RawMessage `json:",omitempty"`
+	Secrets    []AppSecret                `json:",omitempty"`
+	Registries []Registry                 `json:",omitempty"`
+	Stored     map[string]json.RawMessage `json:",omitempty"`
 }
 
 // Plan is how an execution goes about its work.
@@ -180,6 +181,7 @@ func ValidateJob(j Job) []Fault {
 	}
 	within(at+".parallelism", int64(c.Parallelism), 1, maxParallel)
 	within(at+".replicaCompletionCount", int64(c.Completions), 1, maxParallel)
+	faults = append(faults, validateRegistries(j.Keyring())...)
 	return append(faults, ValidateJobTemplate(j, j.Template)...)
 }
 

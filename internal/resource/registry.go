@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// Registry is where an app's images may come from, and who asks for them.
+// Registry is where the images of an app or a job may come from, and who asks for them.
 type Registry struct {
 	Server   string
 	Username string `json:",omitempty"`
-	// PasswordSecretRef names the app's secret that has the password.
+	// PasswordSecretRef names the secret of it that has the password.
 	PasswordSecretRef string `json:",omitempty"`
 }
 
-// Keyring is what the images of an app are asked for with.
+// Keyring is what the images of an app or a job are asked for with.
 type Keyring struct {
 	Owner      ID
 	Registries []Registry
@@ -27,18 +27,23 @@ func (a App) Keyring() Keyring {
 	return Keyring{a.ID, a.Configuration.Registries, a.Configuration.Secrets}
 }
 
+// Keyring is the job's own.
+func (j Job) Keyring() Keyring {
+	return Keyring{j.ID, j.Configuration.Registries, j.Configuration.Secrets}
+}
+
 var registryServer = regexp.MustCompile(`^(https?://)?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?(/[a-zA-Z0-9/._-]*)?$`)
 
 // validateRegistries checks who asks which registry. A registry has one login, or none
 // (learn.microsoft.com/azure/container-apps/containers, "Container registries").
-func validateRegistries(a App) []Fault {
+func validateRegistries(keys Keyring) []Fault {
 	var faults []Fault
 	secrets := map[string]bool{}
-	for _, s := range a.Configuration.Secrets {
+	for _, s := range keys.Secrets {
 		secrets[s.Name] = true
 	}
 	known := map[string]int{}
-	for i, r := range a.Configuration.Registries {
+	for i, r := range keys.Registries {
 		field := fmt.Sprintf("configuration.registries[%d]", i)
 		bad := func(at, format string, args ...any) {
 			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})

@@ -88,7 +88,7 @@ func ValidateApp(a App) []Fault {
 	faults = append(faults, validateTraffic(a)...)
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
 	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template)...)
-	faults = append(faults, validateRegistries(a)...)
+	faults = append(faults, validateRegistries(a.Keyring())...)
 	return append(faults, validateTemplate(a.Template)...)
 }
 

@@ -100,17 +100,17 @@ func (m *machine) Digest(ctx context.Context, keys resource.Keyring, ref string)
 	return digest.String(), err
 }
 
-// fetch brings an image of an app here.
+// fetch brings an image of an app or a job here.
 func (m *machine) fetch(documents *store.Store) func(ctx context.Context, app resource.ID, image string) (int64, error) {
 	if m.puller == nil {
 		return nil
 	}
 	return func(ctx context.Context, id resource.ID, image string) (int64, error) {
-		app, err := documents.Apps().Get(ctx, id)
+		keys, err := keyring(ctx, documents, id)
 		if err != nil && !errors.Is(err, resource.ErrNotFound) {
 			return 0, err
 		}
-		login, err := m.login(app.Keyring(), image)
+		login, err := m.login(keys, image)
 		if err != nil {
 			return 0, err
 		}
@@ -125,7 +125,8 @@ func (m *machine) fetch(documents *store.Store) func(ctx context.Context, app re
 	}
 }
 
-// neededImages are those that revisions may start replicas of, active or kept to be activated again.
+// neededImages are those that revisions may start replicas of, active or kept to be activated again; those of executions
+// that are under way, and of the last of each job, whose next one most likely wants the same.
 func neededImages(documents *store.Store) func(ctx context.Context) (map[digest.Digest]bool, error) {
 	return func(ctx context.Context) (map[digest.Digest]bool, error) {
 		revisions, err := documents.Revisions().List(ctx, store.Scope{})
@@ -135,6 +136,24 @@ func neededImages(documents *store.Store) func(ctx context.Context) (map[digest.
 		needed := map[digest.Digest]bool{}
 		for _, rev := range revisions {
 			for _, d := range rev.Images {
+				needed[digest.Digest(d)] = true
+			}
+		}
+		executions, err := documents.Executions().List(ctx, store.Scope{})
+		if err != nil {
+			return nil, fmt.Errorf("images that executions need: %w", err)
+		}
+		last := map[string]resource.Execution{}
+		for _, e := range executions {
+			if job := e.Job().Key(); !e.Created.Before(last[job].Created) {
+				last[job] = e
+			}
+		}
+		for _, e := range executions {
+			if e.Over() && last[e.Job().Key()].ID != e.ID {
+				continue
+			}
+			for _, d := range e.Revision.Images {
 				needed[digest.Digest(d)] = true
 			}
 		}

@@ -28,17 +28,27 @@ type secrets struct {
 }
 
 func (s secrets) values(ctx context.Context, id resource.ID) (map[string]resource.Secret, error) {
-	app, err := s.documents.Apps().Get(ctx, id)
+	keys, err := keyring(ctx, s.documents, id)
 	if err != nil {
 		return nil, fmt.Errorf("secrets: %w", err)
 	}
 	all := map[string]resource.Secret{}
-	for _, kept := range app.Configuration.Secrets {
-		value, err := s.box.Open(kept.Purpose(app.ID), kept.Sealed)
+	for _, kept := range keys.Secrets {
+		value, err := s.box.Open(kept.Purpose(keys.Owner), kept.Sealed)
 		if err != nil {
-			return nil, fmt.Errorf("secret %q of app %s: %w", kept.Name, id.Base(), err)
+			return nil, fmt.Errorf("secret %q of %s: %w", kept.Name, id.Base(), err)
 		}
 		all[kept.Name] = resource.Secret(value)
 	}
 	return all, nil
+}
+
+// keyring is that of an app or a job.
+func keyring(ctx context.Context, documents *store.Store, id resource.ID) (resource.Keyring, error) {
+	if id.Is(resource.TypeJob) {
+		job, err := documents.Jobs().Get(ctx, id)
+		return job.Keyring(), err
+	}
+	app, err := documents.Apps().Get(ctx, id)
+	return app.Keyring(), err
 }

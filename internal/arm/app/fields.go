@@ -32,7 +32,7 @@ type Field struct {
 }
 
 // Fields lists all of them, for the compatibility page.
-func Fields() []Field { return slices.Concat(appFields(), environmentFields()) }
+func Fields() []Field { return slices.Concat(appFields(), environmentFields(), jobFields()) }
 
 func appFields() []Field {
 	fields := []Field{
@@ -75,6 +75,31 @@ func appFields() []Field {
 		fields[i].Type = resource.TypeApp
 	}
 	return fields
+}
+
+// jobFields are those of what an app has too, and a job's own.
+func jobFields() []Field {
+	own := []Field{
+		refused("configuration.triggerType", "nothing scales yet, so no events are watched").unless("Manual or Schedule", notWords("Event")),
+		refused("configuration.eventTriggerConfig", "nothing scales yet, so no events are watched"),
+	}
+	for _, f := range appFields() {
+		if slices.ContainsFunc(ofJobsToo(), func(prefix string) bool { return strings.HasPrefix(f.Path, prefix) }) {
+			own = append(own, f)
+		}
+	}
+	for i := range own {
+		own[i].Type = resource.TypeJob
+	}
+	return own
+}
+
+// ofJobsToo begin the paths that apps and jobs share.
+func ofJobsToo() []string {
+	return []string{
+		"extendedLocation", "identity", "properties.workloadProfileName", "configuration.secrets[]", "configuration.registries",
+		"configuration.identitySettings", "template.volumes[]", "template.containers[]", "template.initContainers[]",
+	}
 }
 
 func environmentFields() []Field {

@@ -52,6 +52,8 @@ var samples = map[string]string{
 	resource.TypeApp + " template.scale.rules":                                                       `[{"name":"http","http":{"metadata":{"concurrentRequests":"10"}}}]`,
 	resource.TypeApp + " template.scale.cooldownPeriod":                                              `60`,
 	resource.TypeApp + " template.scale.pollingInterval":                                             `15`,
+	resource.TypeJob + " configuration.triggerType":                                                  `"Event"`,
+	resource.TypeJob + " configuration.eventTriggerConfig":                                           `{"parallelism":1}`,
 	resource.TypeEnvironment + " kind":                                                               `"other"`,
 	resource.TypeEnvironment + " identity":                                                           `{"type":"SystemAssigned"}`,
 	resource.TypeEnvironment + " sku":                                                                `{"name":"Premium"}`,
@@ -118,6 +120,11 @@ func minimal(t testing.TB, typ string) map[string]any {
 	if typ == resource.TypeEnvironment {
 		return document(t, `{"location":"koreacentral","properties":{}}`)
 	}
+	if typ == resource.TypeJob {
+		return document(t, `{"location":"koreacentral","properties":{"environmentId":"`+environmentPath+`",
+			"configuration":{"triggerType":"Manual","replicaTimeout":60},
+			"template":{"containers":[{"name":"chat","image":"chat:1"}]}}}`)
+	}
 	return document(t, `{"location":"koreacentral","properties":{"environmentId":"`+environmentPath+`",
 		"configuration":{"ingress":{"targetPort":8080}},
 		"template":{"containers":[{"name":"chat","image":"chat:1"}]}}}`)
@@ -134,6 +141,10 @@ func read(t testing.TB, typ string, doc map[string]any) (again map[string]any, n
 		e, notes, err := app.ReadEnvironment(resource.EnvironmentID("s", "g", "e"), body)
 		return document(t, app.NewEnvironment(e, site)), notes, err
 	}
+	if typ == resource.TypeJob {
+		j, notes, err := app.ReadJob(resource.JobID("s", "g", "chat"), body)
+		return document(t, app.NewJob(j, site)), notes, err
+	}
 	a, notes, err := app.ReadApp(resource.AppID("s", "g", "chat"), body)
 	return document(t, app.NewContainerApp(a, "penstock.localhost", site)), notes, err
 }
@@ -143,6 +154,9 @@ func TestUnbuiltFields(t *testing.T) {
 	for _, f := range app.Fields() {
 		t.Run(strings.ReplaceAll(f.Type+" "+f.Path, "/", " "), func(t *testing.T) {
 			sample, ok := samples[f.Type+" "+f.Path]
+			if !ok && f.Type == resource.TypeJob { // as in an app
+				sample, ok = samples[resource.TypeApp+" "+f.Path]
+			}
 			if !ok {
 				t.Fatal("the test has no sample of this field")
 			}

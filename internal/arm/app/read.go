@@ -133,17 +133,7 @@ func (r *reader) environmentID(p AppProperties) resource.ID {
 
 func (r *reader) configuration(w Configuration) resource.Configuration {
 	var c resource.Configuration
-	for i, s := range w.Secrets {
-		if strings.Contains(or(s.Value, ""), "\x00") {
-			r.add(resource.Fault{Code: codeValue, Field: fmt.Sprintf("configuration.secrets[%d].value", i), Message: "want text without NUL characters"})
-		}
-		c.Secrets = append(c.Secrets, resource.AppSecret{Name: or(s.Name, ""), Value: resource.Secret(or(s.Value, ""))})
-	}
-	for _, registry := range w.Registries {
-		c.Registries = append(c.Registries, resource.Registry{
-			Server: or(registry.Server, ""), Username: or(registry.Username, ""), PasswordSecretRef: or(registry.PasswordSecretRef, ""),
-		})
-	}
+	c.Secrets, c.Registries = r.secrets(w.Secrets), registries(w.Registries)
 	if in := w.Ingress; in != nil {
 		c.Ingress = &resource.Ingress{
 			External:      or(in.External, false),
@@ -208,6 +198,23 @@ func (r *reader) policy(in *Ingress) resource.Policy {
 		}
 	}
 	return p
+}
+
+func (r *reader) secrets(list []Secret) (all []resource.AppSecret) {
+	for i, s := range list {
+		if strings.Contains(or(s.Value, ""), "\x00") {
+			r.add(resource.Fault{Code: codeValue, Field: fmt.Sprintf("configuration.secrets[%d].value", i), Message: "want text without NUL characters"})
+		}
+		all = append(all, resource.AppSecret{Name: or(s.Name, ""), Value: resource.Secret(or(s.Value, ""))})
+	}
+	return all
+}
+
+func registries(list []Registry) (all []resource.Registry) {
+	for _, w := range list {
+		all = append(all, resource.Registry{Server: or(w.Server, ""), Username: or(w.Username, ""), PasswordSecretRef: or(w.PasswordSecretRef, "")})
+	}
+	return all
 }
 
 func (r *reader) template(w Template) resource.Template {

@@ -119,7 +119,8 @@ func NewReplica(r resource.Replica, site Site) Replica {
 	case resource.ReplicaReady, resource.ReplicaUnready, resource.ReplicaStarting:
 		w.Properties.RunningState = "Running"
 	}
-	base := streamBase(site, r.Revision.Parent()) + "/revisions/" + r.Revision.Base() + "/replicas/" + r.Name
+	_, kind, _ := strings.Cut(r.Revision.Type, "/")
+	base := streamBase(site, r.Revision.Parent()) + kind[strings.LastIndexByte(kind, '/'):] + "/" + r.Revision.Base() + "/replicas/" + r.Name
 	for _, c := range r.Containers {
 		status := newReplicaContainer(c, base)
 		status.Ready = c.Running && r.State == resource.ReplicaReady

@@ -82,9 +82,10 @@ func runningStatus(a resource.App) string {
 	return "Progressing" // a failed one is still tried
 }
 
-// streamBase is the address below which the streams of an app are; they have no provider in their path.
-func streamBase(site Site, app resource.ID) string {
-	return fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/containerApps/%s", site.Endpoint, app.Subscription, app.Group, app.Base())
+// streamBase is the address below which the streams of an app or a job are; they have no provider in their path.
+func streamBase(site Site, id resource.ID) string {
+	_, kind, _ := strings.Cut(id.Type, "/")
+	return fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/%s/%s", site.Endpoint, id.Subscription, id.Group, kind, id.Base())
 }
 
 // verificationID is what a domain's owner would put into a TXT record: one for all apps of a subscription.
@@ -99,12 +100,7 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 		MaxInactiveRevisions: c.MaxInactive,
 		Dapr:                 kept[Dapr](c.Stored, "dapr"),
 	}
-	for _, s := range c.Secrets {
-		w.Secrets = append(w.Secrets, Secret{Name: &s.Name})
-	}
-	for _, registry := range c.Registries {
-		w.Registries = append(w.Registries, Registry{Server: &registry.Server, Username: &registry.Username, PasswordSecretRef: &registry.PasswordSecretRef})
-	}
+	w.Secrets, w.Registries = newSecrets(c.Secrets), newRegistries(c.Registries)
 	if in := c.Ingress; in != nil {
 		w.Ingress = &Ingress{
 			Fqdn:                  host(a.ID.Base(), domain, in.External),
@@ -138,6 +134,21 @@ func writePolicy(w *Ingress, p resource.Policy) {
 			MaxAge: c.MaxAge, AllowCredentials: &c.Credentials,
 		}
 	}
+}
+
+// newSecrets tells the names of secrets alone.
+func newSecrets(list []resource.AppSecret) (all []Secret) {
+	for _, s := range list {
+		all = append(all, Secret{Name: &s.Name})
+	}
+	return all
+}
+
+func newRegistries(list []resource.Registry) (all []Registry) {
+	for _, r := range list {
+		all = append(all, Registry{Server: &r.Server, Username: &r.Username, PasswordSecretRef: &r.PasswordSecretRef})
+	}
+	return all
 }
 
 func newTraffic(a resource.App) (all []TrafficWeight) {

@@ -17,29 +17,45 @@ import (
 // one is. A field that no app has, a field that is given twice and a value of a wrong kind are errors that name the
 // line. What az fills in (environmentId, location) may be missing.
 func ParseYAML(data []byte) (name string, body []byte, err error) {
+	w, body, err := parseYAML[ContainerApp](data, "the fields of a container app", appFields())
+	return w.Name, body, err
+}
+
+// ParseJobYAML does the same with the YAML of `az containerapp job create --yaml`.
+func ParseJobYAML(data []byte) (name string, body []byte, err error) {
+	w, body, err := parseYAML[Job](data, "the fields of a job", jobFields())
+	return w.Name, body, err
+}
+
+// ParseExecutionYAML turns the YAML of `az containerapp job start --yaml` into the body of a start.
+func ParseExecutionYAML(data []byte) (body []byte, err error) {
+	_, body, err = parseYAML[ExecutionTemplate](data, "containers and initContainers", nil)
+	return body, err
+}
+
+func parseYAML[T any](data []byte, what string, fields []Field) (w T, body []byte, err error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return "", nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		return w, nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	if doc.Kind != yaml.DocumentNode || doc.Content[0].Kind != yaml.MappingNode {
-		return "", nil, errors.New("want the fields of a container app, got something else")
+		return w, nil, fmt.Errorf("want %s, got something else", what)
 	}
 	lines := map[string]int{}
-	t := translation{lines: lines}
+	t := translation{lines: lines, into: reflect.TypeFor[T]()}
 	tree := t.value(doc.Content[0], "", 0)
 	if len(t.errs) > 0 {
-		return "", nil, errors.Join(t.errs...)
+		return w, nil, errors.Join(t.errs...)
 	}
 	if body, err = json.Marshal(tree); err != nil {
-		return "", nil, err
+		return w, nil, err
 	}
-	var w ContainerApp
-	r, _ := decodeBody(body, appFields(), codeSchema, &w)
+	r, _ := decodeBody(body, fields, codeSchema, &w)
 	var errs []error
 	for _, f := range r.faults {
 		errs = append(errs, fmt.Errorf("line %d: %s", line(lines, f.Field), f))
 	}
-	return w.Name, body, errors.Join(errs...)
+	return w, body, errors.Join(errs...)
 }
 
 // line finds where a field is written; of one that is not there, where its nearest parent is.
@@ -57,6 +73,7 @@ func line(lines map[string]int, field string) int {
 // translation turns YAML into what JSON can say.
 type translation struct {
 	lines map[string]int
+	into  reflect.Type
 	errs  []error
 	nodes int
 }
@@ -109,7 +126,7 @@ func (t *translation) scalar(n *yaml.Node, path string) any {
 	switch {
 	case n.Tag == "!!null":
 		return nil
-	case wantsText(path):
+	case wantsText(t.into, path):
 		return n.Value
 	case n.Tag == "!!bool":
 		if b, err := strconv.ParseBool(strings.ToLower(n.Value)); err == nil {
@@ -127,9 +144,8 @@ func (t *translation) scalar(n *yaml.Node, path string) any {
 
 var index = regexp.MustCompile(`\[[0-9]+\]`)
 
-// wantsText says whether the field of an app at path is text.
-func wantsText(path string) bool {
-	at := reflect.TypeFor[ContainerApp]()
+// wantsText says whether the field at path is text.
+func wantsText(at reflect.Type, path string) bool {
 	for name := range strings.SplitSeq(index.ReplaceAllString(path, ".[]"), ".") {
 		for at.Kind() == reflect.Pointer {
 			at = at.Elem()

@@ -1,0 +1,306 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+
+	"penstock/internal/resource"
+)
+
+// Job is Microsoft.App/jobs. Blocks that are not set are written as null, as Azure does.
+type Job struct {
+	Tracked
+	Properties JobProperties `json:"properties"`
+	Identity   *Identity     `json:"identity"`
+}
+
+// JobProperties is what is particular to a job.
+type JobProperties struct {
+	ProvisioningState   string            `json:"provisioningState" arm:"ro"`
+	RunningState        string            `json:"runningState" arm:"ro"`
+	EnvironmentID       string            `json:"environmentId"`
+	WorkloadProfileName *string           `json:"workloadProfileName"`
+	Configuration       *JobConfiguration `json:"configuration"`
+	Template            *JobTemplate      `json:"template"`
+	OutboundIPAddresses []string          `json:"outboundIpAddresses" arm:"ro"`
+	EventStreamEndpoint string            `json:"eventStreamEndpoint" arm:"ro"`
+}
+
+// JobConfiguration says what begins an execution and how it goes about its work.
+type JobConfiguration struct {
+	TriggerType           *string        `json:"triggerType"`
+	ReplicaTimeout        *int           `json:"replicaTimeout"`
+	ReplicaRetryLimit     *int           `json:"replicaRetryLimit"`
+	ManualTriggerConfig   *JobTrigger    `json:"manualTriggerConfig"`
+	ScheduleTriggerConfig *ScheduledTask `json:"scheduleTriggerConfig"`
+	EventTriggerConfig    *unset         `json:"eventTriggerConfig"`
+	Secrets               []Secret       `json:"secrets"`
+	Registries            []Registry     `json:"registries"`
+	IdentitySettings      []unset        `json:"identitySettings,omitempty"`
+}
+
+// JobTrigger is how an execution divides its work.
+type JobTrigger struct {
+	ReplicaCompletionCount *int `json:"replicaCompletionCount"`
+	Parallelism            *int `json:"parallelism"`
+}
+
+// ScheduledTask is that of a job with a schedule.
+type ScheduledTask struct {
+	CronExpression *string `json:"cronExpression"`
+	JobTrigger
+}
+
+// JobTemplate is what an execution's replicas are made from.
+type JobTemplate struct {
+	Containers     []Container     `json:"containers"`
+	InitContainers []InitContainer `json:"initContainers"`
+	Volumes        []Volume        `json:"volumes"`
+}
+
+// ReadJob reads the body of a PUT to id, as ReadApp does.
+func ReadJob(id resource.ID, body []byte) (j resource.Job, notes []string, err error) {
+	var w Job
+	r, ok := decodeBody(body, jobFields(), codeSchema, &w)
+	if !ok {
+		return j, nil, r.err()
+	}
+	j.Meta = r.tracked(id, w.Tracked)
+	j.Environment = r.environmentID(AppProperties{EnvironmentID: w.Properties.EnvironmentID})
+	keep(&j.Stored, "workloadProfileName", given(w.Properties.WorkloadProfileName))
+	if c := w.Properties.Configuration; c != nil {
+		j.Configuration = r.jobConfiguration(*c)
+	} else {
+		r.add(resource.Fault{Code: codeValue, Field: "configuration", Message: "want the trigger of the job, got nothing"})
+	}
+	if t := w.Properties.Template; t != nil {
+		j.Template = r.template(Template{Containers: t.Containers, InitContainers: t.InitContainers, Volumes: t.Volumes})
+	} else {
+		r.add(resource.Fault{Code: codeValue, Field: "template", Message: "want the containers of the job, got nothing"})
+	}
+	r.add(resource.ValidateJob(j)...)
+	if _, err := resource.ParseSettings(nil, j.Tags); err != nil {
+		r.addError(err)
+	}
+	return j, r.notes, r.err()
+}
+
+func (r *reader) jobConfiguration(w JobConfiguration) resource.JobConfiguration {
+	var c resource.JobConfiguration
+	bad := func(field, format string, args ...any) {
+		r.add(resource.Fault{Code: codeValue, Field: "configuration." + field, Message: fmt.Sprintf(format, args...)})
+	}
+	if w.TriggerType == nil {
+		bad("triggerType", "want Manual or Schedule, got nothing")
+	}
+	c.Trigger = enum(r, "configuration.triggerType", w.TriggerType, resource.TriggerManual, resource.TriggerManual, resource.TriggerSchedule)
+	if w.ReplicaTimeout == nil {
+		bad("replicaTimeout", "want the seconds that a replica may run, got nothing")
+	}
+	c.Timeout, c.Retries = seconds(or(w.ReplicaTimeout, 0)), or(w.ReplicaRetryLimit, 0)
+	shares := or(w.ManualTriggerConfig, JobTrigger{})
+	switch {
+	case c.Trigger == resource.TriggerSchedule && w.ScheduleTriggerConfig == nil:
+		bad("scheduleTriggerConfig", "want a cronExpression, because triggerType is Schedule; got nothing")
+	case c.Trigger == resource.TriggerSchedule:
+		c.Cron, shares = strings.Join(strings.Fields(or(w.ScheduleTriggerConfig.CronExpression, "")), " "), w.ScheduleTriggerConfig.JobTrigger
+		if w.ManualTriggerConfig != nil {
+			bad("manualTriggerConfig", "want nothing, because triggerType is Schedule")
+		}
+	case w.ScheduleTriggerConfig != nil:
+		bad("scheduleTriggerConfig", "want nothing, because triggerType is Manual")
+	}
+	c.Parallelism, c.Completions = or(shares.Parallelism, 1), or(shares.ReplicaCompletionCount, 1)
+	c.Secrets, c.Registries = r.secrets(w.Secrets), registries(w.Registries)
+	return c
+}
+
+// NewJob is how a job is answered.
+func NewJob(j resource.Job, site Site) Job {
+	tracked := newTracked(j.Meta)
+	tracked.Location = displayRegion(j.Location)
+	c := j.Configuration
+	w := JobConfiguration{
+		TriggerType:       new(string(c.Trigger)),
+		ReplicaTimeout:    wholeSeconds(c.Timeout),
+		ReplicaRetryLimit: &c.Retries,
+		Secrets:           newSecrets(c.Secrets),
+		Registries:        newRegistries(c.Registries),
+	}
+	shares := JobTrigger{ReplicaCompletionCount: &c.Completions, Parallelism: &c.Parallelism}
+	if c.Trigger == resource.TriggerSchedule {
+		w.ScheduleTriggerConfig = &ScheduledTask{CronExpression: &c.Cron, JobTrigger: shares}
+	} else {
+		w.ManualTriggerConfig = &shares
+	}
+	t := newTemplate(j.Template)
+	return Job{
+		Tracked:  tracked,
+		Identity: &Identity{Type: "None"},
+		Properties: JobProperties{
+			ProvisioningState:   string(j.Provisioning),
+			RunningState:        jobState(j),
+			EnvironmentID:       j.Environment.String(),
+			WorkloadProfileName: kept[string](j.Stored, "workloadProfileName"),
+			Configuration:       &w,
+			Template:            &JobTemplate{Containers: t.Containers, InitContainers: t.InitContainers, Volumes: t.Volumes},
+			OutboundIPAddresses: []string{},
+			EventStreamEndpoint: streamBase(site, j.ID) + "/eventstream",
+		},
+	}
+}
+
+// jobState is in the words of api-version 2026-07-01.
+func jobState(j resource.Job) string {
+	switch {
+	case j.Suspended:
+		return "Suspended"
+	case j.Provisioning == resource.InProgress:
+		return "Progressing"
+	}
+	return "Ready"
+}
+
+// ExecutionTemplate is what one execution is started with in place of its job's template. It has no volumes, because
+// Azure's containers of an execution have no mounts.
+type ExecutionTemplate struct {
+	Containers     []ExecutionContainer `json:"containers"`
+	InitContainers []ExecutionContainer `json:"initContainers"`
+}
+
+// ExecutionContainer is what a container of an execution has of a container.
+type ExecutionContainer struct {
+	Image     *string    `json:"image"`
+	Name      *string    `json:"name"`
+	Command   []string   `json:"command,omitempty"`
+	Args      []string   `json:"args,omitempty"`
+	Env       []EnvVar   `json:"env,omitempty"`
+	Resources *Resources `json:"resources"`
+}
+
+func (w ExecutionContainer) container() Container {
+	return Container{Image: w.Image, Name: w.Name, Command: w.Command, Args: w.Args, Env: w.Env, Resources: w.Resources}
+}
+
+// ReadExecutionTemplate reads the body of a start of the job: the template of the execution. Without a body it is that
+// of the job.
+func ReadExecutionTemplate(j resource.Job, body []byte) (resource.Template, error) {
+	if len(strings.TrimSpace(string(body))) == 0 {
+		return j.Template, nil
+	}
+	var w ExecutionTemplate
+	r, ok := decodeBody(body, nil, codeSchema, &w)
+	if !ok {
+		return resource.Template{}, r.err()
+	}
+	if len(w.Containers) == 0 && len(w.InitContainers) == 0 && len(r.faults) == 0 {
+		return j.Template, nil // clients write {} for nothing
+	}
+	var t Template
+	for _, c := range w.Containers {
+		t.Containers = append(t.Containers, c.container())
+	}
+	for _, c := range w.InitContainers {
+		init := c.container()
+		t.InitContainers = append(t.InitContainers, newInitContainer(init))
+	}
+	read := r.template(t)
+	r.add(resource.ValidateJobTemplate(j, read)...)
+	return read, r.err()
+}
+
+// Execution is Microsoft.App/jobs/executions.
+type Execution struct {
+	ID         string              `json:"id"`
+	Name       string              `json:"name"`
+	Type       string              `json:"type"`
+	Properties ExecutionProperties `json:"properties"`
+}
+
+// ExecutionProperties is what is particular to an execution.
+type ExecutionProperties struct {
+	Status         string            `json:"status"`
+	StartTime      Time              `json:"startTime"`
+	EndTime        *Time             `json:"endTime,omitempty"`
+	Template       ExecutionTemplate `json:"template"`
+	DetailedStatus ExecutionDetails  `json:"detailedStatus"`
+	Reason         string            `json:"reason,omitempty"`
+	Message        string            `json:"message,omitempty"`
+}
+
+// ExecutionDetails tells of an execution's replicas, one a try.
+type ExecutionDetails struct {
+	Replicas []ReplicaDetails `json:"replicas"`
+}
+
+// ReplicaDetails tells how the containers of a replica have ended.
+type ReplicaDetails struct {
+	Name       string             `json:"name"`
+	Containers []ContainerDetails `json:"containers"`
+}
+
+// ContainerDetails tells how a container is, or has ended: code is its exit code.
+type ContainerDetails struct {
+	Name                  string `json:"name"`
+	Code                  *int   `json:"code,omitempty"`
+	Status                string `json:"status"`
+	AdditionalInformation string `json:"additionalInformation,omitempty"`
+}
+
+// NewExecution is how an execution is answered.
+func NewExecution(e resource.Execution) Execution {
+	w := Execution{
+		ID:   e.ID.String(),
+		Name: e.Name(),
+		Type: resource.TypeExecution,
+		Properties: ExecutionProperties{
+			Status:         string(e.State),
+			StartTime:      Time{e.Created},
+			Reason:         e.Reason,
+			Message:        e.Message,
+			DetailedStatus: ExecutionDetails{Replicas: []ReplicaDetails{}},
+		},
+	}
+	if e.Over() {
+		w.Properties.EndTime = &Time{e.Ended}
+	}
+	t := newTemplate(e.Revision.Template)
+	for _, c := range t.Containers {
+		w.Properties.Template.Containers = append(w.Properties.Template.Containers, newExecutionContainer(c))
+	}
+	for _, c := range t.InitContainers {
+		w.Properties.Template.InitContainers = append(w.Properties.Template.InitContainers, newExecutionContainer(c.container()))
+	}
+	for _, r := range e.Replicas {
+		w.Properties.DetailedStatus.Replicas = append(w.Properties.DetailedStatus.Replicas, newReplicaDetails(r))
+	}
+	return w
+}
+
+func newExecutionContainer(c Container) ExecutionContainer {
+	return ExecutionContainer{Image: c.Image, Name: c.Name, Command: c.Command, Args: c.Args, Env: c.Env, Resources: c.Resources}
+}
+
+func newReplicaDetails(r resource.ExecutionReplica) ReplicaDetails {
+	w := ReplicaDetails{Name: r.Name, Containers: []ContainerDetails{}}
+	for _, c := range r.Containers {
+		one := ContainerDetails{Name: c.Name, Status: "Waiting"}
+		switch {
+		case c.LastExit != nil:
+			one.Code, one.Status, one.AdditionalInformation = &c.LastExit.Code, "Terminated", c.LastExit.Reason
+		case !r.Ended.IsZero():
+			one.Status, one.AdditionalInformation = "Terminated", r.Reason
+		case c.Running:
+			one.Status = "Running"
+		}
+		w.Containers = append(w.Containers, one)
+	}
+	return w
+}
+
+// NewExecutionReplica is how a replica of an execution is answered while it is there.
+func NewExecutionReplica(r resource.Replica, site Site) Replica {
+	w := NewReplica(r, site)
+	w.Type = resource.TypeExecution + "/replicas"
+	return w
+}

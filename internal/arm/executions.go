@@ -1,0 +1,242 @@
+package arm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/internal/arm/app"
+	"penstock/internal/resource"
+	"penstock/internal/store"
+)
+
+// executionKind is the type that nobody writes: executions are begun by their job.
+type executionKind struct{}
+
+func (executionKind) typ() string { return resource.TypeExecution }
+
+func (executionKind) register(on func(method, pattern string, handle func(*call) error) *route) {
+	on(http.MethodGet, jobPath+"/executions", listExecutions).filter = true
+	on(http.MethodGet, jobPath+"/executions/{execution}", getExecution)
+	on(http.MethodPost, jobPath+"/executions/{execution}/stop", stopExecution)
+	on(http.MethodGet, jobPath+"/executions/{execution}/replicas", listExecutionReplicas)
+	on(http.MethodGet, jobPath+"/executions/{execution}/replicas/{replica}", getExecutionReplica)
+}
+
+// operationsName is "": the addresses are those of jobs.
+func (executionKind) operationsName() string { return "" }
+
+// metas are none: an execution goes with its job.
+func (executionKind) metas(context.Context, *store.Store, store.Scope) ([]resource.Meta, error) {
+	return nil, nil
+}
+
+// allExecutions stands in an operation for those of a job that it stops.
+const allExecutions = "*"
+
+// concerned are the executions that an operation is about.
+func (c *call) concerned(op store.Operation) ([]resource.Execution, error) {
+	if op.Resource.Base() == allExecutions {
+		all, err := c.executions(op.Resource.Parent())
+		return slices.DeleteFunc(all, func(e resource.Execution) bool { return !e.StopAsked.Equal(op.Started) }), err
+	}
+	e, err := c.Store.Executions().Get(c.r.Context(), op.Resource)
+	return []resource.Execution{e}, err
+}
+
+// how says of a start that it is done, because the execution is there; of a stop when nothing runs any more.
+func (executionKind) how(c *call, op store.Operation) (progress, error) {
+	concerned, err := c.concerned(op)
+	if errors.Is(err, resource.ErrNotFound) {
+		return progress{gone: true}, nil
+	}
+	running := slices.ContainsFunc(concerned, func(e resource.Execution) bool { return !e.Over() })
+	return progress{state: resource.Succeeded, done: op.Kind == "start" || !running}, err
+}
+
+func (executionKind) setVars(c *call, id resource.ID) {
+	c.vars["subscription"], c.vars["group"] = id.Subscription, id.Group
+	c.vars["job"], c.vars["execution"] = id.Parent().Base(), id.Base()
+}
+
+// executionName is what the start of a job answers with at its end.
+type executionName struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// get is the result of an operation: the name of the execution, or all that were stopped.
+func (executionKind) get(c *call) error {
+	op, err := c.operation()
+	if err != nil {
+		return err
+	}
+	concerned, err := c.concerned(op)
+	if err != nil {
+		return err
+	}
+	if op.Resource.Base() != allExecutions {
+		c.answer(http.StatusOK, executionName{concerned[0].ID.String(), concerned[0].Name()})
+		return nil
+	}
+	var value []app.Execution
+	for _, e := range concerned {
+		value = append(value, app.NewExecution(e))
+	}
+	c.answer(http.StatusOK, pageOf(value))
+	return nil
+}
+
+// executions are those of a job, the newest first.
+func (c *call) executions(job resource.ID) ([]resource.Execution, error) {
+	all, err := c.Store.Executions().List(c.r.Context(), store.Scope{Parent: job})
+	slices.SortFunc(all, func(a, b resource.Execution) int {
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.Name(), b.Name()))
+	})
+	return all, err
+}
+
+func (c *call) execution() (resource.Execution, error) {
+	job, err := c.job()
+	if err != nil {
+		return resource.Execution{}, err
+	}
+	id := job.ID.Child("executions", c.vars["execution"])
+	e, err := c.Store.Executions().Get(c.r.Context(), id)
+	if errors.Is(err, resource.ErrNotFound) {
+		return e, notFound(id)
+	}
+	return e, err
+}
+
+func listExecutions(c *call) error {
+	job, err := c.job()
+	if err != nil {
+		return err
+	}
+	wanted, err := app.ParseExecutionFilter(c.r.URL.Query().Get("$filter"))
+	if err != nil {
+		return err
+	}
+	all, err := c.executions(job.ID)
+	if err != nil {
+		return err
+	}
+	var value []app.Execution
+	for _, e := range all {
+		if wanted(e) {
+			value = append(value, app.NewExecution(e))
+		}
+	}
+	c.answer(http.StatusOK, pageOf(value))
+	return nil
+}
+
+func getExecution(c *call) error {
+	e, err := c.execution()
+	if err != nil {
+		return err
+	}
+	c.answer(http.StatusOK, app.NewExecution(e))
+	return nil
+}
+
+// stopExecution begins to stop one execution. One that is over stays as it is.
+func stopExecution(c *call) error {
+	e, err := c.execution()
+	if err != nil {
+		return err
+	}
+	return c.stop([]resource.Execution{e}, e.ID)
+}
+
+// stopJob begins to stop all executions of a job that are under way.
+func stopJob(c *call) error {
+	job, err := c.job()
+	if err != nil {
+		return err
+	}
+	all, err := c.executions(job.ID)
+	if err != nil {
+		return err
+	}
+	return c.stop(all, job.ID.Child("executions", allExecutions))
+}
+
+func (c *call) stop(list []resource.Execution, on resource.ID) error {
+	ctx := c.r.Context()
+	job, err := c.job()
+	if err != nil {
+		return err
+	}
+	at := time.Now().UTC()
+	for _, e := range list {
+		if e.Over() {
+			continue
+		}
+		_, err := c.Store.Executions().Put(ctx, e.ID, func(e *resource.Execution, exists bool) error {
+			if !exists {
+				return notFound(e.ID)
+			}
+			if !e.Over() {
+				e.StopAsked = at
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	op := newJobOperation(job, on, "stop", at)
+	_, err = c.Store.Jobs().Begin(ctx, job.ID, func(_ *resource.Job, exists bool) error {
+		if !exists {
+			return notFound(job.ID)
+		}
+		return nil
+	}, func(resource.Job) store.Operation { return op })
+	if err != nil {
+		return err
+	}
+	c.begun(op, jobOperations)
+	c.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func listExecutionReplicas(c *call) error {
+	e, err := c.execution()
+	if err != nil {
+		return err
+	}
+	running, err := c.running()
+	if err != nil {
+		return err
+	}
+	var value []app.Replica
+	for _, r := range running[e.ID.Key()] {
+		value = append(value, app.NewExecutionReplica(r, c.site()))
+	}
+	c.answer(http.StatusOK, pageOf(value))
+	return nil
+}
+
+func getExecutionReplica(c *call) error {
+	e, err := c.execution()
+	if err != nil {
+		return err
+	}
+	running, err := c.running()
+	if err != nil {
+		return err
+	}
+	for _, r := range running[e.ID.Key()] {
+		if r.Name == c.vars["replica"] {
+			c.answer(http.StatusOK, app.NewExecutionReplica(r, c.site()))
+			return nil
+		}
+	}
+	return notFound(e.ID.Child("replicas", c.vars["replica"]))
+}
