@@ -167,15 +167,11 @@ func buildLayers(ctx context.Context, store *cache, dir *os.Root, spec Spec, opt
 	img := &image{}
 	var hashed int64
 	var failed []error
-	if spec.Base.Debian != nil {
-		base := &debian{cache: store, spec: *spec.Base.Debian, epoch: opts.Epoch, refresh: opts.Refresh, say: func(what string) {
-			opts.report(Progress{Layer: what, Stage: StageBase})
-		}}
-		var err error
-		if img.layers, hashed, err = base.layers(ctx); err != nil {
-			return nil, 0, fmt.Errorf("base.debian: %w", err)
-		}
+	below, err := openBase(ctx, store, dir, spec.Base, opts)
+	if err != nil {
+		return nil, 0, err
 	}
+	img.base, img.layers, hashed = below, below.layers, below.hashed
 	for i, layerSpec := range spec.Layers {
 		l, n, err := store.layer(ctx, dir, layerSpec, opts.Epoch, func(done, total int64) {
 			opts.report(Progress{Layer: layerSpec.Name, Stage: StageBuild, Done: done, Total: total})
@@ -193,7 +189,11 @@ func buildLayers(ctx context.Context, store *cache, dir *os.Root, spec Spec, opt
 	if len(failed) > 0 {
 		return nil, 0, errors.Join(append(failed, img.close())...)
 	}
-	if err := img.assemble(spec, opts.Epoch); err != nil {
+	err = img.check()
+	if err == nil {
+		err = img.assemble(spec, opts.Epoch)
+	}
+	if err != nil {
 		return nil, 0, errors.Join(err, img.close())
 	}
 	return img, hashed, nil

@@ -179,6 +179,11 @@ func TestBuiltImageRuns(t *testing.T) {
 // pull reads an image as another client sees it, checks every digest, and returns the entries of its layers.
 func pull(t *testing.T, s *server, image string) [][]string {
 	t.Helper()
+	return pullWith(t, s, image, false)
+}
+
+func pullWith(t *testing.T, s *server, image string, keepsTimes bool) [][]string {
+	t.Helper()
 	ref, err := name.ParseReference(strings.TrimPrefix(s.URL, "http://") + "/" + image)
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +223,7 @@ func pull(t *testing.T, s *server, image string) [][]string {
 			case tar.TypeSymlink:
 				e += " -> " + header.Linkname
 			}
-			if header.ModTime.Unix() != 0 {
+			if header.ModTime.Unix() != 0 && !keepsTimes {
 				t.Errorf("%s: time %v, want the epoch", header.Name, header.ModTime)
 			}
 			entries = append(entries, e)
@@ -515,6 +520,42 @@ func TestLayerLostDuringPush(t *testing.T) {
 		t.Errorf("got %+v, want the lost layer pushed again", again)
 	}
 	pull(t, s, "app:2")
+}
+
+func TestIgnoredFilesAreLeftOut(t *testing.T) {
+	s := newServer(t)
+	p := newProject(t, map[string]string{
+		"image.yaml":    "layers: [{name: code, from: code, to: /code}, {name: key, from: code/.env, to: /key}]\n",
+		".dockerignore": "# what no image gets\n**/*.pyc\n.git\ncode/.env\ncode/data\n!code/data/keep\n/code/venv/\n",
+		"code/main.py":  "x", "code/lib/main.pyc": "x", "code/lib/x.py": "x", "code/.env": "secret", "code/data/big": "x", "code/data/keep": "x", "code/venv/bin/python": "x",
+	})
+	p.build(t, s)
+	want := [][]string{
+		{"code/ 755 0:0", "code/data/keep 644 0:0 1", "code/lib/ 755 0:0", "code/lib/x.py 644 0:0 1", "code/main.py 644 0:0 1"},
+		{"key 644 0:0 6"}, // named by image.yaml itself
+	}
+	if diff := cmp.Diff(want, pull(t, s, "app:1")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	t.Run("and do not make a layer new", func(t *testing.T) {
+		p.write(t, map[string]string{"code/lib/main.pyc": "other", "code/venv/lib": "more"})
+		if again := p.build(t, s); again.Hashed != 0 || again.Moved != 0 {
+			t.Errorf("got %+v", again)
+		}
+	})
+	for what, tt := range map[string]struct{ file, want string }{
+		"one without end":          {strings.Repeat("xxxxxxxxx\n", 7000), "want at most 65536 bytes"},
+		"more patterns than files": {strings.Repeat("a*b*c*\n", 501), "want at most 500 patterns, got 501"},
+		"no pattern":               {"a[\n", "want patterns of paths"},
+		"everything":               {"**\n", "whose files are all in .dockerignore"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			p.write(t, map[string]string{".dockerignore": tt.file})
+			if _, err := build.Build(t.Context(), p.options(s)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
 }
 
 func TestFileChangedDuringBuild(t *testing.T) {

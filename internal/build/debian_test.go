@@ -43,7 +43,8 @@ func newStandIn(t *testing.T) *standIn {
 	script := `#!/bin/bash
 set -eu
 here=` + s.dir + `
-echo "$*" >> ` + s.dir + `/calls
+echo "$*" >> $here/calls
+pwd > $here/calls.last
 tree=system.tar
 for arg; do
   case $arg in
@@ -58,11 +59,11 @@ cat $here/$tree
 	if err := os.WriteFile(filepath.Join(s.dir, "mmdebstrap"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "calls"), nil, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Join(s.dir, "calls"), 0o666); err != nil { // the program is another user to the machine
-		t.Fatal(err)
+	for _, name := range []string{"calls", "calls.last"} {
+		s.write(t, name, nil)
+		if err := os.Chmod(filepath.Join(s.dir, name), 0o666); err != nil { // the program is another user to the machine
+			t.Fatal(err)
+		}
 	}
 	t.Setenv("PATH", s.dir+":"+os.Getenv("PATH"))
 	t.Setenv("SECRET", "not for the packages' scripts")
@@ -195,8 +196,12 @@ func TestDebianLayers(t *testing.T) {
 		if _, err := build.Build(t.Context(), elsewhere.options(s)); err == nil || !strings.Contains(err.Error(), "Unable to locate package nginxx") {
 			t.Errorf("got %v", err)
 		}
-		if left, err := filepath.Glob("/var/tmp/penstock-debian-*"); err != nil || len(left) > 0 {
-			t.Errorf("left: %v, %v", left, err)
+		dir, err := os.ReadFile(filepath.Join(tool.dir, "calls.last"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(strings.TrimSpace(string(dir))); !os.IsNotExist(err) || len(dir) < 2 {
+			t.Errorf("its folder %q is left: %v", dir, err)
 		}
 	})
 }

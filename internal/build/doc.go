@@ -8,8 +8,9 @@
 //	    v  new or changed: read once, hashed, compressed
 //	manifest --push--> per layer HEAD; the body only if the server does not have it
 //
-// Below the layers there may be a base. One of Debian packages is made by mmdebstrap: its tar is checked, made to
-// follow from the packages alone (rootfs), and split into what every Debian has and what the packages add.
+// Below the layers there may be a base: an image that the server has, one in an OCI layout, a root file system, or
+// Debian packages. These are installed by mmdebstrap; its tar is checked, made to follow from the packages alone
+// (rootfs), and split into what every Debian has and what the packages add.
 //
 // A layer's bytes follow from its files alone: entries are sorted, times are the epoch, owners are as image.yaml says
 // and permissions are 0755 for folders and programs and 0644 for the rest, so that the same files give the same

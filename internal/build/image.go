@@ -19,6 +19,7 @@ const layerAnnotation = "penstock.layer"
 
 // image is what is pushed: layers, and the config and manifest that follow from them.
 type image struct {
+	base     *base
 	layers   []*layer
 	config   []byte
 	manifest []byte
@@ -29,11 +30,19 @@ type image struct {
 func (img *image) assemble(spec Spec, epoch time.Time) error {
 	created := v1.Time{Time: epoch.UTC()}
 	config := v1.ConfigFile{
-		Created: created, OS: "linux", Architecture: runtime.GOARCH,
+		OS: "linux", Architecture: runtime.GOARCH,
 		RootFS: v1.RootFS{Type: "layers"},
-		Config: v1.Config{
-			Entrypoint: spec.Entrypoint, Cmd: spec.Cmd, User: spec.User, WorkingDir: spec.WorkDir, Labels: spec.Labels,
-		},
+		Config: v1.Config{Entrypoint: spec.Entrypoint, Cmd: spec.Cmd, User: spec.User, WorkingDir: spec.WorkDir},
+	}
+	if img.base.config != nil {
+		config = configOver(img.base.config, spec, len(img.base.layers))
+	}
+	config.Created = created
+	for key, value := range spec.Labels {
+		if config.Config.Labels == nil {
+			config.Config.Labels = make(map[string]string)
+		}
+		config.Config.Labels[key] = value
 	}
 	for _, key := range slices.Sorted(maps.Keys(spec.Env)) {
 		config.Config.Env = append(config.Config.Env, key+"="+spec.Env[key])
@@ -47,9 +56,9 @@ func (img *image) assemble(spec Spec, epoch time.Time) error {
 	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
 	for _, l := range img.layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.built.DiffID)
-		config.History = append(config.History, v1.History{
-			Created: created, CreatedBy: l.madeBy,
-		})
+		if l.madeBy != "" {
+			config.History = append(config.History, v1.History{Created: created, CreatedBy: l.madeBy})
+		}
 		manifest.Layers = append(manifest.Layers, v1.Descriptor{
 			MediaType: l.built.MediaType, Digest: l.built.Digest, Size: l.built.Size,
 			Annotations: map[string]string{layerAnnotation: l.name},
@@ -78,6 +87,9 @@ func (img *image) close() error {
 	var errs []error
 	for _, l := range img.layers {
 		errs = append(errs, l.close())
+	}
+	if img.base != nil {
+		errs = append(errs, img.base.close())
 	}
 	return errors.Join(errs...)
 }

@@ -90,7 +90,7 @@ func (r Registry) answers(ctx context.Context, u *url.URL) error {
 type wire struct {
 	next   http.RoundTripper
 	scheme string
-	moved  *atomic.Int64
+	moved  *atomic.Int64 // nil: nothing is counted
 }
 
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -100,7 +100,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, fmt.Errorf("this registry is reached by %s only", w.scheme)
 	}
-	if req.Body != nil && req.Body != http.NoBody {
+	if req.Body != nil && req.Body != http.NoBody && w.moved != nil {
 		req = req.Clone(req.Context())
 		req.Body = &countedBody{ReadCloser: req.Body, moved: w.moved}
 	}
@@ -224,6 +224,14 @@ func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme str
 		return layers, fmt.Errorf("manifest: %w", err)
 	}
 	return layers, nil
+}
+
+// statusOf is the HTTP status that a registry refused a request with; 0 when it is about something else.
+func statusOf(err error) int {
+	if refusal, ok := errors.AsType[*transport.Error](err); ok {
+		return refusal.StatusCode
+	}
+	return 0
 }
 
 // refusedFor tells whether the registry refused a push with an error code.

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +35,8 @@ type Spec struct {
 	Entrypoint []string
 	Cmd        []string
 	Env        map[string]string
-	User       string // default 65532
-	WorkDir    string // default /
+	User       string // default the base image's, or 65532
+	WorkDir    string // default the base image's, or /
 	Ports      []int
 	Labels     map[string]string
 }
@@ -148,7 +149,7 @@ func (r *specReader) refuseAliases(n *yaml.Node) {
 }
 
 func (r *specReader) spec(n *yaml.Node) Spec {
-	spec := Spec{User: defaultUser, WorkDir: "/"}
+	var spec Spec
 	found := r.mapping(n, "", map[string]func(*yaml.Node, string){
 		"base": func(n *yaml.Node, field string) { spec.Base = r.base(n, field) },
 		"layers": func(n *yaml.Node, field string) {
@@ -176,6 +177,9 @@ func (r *specReader) spec(n *yaml.Node) Spec {
 	if n.Kind == yaml.MappingNode && !found["layers"] && !found["base"] {
 		r.fault(nil, "layers", "it is missing; want a list with at least one layer, or a base")
 	}
+	if spec.Base.Image == "" && spec.Base.Layout == "" {
+		spec.User, spec.WorkDir = cmp.Or(spec.User, defaultUser), cmp.Or(spec.WorkDir, "/")
+	}
 	seen := make(map[string]int)
 	for i, layer := range spec.Layers {
 		if first, ok := seen[layer.Name]; ok && layer.Name != "" {
@@ -188,11 +192,11 @@ func (r *specReader) spec(n *yaml.Node) Spec {
 }
 
 var (
-	layerName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
-	labelName = regexp.MustCompile(`^[!-~]+$`)
-	userName  = regexp.MustCompile(`^(?:[a-z_][a-z0-9_-]*|[0-9]{1,10})(?::(?:[a-z_][a-z0-9_-]*|[0-9]{1,10}))?$`)
-	ownerIDs  = regexp.MustCompile(`^[0-9]{1,10}(?::[0-9]{1,10})?$`)
+	layerNamePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	envName          = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	labelName        = regexp.MustCompile(`^[!-~]+$`)
+	userName         = regexp.MustCompile(`^(?:[a-z_][a-z0-9_-]*|[0-9]{1,10})(?::(?:[a-z_][a-z0-9_-]*|[0-9]{1,10}))?$`)
+	ownerIDs         = regexp.MustCompile(`^[0-9]{1,10}(?::[0-9]{1,10})?$`)
 )
 
 func (r *specReader) layer(n *yaml.Node, field string) LayerSpec {
@@ -200,7 +204,7 @@ func (r *specReader) layer(n *yaml.Node, field string) LayerSpec {
 	found := r.mapping(n, field, map[string]func(*yaml.Node, string){
 		"name": func(n *yaml.Node, field string) {
 			if s, ok := r.string(n, field); ok {
-				if layer.Name = s; !layerName.MatchString(s) {
+				if layer.Name = s; !layerNamePattern.MatchString(s) {
 					r.fault(n, field, "want 1 to 63 lower-case letters, digits and . _ -, got %q", s)
 				}
 			}

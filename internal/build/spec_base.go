@@ -11,6 +11,9 @@ import (
 
 // BaseSpec is what an image stands on: one of these, or nothing.
 type BaseSpec struct {
+	Image  string // an image of the server's: NAME or NAME:TAG
+	Layout string // a folder or tar with an OCI image layout, relative to the image.yaml
+	RootFS string // a folder or tar with a root file system, relative to the image.yaml
 	Debian *DebianSpec
 }
 
@@ -30,10 +33,19 @@ var (
 func (r *specReader) base(n *yaml.Node, field string) BaseSpec {
 	var base BaseSpec
 	found := r.mapping(n, field, map[string]func(*yaml.Node, string){
+		"image": func(n *yaml.Node, field string) {
+			if s, ok := r.string(n, field); ok {
+				if base.Image = s; s == "" || strings.Contains(s, "@") {
+					r.fault(n, field, "want NAME or NAME:TAG of an image that the server has, got %q", clip(s))
+				}
+			}
+		},
+		"layout": func(n *yaml.Node, field string) { base.Layout = r.local(n, field) },
+		"rootfs": func(n *yaml.Node, field string) { base.RootFS = r.local(n, field) },
 		"debian": func(n *yaml.Node, field string) { base.Debian = r.debian(n, field) },
 	})
 	if n.Kind == yaml.MappingNode && len(found) != 1 {
-		r.fault(n, field, "want debian, got %d keys", len(found))
+		r.fault(n, field, "want one of debian, image, layout and rootfs, got %d of them", len(found))
 	}
 	return base
 }

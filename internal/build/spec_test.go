@@ -79,7 +79,7 @@ image.yaml:7: user: want a string, got a list`,
 		"comment only":     {"# nothing\n", `image.yaml: it is empty; want at least layers or base`},
 		"a list":           {"- a\n", `image.yaml:1: want a mapping, got a list`},
 		"no layers":        {"user: root\n", `image.yaml: layers: it is missing; want a list with at least one layer, or a base`},
-		"base of nothing":  {"base: {}\n", `image.yaml:1: base: want debian, got 0 keys`},
+		"base of nothing":  {"base: {}\n", `image.yaml:1: base: want one of debian, image, layout and rootfs, got 0 of them`},
 		"base in one word": {"base: debian\n", `image.yaml:1: base: want a mapping, got "debian"`},
 		"Debian of no release": {
 			"base:\n  debian:\n    suite: Debian 12\n    packages: [nginx, nginx, \"a;b\", --simulate]\n    mirror: \"http://x [trusted=yes] y\"\n",

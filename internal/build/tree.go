@@ -56,14 +56,18 @@ func openTree(ctx context.Context, dir *os.Root, spec LayerSpec) (*tree, error) 
 		return nil, fmt.Errorf("from: %w", err)
 	}
 	t := &tree{root: root}
-	if err := t.scan(ctx, spec.From); err != nil {
+	skip, err := readIgnored(dir)
+	if err == nil {
+		err = t.scan(ctx, spec.From, skip)
+	}
+	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
 	return t, nil
 }
 
-// scan fills in the entries of a folder and refuses, all at once, what a layer cannot hold.
-func (t *tree) scan(ctx context.Context, from string) error {
+// scan fills in the entries of a folder that are not ignored, and refuses, all at once, what a layer cannot hold.
+func (t *tree) scan(ctx context.Context, from string, skip *ignored) error {
 	var refused []error
 	refuse := func(p, format string, args ...any) {
 		const shown = 20
@@ -83,6 +87,14 @@ func (t *tree) scan(ctx context.Context, from string) error {
 		}
 		if err != nil {
 			return err
+		}
+		switch out, below, err := skip.matches(path.Join(from, p), p == "."); {
+		case err != nil:
+			return err
+		case out && d.IsDir() && !below:
+			return fs.SkipDir
+		case out:
+			return nil
 		}
 		info, err := d.Info()
 		if err != nil {
@@ -117,7 +129,7 @@ func (t *tree) scan(ctx context.Context, from string) error {
 		return fmt.Errorf("from: read %s: %w", from, err)
 	}
 	if len(t.entries) == 1 {
-		refuse("", "want something in it, got an empty folder")
+		refuse("", "want something in it, got an empty folder, or one whose files are all in %s", IgnoreFile)
 	}
 	return errors.Join(refused...)
 }

@@ -1,0 +1,45 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"io/fs"
+	"time"
+)
+
+// PackTree makes a layer of a tar, as of a tool's or a user's, and that of the same tar above it.
+func PackTree(ctx context.Context, tree []byte) (layer, above []byte, err error) {
+	var first, second bytes.Buffer
+	r := &rootfs{epoch: time.Unix(0, 0), made: time.Unix(1<<31, 0)}
+	below, err := r.pack(ctx, bytes.NewReader(tree), &first)
+	if err != nil {
+		return nil, nil, err
+	}
+	again := &rootfs{epoch: r.epoch, made: r.made, below: below}
+	if _, err := again.pack(ctx, bytes.NewReader(tree), &second); err != nil {
+		return nil, nil, err
+	}
+	return first.Bytes(), second.Bytes(), nil
+}
+
+type memory map[string][]byte
+
+func (m memory) open(name string) (io.ReadCloser, error) {
+	raw, ok := m[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(raw)), nil
+}
+
+func (m memory) close() error { return nil }
+
+// LayoutImage reads an image out of the files of a layout; blobs are stored under their digests.
+func LayoutImage(index, manifest, config []byte) (layers int, err error) {
+	b, err := layoutImage(memory{"index.json": index, blobName(sum(manifest)): manifest, blobName(sum(config)): config})
+	if err != nil {
+		return 0, err
+	}
+	return len(b.layers), nil
+}
