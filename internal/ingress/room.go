@@ -23,6 +23,7 @@ type room struct {
 	mu       sync.Mutex
 	open     bool // in the table
 	settings resource.Settings
+	target   int // requests that a replica should have at a time; 0: nobody has said
 	failed   string
 	blocked  string
 	replicas []*replica // that may be given requests, in the table's order
@@ -76,8 +77,9 @@ func newRoom(name string, in *Ingress) *room { return &room{name: name, in: in, 
 
 // pick chooses a replica with a free place that is not among those tried. It is called with mu held.
 //
-// The least loaded one, and of equals the first, so that little traffic stays on few replicas and the others become
-// idle; Azure's behaviour is a plain round robin.
+// Azure's behaviour is a plain round robin. Else, where the revision's scale rule says how many requests a replica
+// serves at a time, one is filled up to that before the next gets any, so that the others become idle; and beyond it,
+// or where nobody has said so, it is the least loaded one, and of equals the first.
 func (rm *room) pick(tried []*replica) *replica {
 	limit := rm.settings.MaxConcurrency
 	can := func(r *replica) bool {
@@ -101,6 +103,8 @@ func (rm *room) pick(tried []*replica) *replica {
 			if last == nil || r.inFlight < last.inFlight {
 				last = r
 			}
+		case r.inFlight < rm.target:
+			return r
 		case best == nil || r.inFlight < best.inFlight:
 			best = r
 		}
@@ -200,7 +204,7 @@ func (rm *room) reopen() {
 func (rm *room) update(rev link.Revision, t *table) {
 	rm.mu.Lock()
 	old := append(rm.replicas, rm.leaving...)
-	rm.settings, rm.failed, rm.blocked = rev.Settings, rev.Failed, rev.Blocked
+	rm.settings, rm.target, rm.failed, rm.blocked = rev.Settings, rev.Target, rev.Failed, rev.Blocked
 	rm.replicas, rm.leaving = make([]*replica, 0, len(rev.Replicas)), nil
 	for _, want := range rev.Replicas {
 		i := slices.IndexFunc(old, func(r *replica) bool { return r.name == want.Name })

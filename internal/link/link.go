@@ -87,6 +87,8 @@ type Revision struct {
 	ID       string            `json:"id"`
 	Port     int               `json:"port"`
 	Settings resource.Settings `json:"settings"`
+	// Target is how many requests the scale rule wants a replica to have at a time; 0 without such a rule.
+	Target int `json:"target,omitempty"`
 	// Replicas are those that may be given requests now.
 	Replicas []Replica `json:"replicas"`
 	// Failed is set when no replica can ever start: whoever waits is answered with it at once.

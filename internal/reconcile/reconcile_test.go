@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +182,18 @@ func TestRoutesTellWhoIsWhoseNeighbour(t *testing.T) {
 		if !there {
 			t.Errorf("no route has the name %s", name)
 		}
+	}
+}
+
+func TestTheScaleRuleTellsHowFullAReplicaShouldBe(t *testing.T) {
+	w := newWorld(t)
+	w.put(func(a *resource.App) {
+		a.Template.Scale.Stored = map[string]json.RawMessage{"rules": json.RawMessage(`[{"name":"http","http":{"metadata":{"concurrentRequests":"7"}}}]`)}
+	})
+	w.routes.mu.Lock()
+	defer w.routes.mu.Unlock()
+	if got := w.routes.table.Revisions; len(got) != 1 || got[0].Target != 7 {
+		t.Errorf("got %+v, want one revision with target 7", got)
 	}
 }
 

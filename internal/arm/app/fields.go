@@ -67,7 +67,7 @@ func appFields() []Field {
 		refused("template.initContainers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),
 		refused("template.containers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		refused("template.initContainers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
-		stored("template.scale.rules", "nothing scales yet; an app runs max(1, minReplicas) replicas"),
+		stored("template.scale.rules", "nothing scales yet; an app runs max(1, minReplicas) replicas. An http rule's concurrentRequests is how far a replica is filled before the next one"),
 		stored("template.scale.cooldownPeriod", "nothing scales yet; an app runs max(1, minReplicas) replicas").unless("300", numbers(300)),
 		stored("template.scale.pollingInterval", "nothing scales yet; an app runs max(1, minReplicas) replicas").unless("30", numbers(30)),
 	}
