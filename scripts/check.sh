@@ -40,7 +40,7 @@ fuzz() {
   done
 }
 
-step 'install what the tests need'       scripts/packages.sh ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config
+step 'install what the tests need'       scripts/packages.sh ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config skopeo
 step 'gofmt'                             formatted
 step 'go vet'                            "$go" vet ./...
 step 'go fix'                            modern

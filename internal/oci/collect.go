@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -163,6 +164,10 @@ func (c *Collector) Prune(ctx context.Context, o Prune) (Pruned, error) {
 	owners := map[digest.Digest]int{}
 	sizes := map[digest.Digest]int64{}
 	var candidates []candidate
+	there := func(d digest.Digest) bool {
+		_, err := c.stores.Content.Info(ctx, d)
+		return !errdefs.IsNotFound(err)
+	}
 	for _, record := range records {
 		blobs := contents{blobs: map[digest.Digest]int64{}}
 		if err := c.images.collect(ctx, record.Target, &blobs); err != nil && ctx.Err() != nil {
@@ -178,7 +183,7 @@ func (c *Collector) Prune(ctx context.Context, o Prune) (Pruned, error) {
 			}
 			continue
 		}
-		if one, ok := judge(record, o, now); ok {
+		if one, ok := judge(record, o, now, there); ok {
 			one.blobs = blobs
 			candidates = append(candidates, one)
 		}
@@ -213,7 +218,7 @@ func (c *Collector) Prune(ctx context.Context, o Prune) (Pruned, error) {
 }
 
 // judge says whether a name that no revision needs may go, and since when.
-func judge(record images.Image, o Prune, now time.Time) (candidate, bool) {
+func judge(record images.Image, o Prune, now time.Time, there func(digest.Digest) bool) (candidate, bool) {
 	one := candidate{record: record.Name, PrunedImage: PrunedImage{Name: record.Name, Digest: record.Target.Digest}}
 	if ref, ok := fromStoreName(record.Name); ok {
 		one.Name = ref.String()
@@ -224,6 +229,7 @@ func judge(record images.Image, o Prune, now time.Time) (candidate, bool) {
 	}
 	latest := func(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 	superseded, pulled := at(supersededLabel), at(pulledLabel)
+	subject := digest.Digest(record.Labels[subjectLabel])
 	var limit time.Duration
 	switch {
 	case !superseded.IsZero():
@@ -232,7 +238,10 @@ func judge(record images.Image, o Prune, now time.Time) (candidate, bool) {
 	case !pulled.IsZero():
 		one.since, limit = latest(pulled, at(usedLabel)), o.Unused
 		one.Why = "no revision needs it, and its registry has it"
-	case o.All:
+	case subject != "" && !there(subject):
+		one.since, limit = named(record), o.Superseded
+		one.Why = "what it says something of is not here"
+	case o.All && subject == "":
 		one.since = latest(named(record), at(usedLabel))
 		one.Why = "no revision needs it"
 	default:

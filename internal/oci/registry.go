@@ -13,9 +13,8 @@ import (
 // Registry is the registry endpoint: an http.Handler for the OCI distribution specification 1.1 under /v2/.
 // Who may call it is decided before it, by the server.
 //
-// A repository is a name only: a blob that the server has is there for every repository. Referrers are not kept
-// as an index of their own (the route answers 404, by which clients fall back to a tag), and blobs are not deleted
-// one by one: those that no image refers to go by themselves.
+// A repository is a name only: a blob that the server has is there for every repository. Blobs that no image refers to
+// go by themselves; one that an image has is not deleted alone.
 type Registry struct {
 	stores  Stores
 	uploads *uploads
@@ -89,8 +88,17 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) error {
 		if err != nil {
 			return err
 		}
+		return byMethod{
+			get:    func(w http.ResponseWriter, req *http.Request) error { return r.blob(w, req, last(0)) },
+			delete: func(w http.ResponseWriter, req *http.Request) error { return r.deleteBlob(w, req, last(0)) },
+		}.serve(w, req)
+	case last(1) == "referrers":
+		repository, err := name(2)
+		if err != nil {
+			return err
+		}
 		return byMethod{get: func(w http.ResponseWriter, req *http.Request) error {
-			return r.blob(w, req, last(0))
+			return r.referrers(w, req, repository, last(0))
 		}}.serve(w, req)
 	case last(1) == "manifests":
 		repository, err := name(2)

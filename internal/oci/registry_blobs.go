@@ -35,6 +35,41 @@ func (r *Registry) blob(w http.ResponseWriter, req *http.Request, dgst string) e
 	return nil
 }
 
+// deleteBlob removes a blob that no image has. A push that counts on it is told so by its manifest, and sends it again.
+func (r *Registry) deleteBlob(w http.ResponseWriter, req *http.Request, dgst string) error {
+	d, err := parseDigest(dgst)
+	if err != nil {
+		return refuse(http.StatusBadRequest, "DIGEST_INVALID", "%v", err)
+	}
+	ctx := req.Context()
+	if _, err := r.stores.Content.Info(ctx, d); err != nil {
+		return orUnknown(err, "BLOB_UNKNOWN", "blob %s: not in this server's store", d)
+	}
+	records, err := r.stores.Images.List(ctx)
+	if err != nil {
+		return err
+	}
+	images := NewImages(r.stores)
+	for _, record := range records {
+		all := contents{blobs: map[digest.Digest]int64{}}
+		if err := images.collect(ctx, record.Target, &all); err != nil {
+			r.log.Debug("an image is not whole", "image", record.Name, "err", err)
+		}
+		if _, has := all.blobs[d]; has {
+			name := record.Name
+			if ref, ok := fromStoreName(name); ok {
+				name = ref.String()
+			}
+			return refuse(http.StatusMethodNotAllowed, "UNSUPPORTED", "blob %s is part of image %s; delete that", d, name)
+		}
+	}
+	if err := r.stores.Content.Delete(ctx, d); err != nil {
+		return orUnknown(err, "BLOB_UNKNOWN", "blob %s: not in this server's store", d)
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
 // startUpload answers POST: a mount, a whole blob at once, or the begin of an upload.
 func (r *Registry) startUpload(w http.ResponseWriter, req *http.Request, repository string) error {
 	ctx := req.Context()

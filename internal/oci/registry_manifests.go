@@ -95,6 +95,10 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	if err != nil {
 		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "%v", err)
 	}
+	subject, err := subjectOf(raw)
+	if err != nil {
+		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "%v", err)
+	}
 	dgst := digest.FromBytes(raw)
 	if ref.Digest != "" && ref.Digest != dgst {
 		return refuse(http.StatusBadRequest, "DIGEST_INVALID", "want %s as in the path, got %s from the %d bytes that came", ref.Digest, dgst, len(raw))
@@ -105,7 +109,12 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	// From here on a client that leaves does not stop what it asked for half-way.
 	ctx = context.WithoutCancel(ctx)
 	target := ocispec.Descriptor{MediaType: m.mediaType, Digest: dgst, Size: int64(len(raw))}
-	if err := r.stores.keep(ctx, ref, m, target, raw, false, nil); err != nil {
+	labels := map[string]string{}
+	if subject != "" {
+		labels[subjectLabel] = subject.String()
+		w.Header().Set("OCI-Subject", subject.String())
+	}
+	if err := r.stores.keep(ctx, ref, m, target, raw, false, labels); err != nil {
 		return err
 	}
 	r.log.Info("image pushed", "image", ref.String(), "digest", dgst)
@@ -152,7 +161,7 @@ func (r *Registry) tags(w http.ResponseWriter, req *http.Request, repository str
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, map[string]any{"name": repository, "tags": tags})
+	return writeJSON(w, "application/json", map[string]any{"name": repository, "tags": tags})
 }
 
 func (r *Registry) catalog(w http.ResponseWriter, req *http.Request) error {
@@ -170,7 +179,7 @@ func (r *Registry) catalog(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, map[string]any{"repositories": repositories})
+	return writeJSON(w, "application/json", map[string]any{"repositories": repositories})
 }
 
 // page sorts names and cuts out what n and last ask for, with a Link to the rest.
@@ -203,13 +212,13 @@ func page(w http.ResponseWriter, req *http.Request, names []string) ([]string, e
 	return names[:n], nil
 }
 
-func writeJSON(w http.ResponseWriter, v any) error {
+func writeJSON(w http.ResponseWriter, mediaType string, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", mediaType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // the client has gone when this fails
 	return nil

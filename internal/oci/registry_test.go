@@ -312,7 +312,10 @@ func TestHostileRequests(t *testing.T) {
 		"manifest by another's digest":  {http.MethodPut, "/v2/app/manifests/" + zeros, string(raw), image, 400, "DIGEST_INVALID"},
 		"layer asked for as a manifest": {http.MethodGet, "/v2/app/manifests/" + layer, "", "", 404, "MANIFEST_UNKNOWN"},
 		"delete of an unknown tag":      {http.MethodDelete, "/v2/app/manifests/2", "", "", 404, "MANIFEST_UNKNOWN"},
-		"delete of a blob":              {http.MethodDelete, "/v2/app/blobs/" + layer, "", "", 405, "UNSUPPORTED"},
+		"delete of an image's blob":     {http.MethodDelete, "/v2/app/blobs/" + layer, "", "", 405, "UNSUPPORTED"},
+		"delete of an unknown blob":     {http.MethodDelete, "/v2/app/blobs/" + zeros, "", "", 404, "BLOB_UNKNOWN"},
+		"subject with a bad digest":     {http.MethodPut, manifestAt, edit(`"schemaVersion":2`, `"schemaVersion":2,"subject":{"mediaType":"x","size":1,"digest":"sha256:../x"}`), image, 400, "MANIFEST_INVALID"},
+		"referrers of a bad digest":     {http.MethodGet, "/v2/app/referrers/latest", "", "", 400, "DIGEST_INVALID"},
 		"path that is none":             {http.MethodGet, "/v2/app/what", "", "", 404, "UNSUPPORTED"},
 		"path outside":                  {http.MethodGet, "/v1/", "", "", 404, "UNSUPPORTED"},
 	}

@@ -1,0 +1,94 @@
+package oci
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// subjectLabel marks the record of a manifest that says something of another one, as a signature does; its value is
+// that one's digest.
+const subjectLabel = "penstock/subject"
+
+// maxReferrers bounds an answer: clients read it whole.
+const maxReferrers = 1000
+
+// referrer is what a list of referrers tells of a manifest.
+type referrer struct {
+	ArtifactType string              `json:"artifactType"`
+	Config       *ocispec.Descriptor `json:"config"`
+	Subject      *ocispec.Descriptor `json:"subject"`
+	Annotations  map[string]string   `json:"annotations"`
+}
+
+// subjectOf is the manifest that another one says something of, "" when it says nothing of any.
+func subjectOf(raw []byte) (digest.Digest, error) {
+	var doc referrer
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return "", err
+	}
+	if doc.Subject == nil {
+		return "", nil
+	}
+	return doc.Subject.Digest, checkDescriptor("subject", *doc.Subject)
+}
+
+// referrers answers with the manifests of a repository whose subject is the digest: none is no error.
+func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repository, dgst string) error {
+	d, err := parseDigest(dgst)
+	if err != nil {
+		return refuse(http.StatusBadRequest, "DIGEST_INVALID", "%v", err)
+	}
+	ctx := req.Context()
+	records, err := r.stores.Images.List(ctx, fmt.Sprintf("labels.%q==%s", subjectLabel, d))
+	if err != nil {
+		return err
+	}
+	wanted := req.URL.Query().Get("artifactType")
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	for _, record := range records {
+		ref, ok := fromStoreName(record.Name)
+		if !ok || ref.repository() != repository {
+			continue
+		}
+		if slices.ContainsFunc(index.Manifests, func(m ocispec.Descriptor) bool { return m.Digest == record.Target.Digest }) {
+			continue // two names of one manifest
+		}
+		raw, mediaType, err := r.manifestBlob(ctx, record.Target)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var doc referrer
+		if err := json.Unmarshal(raw, &doc); err != nil {
+			return err
+		}
+		// The specification's rule for manifests that name no type of their own.
+		if doc.ArtifactType == "" && doc.Config != nil {
+			doc.ArtifactType = doc.Config.MediaType
+		}
+		if wanted != "" && doc.ArtifactType != wanted {
+			continue
+		}
+		if len(index.Manifests) == maxReferrers {
+			return fmt.Errorf("referrers of %s: want at most %d, got more", d, maxReferrers)
+		}
+		index.Manifests = append(index.Manifests, ocispec.Descriptor{
+			MediaType: mediaType, Digest: record.Target.Digest, Size: int64(len(raw)), ArtifactType: doc.ArtifactType, Annotations: doc.Annotations,
+		})
+	}
+	slices.SortFunc(index.Manifests, func(a, b ocispec.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	if wanted != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	return writeJSON(w, ocispec.MediaTypeImageIndex, index)
+}
