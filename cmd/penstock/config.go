@@ -43,6 +43,7 @@ type Config struct {
 
 	ImagesSuperseded time.Duration // what a tag meant before stays this long
 	ImagesUnused     time.Duration // so does what was pulled, after its last use
+	ImagesUnpacked   int64         // bytes that one may weigh unpacked
 	ImagesLimit      int64         // bytes above which those go before; 0: none
 
 	Drain     time.Duration // an ingress that was replaced may drain this long
@@ -70,6 +71,7 @@ func defaults(root bool, exe string) Config {
 		MemoryReserve:    1 << 30,
 		Overcommit:       1,
 		ImagesSuperseded: time.Hour,
+		ImagesUnpacked:   64 << 30,
 		ImagesUnused:     7 * 24 * time.Hour,
 		Drain:            30 * time.Minute,
 		StopLimit:        30 * time.Second,
@@ -150,6 +152,9 @@ func settings() []setting {
 		optionalFile("registry-ca", "file of certificates that registries are trusted by, beside the system's", func(c *Config) *string { return &c.RegistryCA }),
 		duration("images-superseded", "how long what a tag meant before it was pushed again is kept when nothing needs it", func(c *Config) *time.Duration { return &c.ImagesSuperseded }),
 		duration("images-unused", "how long what was pulled is kept after a revision last needed it", func(c *Config) *time.Duration { return &c.ImagesUnused }),
+		{"images-unpacked", "largest that an image may be unpacked, such as 64Gi; never more than its disk has",
+			func(c *Config) string { return formatBytes(c.ImagesUnpacked) },
+			func(c *Config, s string) (err error) { c.ImagesUnpacked, err = parseBytes(s); return err }},
 		{"images-limit", "size of all images, such as 100Gi, above which those two go before their time; 0: none",
 			func(c *Config) string { return formatBytes(c.ImagesLimit) },
 			func(c *Config, s string) (err error) { c.ImagesLimit, err = parseBytes(s); return err }},
@@ -257,6 +262,9 @@ func (c *Config) Validate() error {
 	}
 	if c.ImagesSuperseded < 0 {
 		fault("images-superseded: want a duration of 0 or more, got %s", c.ImagesSuperseded)
+	}
+	if c.ImagesUnpacked <= 0 {
+		fault("images-unpacked: want a size above 0, got %s", formatBytes(c.ImagesUnpacked))
 	}
 	if c.ImagesUnused < 0 {
 		fault("images-unused: want a duration of 0 or more, got %s", c.ImagesUnused)

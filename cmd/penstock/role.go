@@ -95,6 +95,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		Runtime:       c.Runtime,
 		EngineDir:     c.Engines,
 		Registries:    server.Registries{Insecure: c.RegistryInsecure, Mirrors: c.RegistryMirrors, CA: c.RegistryCA},
+		UnpackedLimit: c.ImagesUnpacked,
 		Images:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
 		MemoryReserve: c.MemoryReserve,
 		Overcommit:    c.Overcommit,

@@ -41,6 +41,7 @@ type ControlOptions struct {
 	EngineDir               string // folder of the shim and runc
 	Registries              Registries
 	Images                  oci.Policy // which images go by themselves
+	UnpackedLimit           int64      // bytes that an image may weigh unpacked
 	MemoryReserve           int64      // bytes that replicas are not promised
 	Overcommit              float64
 	Log                     *slog.Logger

@@ -83,14 +83,15 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		return nil, err
 	}
 	driver, err := containerd.Open(ctx, containerd.Config{
-		Root:         filepath.Join(o.Data, "containerd"),
-		State:        filepath.Join(o.State, "c"),
-		Shim:         filepath.Join(o.EngineDir, "containerd-shim-runc-v2"),
-		Runc:         filepath.Join(o.EngineDir, "runc"),
-		CgroupParent: "/penstock-" + o.Instance + "/replicas",
-		Network:      net,
-		Console:      console,
-		Log:          o.Log,
+		Root:          filepath.Join(o.Data, "containerd"),
+		State:         filepath.Join(o.State, "c"),
+		Shim:          filepath.Join(o.EngineDir, "containerd-shim-runc-v2"),
+		Runc:          filepath.Join(o.EngineDir, "runc"),
+		UnpackedLimit: o.UnpackedLimit,
+		CgroupParent:  "/penstock-" + o.Instance + "/replicas",
+		Network:       net,
+		Console:       console,
+		Log:           o.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -33,9 +33,11 @@ type Config struct {
 	Runc string
 	// CgroupParent is the cgroup above all containers, "/penstock". This process should not be in it.
 	CgroupParent string
-	Network      *network.Network
-	Console      local.Console
-	Log          *slog.Logger
+	// UnpackedLimit bounds what an image may weigh unpacked, in bytes; 0: by its disk only.
+	UnpackedLimit int64
+	Network       *network.Network
+	Console       local.Console
+	Log           *slog.Logger
 }
 
 var cgroupPath = regexp.MustCompile(`^(/[A-Za-z0-9][A-Za-z0-9._-]*)+$`)

@@ -7,13 +7,20 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/rootfs"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"penstock/internal/oci"
+	"penstock/internal/oci/unpack"
 	"penstock/internal/runtimes/local"
 )
 
@@ -68,7 +75,7 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	if done, err := img.IsUnpacked(ctx, snapshotter); err != nil {
 		return view{}, err
 	} else if !done {
-		if err := img.Unpack(ctx, snapshotter); err != nil {
+		if err := d.unpack(ctx, img, image); err != nil {
 			return view{}, err
 		}
 	}
@@ -107,6 +114,62 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	d.views[digest] = v
 	d.mu.Unlock()
 	return v, nil
+}
+
+const (
+	// unpackLimit ends the unpacking of an image that is made to take long.
+	unpackLimit = 30 * time.Minute
+	// maxEntries bounds the files of an image: the largest in use, with whole distributions of science in them, have a
+	// quarter of that.
+	maxEntries = 1_000_000
+	// diskSpare is what unpacking leaves of a disk, for the database and logs on it.
+	diskSpare = 1 << 30
+)
+
+// unpack writes the image's layers into snapshots, each once, within what the disk has.
+func (d *Driver) unpack(ctx context.Context, img client.Image, image oci.Image) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, unpackLimit, fmt.Errorf("it took longer than %v", unpackLimit))
+	defer cancel()
+	var disk unix.Statfs_t
+	if err := unix.Statfs(d.cfg.Root, &disk); err != nil {
+		return fmt.Errorf("space on the disk of %s: %w", d.cfg.Root, err)
+	}
+	limits := unpack.Limits{Bytes: max(int64(disk.Bavail)*disk.Bsize-diskSpare, 0), Entries: maxEntries}
+	if d.cfg.UnpackedLimit > 0 {
+		limits.Bytes = min(limits.Bytes, d.cfg.UnpackedLimit)
+	}
+	if disk.Files > 0 { // a file system that counts its inodes
+		limits.Entries = min(limits.Entries, int64(disk.Ffree))
+	}
+	ctx, done, err := d.client.WithLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done(context.WithoutCancel(ctx))
+	manifest, err := images.Manifest(ctx, d.client.ContentStore(), image.Record.Target, img.Platform())
+	if err != nil {
+		return err
+	}
+	diffs, err := img.RootFS(ctx)
+	if err != nil {
+		return err
+	}
+	if len(diffs) != len(manifest.Layers) {
+		return fmt.Errorf("want as many layers as diff IDs, got %d and %d", len(manifest.Layers), len(diffs))
+	}
+	applier := unpack.New(d.client.ContentStore(), limits)
+	for i, blob := range manifest.Layers {
+		layer := rootfs.Layer{Blob: blob, Diff: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diffs[i]}}
+		if _, err := rootfs.ApplyLayerWithOpts(ctx, layer, diffs[:i:i], d.client.SnapshotService(snapshotter), applier, nil, nil); err != nil {
+			return fmt.Errorf("layer %d, %s: %w", i, blob.Digest, err)
+		}
+	}
+	// With the config goes the snapshot, not before.
+	label := "containerd.io/gc.ref.snapshot." + snapshotter
+	_, err = d.client.ContentStore().Update(ctx, content.Info{
+		Digest: manifest.Config.Digest, Labels: map[string]string{label: identity.ChainID(diffs).String()},
+	}, "labels."+label)
+	return err
 }
 
 // PruneViews lets go of images that are neither in the image store nor under a container. What only they hold is then
