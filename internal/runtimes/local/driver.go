@@ -125,8 +125,10 @@ type Container struct {
 	Image   string // as Image.Ref was asked, or name@digest
 	Command []string
 	Args    []string
-	Env     []resource.EnvVar // complete; the image's own variables come below it
-	Mounts  []Mount
+	Env     []resource.EnvVar // over the image's own variables
+	// Hints are below both: a variable that the image or Env sets keeps its value.
+	Hints  []resource.EnvVar
+	Mounts []Mount
 	// Resources are hard limits: memory without swap, CPU as a quota and a weight.
 	Resources resource.Resources
 	// Hostname is what the container calls itself.

@@ -10,7 +10,8 @@ import (
 )
 
 // threadHints are the variables by which runtimes and number libraries learn how many threads to start. Without them
-// they count the machine's CPUs, start too many threads for their quota and are throttled.
+// they count the machine's CPUs, start too many threads for their quota and are throttled. Who has set one, in the
+// container or in the image, knows better.
 var threadHints = []string{"GOMAXPROCS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
 
 // noSecrets is the answer of an engine that was given nobody to ask.
@@ -43,14 +44,21 @@ func (k *keeper) resolved(ctx context.Context, c resource.Container) (resource.C
 func environment(platform []resource.EnvVar, replica string, c resource.Container) []resource.EnvVar {
 	list := slices.Clone(platform)
 	list = append(list, resource.EnvVar{Name: "CONTAINER_APP_REPLICA_NAME", Value: replica})
-	if c.Resources.MilliCPU > 0 {
-		threads := strconv.FormatInt((c.Resources.MilliCPU+999)/1000, 10)
-		for _, name := range threadHints {
-			list = append(list, resource.EnvVar{Name: name, Value: threads})
-		}
-	}
 	list = slices.DeleteFunc(list, func(v resource.EnvVar) bool {
 		return slices.ContainsFunc(c.Env, func(own resource.EnvVar) bool { return own.Name == v.Name })
 	})
 	return append(list, c.Env...)
+}
+
+// hints are variables that a container has unless it or its image sets them.
+func hints(c resource.Container) []resource.EnvVar {
+	if c.Resources.MilliCPU <= 0 {
+		return nil
+	}
+	threads := strconv.FormatInt((c.Resources.MilliCPU+999)/1000, 10)
+	var list []resource.EnvVar
+	for _, name := range threadHints {
+		list = append(list, resource.EnvVar{Name: name, Value: threads})
+	}
+	return list
 }

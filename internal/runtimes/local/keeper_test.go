@@ -78,11 +78,15 @@ func TestWhatADriverIsAskedFor(t *testing.T) {
 
 	c := b.driver.created()[0]
 	vars := map[string]string{}
+	for _, v := range slices.Concat(c.Hints, c.Env) { // what is below comes first
+		vars[v.Name] = v.Value
+	}
+	names := map[string]bool{}
 	for _, v := range c.Env {
-		if _, twice := vars[v.Name]; twice {
+		if names[v.Name] {
 			t.Errorf("variable %s is there twice", v.Name)
 		}
-		vars[v.Name] = v.Value
+		names[v.Name] = true
 	}
 	for name, want := range map[string]string{
 		"CONTAINER_APP_NAME": "web", "CONTAINER_APP_REPLICA_NAME": r.Name, "GOMAXPROCS": "2", "MKL_NUM_THREADS": "2",

@@ -168,6 +168,7 @@ func (k *keeper) container(c *container, spec resource.Container, mounts []Mount
 		Command:   spec.Command,
 		Args:      spec.Args,
 		Env:       environment(k.env, k.name, spec),
+		Hints:     hints(spec),
 		Mounts:    mounts,
 		Resources: spec.Resources,
 		Hostname:  hostname(k.name),

@@ -95,6 +95,26 @@ func TestContainerHasItsFilesAndEnvironment(t *testing.T) {
 	}
 }
 
+func TestHintsGiveWayToTheContainerAndItsImage(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	image := l.push(func(c *v1.Config) { c.Env = []string{"OMP_NUM_THREADS=3", "PATH=/image", "PORT=8080"} })
+	r := l.run("hinted", func(_ *local.Sandbox, c *local.Container) {
+		c.Image = image
+		c.Env = []resource.EnvVar{{Name: "MKL_NUM_THREADS", Value: "4"}, {Name: "PORT", Value: "8080"}}
+		for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMAXPROCS"} {
+			c.Hints = append(c.Hints, resource.EnvVar{Name: name, Value: "1"})
+		}
+	})
+	env := r.get("/env", nil)
+	for _, want := range []string{"OMP_NUM_THREADS=3", "MKL_NUM_THREADS=4", "GOMAXPROCS=1", "PATH=/image"} {
+		name, _, _ := strings.Cut(want, "=")
+		if !strings.Contains("\n"+env, "\n"+want+"\n") || strings.Count("\n"+env, "\n"+name+"=") != 1 {
+			t.Errorf("want %s and no other %s, got:\n%s", want, name, env)
+		}
+	}
+}
+
 func TestImageUserAndCommand(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -66,12 +66,16 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 	for i, v := range want.Env {
 		env[i] = v.Name + "=" + v.Value
 	}
+	hints := make([]string, len(want.Hints))
+	for i, v := range want.Hints {
+		hints[i] = v.Name + "=" + v.Value
+	}
 	options := []oci.SpecOpts{
 		oci.WithRootFSPath(c.path("rootfs")),
 		oci.WithImageConfig(client.NewImage(d.client, image.Record)),
 		oci.WithProcessArgs(command...),
-		withDefaultPath,
 		oci.WithEnv(env),
+		withUnlessSet(append(hints, pathDefault)...),
 		oci.WithHostname(want.Hostname),
 		oci.WithoutRunMount, // Docker has none, and images have files there
 		oci.WithCapabilities(capabilities(s.Capabilities, s.FirstID != 0)),
@@ -113,11 +117,17 @@ func commandOf(want local.Container, image imageOf) ([]string, error) {
 	return all, nil
 }
 
-func withDefaultPath(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
-	if !slices.ContainsFunc(s.Process.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
-		s.Process.Env = append(s.Process.Env, pathDefault)
+// withUnlessSet adds those variables that the process has not got yet.
+func withUnlessSet(vars ...string) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+		for _, v := range vars {
+			name, _, _ := strings.Cut(v, "=")
+			if !slices.ContainsFunc(s.Process.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") }) {
+				s.Process.Env = append(s.Process.Env, v)
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
 // withLimits makes memory a limit without swap, and CPU a quota and a weight.
