@@ -62,6 +62,8 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("GET /env", s.env)
 	mux.HandleFunc("GET /file", s.file)
 	mux.HandleFunc("GET /events", s.events)
+	mux.HandleFunc("GET /hang", s.hang)
+	mux.HandleFunc("GET /stream", s.stream)
 	mux.HandleFunc("POST /eat", s.eat)
 	mux.HandleFunc("POST /spin", s.spin)
 	mux.HandleFunc("POST /print", s.print)
@@ -140,6 +142,27 @@ func (s *server) file(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Write(b)
+}
+
+// hang gives no answer.
+func (s *server) hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// stream answers with a line every 50 ms for ?ms=.
+func (s *server) stream(w http.ResponseWriter, r *http.Request) {
+	ms, ok := number(w, r, "ms")
+	if !ok {
+		return
+	}
+	for i := range ms / 50 {
+		fmt.Fprintln(w, "line", i)
+		http.NewResponseController(w).Flush()
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	fmt.Fprintln(w, "end")
 }
 
 // eat takes ?mb= of memory and keeps it.

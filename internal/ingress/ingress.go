@@ -159,7 +159,7 @@ func (in *Ingress) Report() link.Report {
 func (in *Ingress) Traffic() *link.Traffic {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	t := &link.Traffic{Replicas: map[string]link.Tally{}, Refused: map[string]uint64{}}
+	t := &link.Traffic{Replicas: map[string]link.Tally{}, Refused: map[string]uint64{}, Heard: map[string]time.Duration{}}
 	for _, rm := range in.rooms {
 		rm.traffic(t)
 	}

@@ -297,6 +297,11 @@ func (rm *room) traffic(to *link.Traffic) {
 			if r.tally.Requests > 0 {
 				to.Replicas[r.name] = r.tally
 			}
+			if at := r.pool.Heard(); !at.IsZero() {
+				if ago := time.Since(at); ago < link.HeardFor {
+					to.Heard[r.name] = ago
+				}
+			}
 		}
 	}
 	if rm.refused > 0 {

@@ -1,7 +1,10 @@
 package ingress_test
 
 import (
+	"context"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,4 +45,62 @@ func TestTraffic(t *testing.T) {
 	if refused := now.Refused[table.Revisions[0].ID]; refused != 1 || len(now.Replicas) != 0 {
 		t.Errorf("refused %d, replicas %v; want 1 and none", refused, now.Replicas)
 	}
+}
+
+// What has come from a replica is known while the answer goes on, and what was only sent to it does not count.
+func TestAReplicaIsHeardWhileItAnswers(t *testing.T) {
+	end := make(chan struct{})
+	answering := app(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/silent" {
+			<-end
+			return
+		}
+		for i := 0; ; i++ {
+			if _, err := w.Write([]byte("token")); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-end:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	})
+	defer close(end)
+	f := serve(t, ingress.Config{})
+	table := replicas(answering)
+	f.Apply(table)
+	name := table.Revisions[0].Replicas[0].Name
+	ask := func(path string) (stop func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+host+path, strings.NewReader(strings.Repeat("x", 1<<16)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if resp, err := f.client.Do(r); err == nil {
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+		}()
+		return func() { cancel(); <-done }
+	}
+	stop := ask("/silent")
+	until(t, "the silent request is with the replica", func() bool { return f.Report().InFlight[name] == 1 })
+	if ago, ok := f.Traffic().Heard[name]; ok {
+		t.Errorf("heard %s ago from a replica that is silent", ago)
+	}
+	stop()
+	stop = ask("/")
+	defer stop()
+	until(t, "the replica is heard", func() bool { _, ok := f.Traffic().Heard[name]; return ok })
+	began := time.Now()
+	until(t, "it is heard again, in the same answer", func() bool {
+		ago, ok := f.Traffic().Heard[name]
+		return ok && time.Now().Add(-ago).After(began.Add(200*time.Millisecond))
+	})
 }

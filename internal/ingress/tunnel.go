@@ -47,8 +47,8 @@ func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, c
 	j := joint{silence: x.ticket.settings.IdleTimeout}
 	j.moved.Store(time.Now().UnixNano())
 	var wg sync.WaitGroup
-	wg.Go(func() { x.rec.BytesIn = j.pipe(back, front, first) })
-	x.rec.BytesOut = j.pipe(front, back, x.out)
+	wg.Go(func() { x.rec.BytesIn = j.pipe(back, front, first, func(time.Time) {}) })
+	x.rec.BytesOut = j.pipe(front, back, x.out, conn.Answered)
 	wg.Wait()
 	return over, false, nil
 }
@@ -60,8 +60,8 @@ type joint struct {
 }
 
 // pipe writes first to dst, then what comes from src. At the end of src it ends the writing half of dst, so that the
-// other direction can go on; on a failure it ends both.
-func (j *joint) pipe(dst, src net.Conn, first []byte) (total int64) {
+// other direction can go on; on a failure it ends both. came is told when bytes came from src.
+func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (total int64) {
 	buf := make([]byte, tunnelSize)
 	p := first
 	for {
@@ -78,7 +78,9 @@ func (j *joint) pipe(dst, src net.Conn, first []byte) (total int64) {
 		n, err := src.Read(buf)
 		p = buf[:n]
 		if n > 0 {
-			j.moved.Store(time.Now().UnixNano())
+			now := time.Now()
+			j.moved.Store(now.UnixNano())
+			came(now)
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) && j.stillMoves() {

@@ -166,6 +166,21 @@ func (h *Hub) Load() (inFlight, waiting map[string]int) {
 	return inFlight, waiting
 }
 
+// Answered says whether a byte of an answer has come from a replica since then. Reports are up to reportEvery old, so it
+// also says yes to what came that much earlier, twice that because the two roles take turns on a busy machine.
+func (h *Hub) Answered(replica string, since time.Time) bool {
+	since = since.Add(-2 * reportEvery)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for one := range maps.Values(h.traffic) {
+		last := one[len(one)-1] // there is none without a moment
+		if ago, ok := last.Heard[replica]; ok && last.at.Add(-ago).After(since) {
+			return true
+		}
+	}
+	return false
+}
+
 // Rates adds up the traffic of all ingresses in the last seconds.
 func (h *Hub) Rates() Rates {
 	h.mu.Lock()

@@ -14,7 +14,13 @@ type Traffic struct {
 	Replicas map[string]Tally `json:"replicas,omitempty"`
 	// Refused counts what the ingress answered itself for want of a replica, by revision ID.
 	Refused map[string]uint64 `json:"refused,omitempty"`
+	// Heard says how long ago a byte of an answer last came from a replica, of those within HeardFor. It is no time of
+	// day, so that a clock that is set does not matter.
+	Heard map[string]time.Duration `json:"heard,omitempty"`
 }
+
+// HeardFor is beyond what anyone asks.
+const HeardFor = 30 * time.Second
 
 // Tally counts requests that a replica has answered, or whose client left it.
 type Tally struct {

@@ -117,6 +117,60 @@ func TestRates(t *testing.T) {
 	})
 }
 
+// A replica has answered since a time when any ingress has heard of it then, or up to two seconds before: that old its
+// report may be.
+func TestAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ln := make(pipes)
+		log := slog.New(slog.DiscardHandler)
+		hub := link.NewHub("a", log)
+		var wg sync.WaitGroup
+		wg.Go(func() { hub.Serve(ctx, ln) })
+		began := time.Now()
+		for _, heard := range []map[string]time.Duration{{"both": 5 * time.Second, "one": 0}, {"both": 20 * time.Second}} {
+			c := link.Client{
+				Dial: func(context.Context) (net.Conn, error) {
+					near, far := net.Pipe()
+					ln <- far
+					return near, nil
+				},
+				Apply: func(link.Table) {}, Report: func() link.Report { return link.Report{} },
+				Traffic: func() *link.Traffic {
+					t := &link.Traffic{Heard: map[string]time.Duration{}}
+					for name, at := range heard { // at which second a byte came last
+						if ago := time.Since(began) - at; ago >= 0 && ago < link.HeardFor {
+							t.Heard[name] = ago
+						}
+					}
+					return t
+				},
+				Log: log,
+			}
+			wg.Go(func() { c.Run(ctx) })
+		}
+		time.Sleep(21*time.Second + 500*time.Millisecond)
+		synctest.Wait()
+		for since, want := range map[time.Duration]map[string]bool{
+			0:                {"both": true, "one": true, "none": false},
+			19 * time.Second: {"both": true, "one": false},
+			21 * time.Second: {"both": true},
+			23 * time.Second: {"both": false},
+		} {
+			for replica, want := range want {
+				if got := hub.Answered(replica, began.Add(since)); got != want {
+					t.Errorf("%s, since second %s: got %t, want %t", replica, since, got, want)
+				}
+			}
+		}
+		cancel()
+		wg.Wait()
+		if hub.Answered("both", began) {
+			t.Error("an ingress that has left is still believed")
+		}
+	})
+}
+
 func FuzzLatency(f *testing.F) {
 	for _, seed := range []string{`[]`, `[0,1,271,4294967295]`, `[272,1]`, `[1]`, `[-1,2]`, `null`} {
 		f.Add([]byte(seed))

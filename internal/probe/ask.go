@@ -31,6 +31,9 @@ var errNothing = errors.New("it has neither httpGet nor tcpSocket")
 // errTimeout is the answer that did not come in time.
 var errTimeout = errors.New("timeout")
 
+// ErrBusy is the answer that did not come in time while others got bytes of theirs.
+var ErrBusy = fmt.Errorf("%w while the replica was answering", errTimeout)
+
 // statusError is an HTTP answer outside 200 to 399.
 type statusError int
 
@@ -144,6 +147,9 @@ func (v Verdict) Message() string {
 	}
 	if s, ok := errors.AsType[statusError](v.Err); ok {
 		return fmt.Sprintf("Probe of %s failed with status code: %d", name, int(s))
+	}
+	if v.Busy > 0 {
+		return fmt.Sprintf("%s probe timed out in %s seconds while the replica was answering; not counted", v.Check.Type, seconds(v.Check.Timeout))
 	}
 	if errors.Is(v.Err, errTimeout) {
 		return fmt.Sprintf("Probe of %s failed with timeout in %s seconds.", name, seconds(v.Check.Timeout))

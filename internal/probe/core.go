@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"time"
 
 	"penstock/internal/resource"
@@ -31,6 +32,7 @@ type check struct {
 	// because we are fast.
 	counts    time.Time
 	good, bad int // in a row
+	busy      int // in a row
 	once      bool
 	passing   bool
 }
@@ -43,6 +45,9 @@ type Verdict struct {
 	// Counted is set for a failure that counts towards the threshold, and Failures is how many did so in a row.
 	Counted  bool
 	Failures int
+	// Busy is set for a failure that does not count because the replica was answering, and is how many there were in a
+	// row.
+	Busy int
 	// Kill says that the container is to be ended and started again.
 	Kill bool
 	// Changed is set when Started or Ready is not what it was.
@@ -117,8 +122,12 @@ func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 	if err == nil {
 		c.success(s, asked, came)
 	} else {
-		v.Counted = c.failure(s, asked, came)
-		v.Failures = s.bad
+		if c.fast && s.Type == resource.Liveness && errors.Is(err, ErrBusy) {
+			v.Busy = c.spare(s, asked, came)
+		} else {
+			v.Counted = c.failure(s, asked, came)
+			v.Failures = s.bad
+		}
 		if v.Counted && s.bad >= s.FailureThreshold {
 			v.Kill = c.fails(s)
 		}
@@ -130,16 +139,24 @@ func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 }
 
 func (c *Core) success(s *check, asked, came time.Time) {
-	s.good, s.bad, s.once = s.good+1, 0, true
+	s.good, s.bad, s.busy, s.once = s.good+1, 0, 0, true
 	if s.good >= s.SuccessThreshold {
 		s.passing = true
 	}
 	s.due = later(asked.Add(s.Period), came)
 }
 
+// spare notes a failure that does not count: what others were sent is as good a sign of life as an answer, so it ends a
+// row of failures too.
+func (c *Core) spare(s *check, asked, came time.Time) int {
+	s.good, s.bad, s.busy = 0, 0, s.busy+1
+	s.due = later(asked.Add(s.Period), came)
+	return s.busy
+}
+
 // failure notes a failure and says whether it counts.
 func (c *Core) failure(s *check, asked, came time.Time) bool {
-	s.good = 0
+	s.good, s.busy = 0, 0
 	s.due = later(asked.Add(s.Period), came)
 	if c.fast && !s.once && s.Type != resource.Liveness {
 		s.due = came.Add(s.pause)

@@ -269,3 +269,44 @@ func TestNothingIsAskedTwiceAtOnce(t *testing.T) {
 		t.Errorf("after a slow failure: want the next question in 1ms, got %s", wait)
 	}
 }
+
+// Of a container that does not answer in time while others get answers, fast says that it is busy; Azure counts.
+func TestBusyIsNotHung(t *testing.T) {
+	own := []resource.Probe{{Type: resource.Liveness, TCP: &resource.TCPSocket{Port: 8080}, Period: 10 * time.Second, FailureThreshold: 3}}
+	tests := map[string]struct {
+		behaviour resource.Behaviour
+		answers   string // b: busy, x: refused, space: well
+		kill      bool
+	}{
+		"busy for ever":                    {resource.Fast, "bbbbbbbbbbbb", false},
+		"hung after it was busy":           {resource.Fast, "bbbxxx", true},
+		"busy ends a row of failures":      {resource.Fast, "xxbxxbxx", false},
+		"azure counts every time-out":      {resource.Azure, "bbb", true},
+		"and takes it for one of a row":    {resource.Azure, "xxb", true},
+		"an answer ends a row with either": {resource.Azure, "bb bb bb ", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			answer := func(_ resource.ProbeType, at time.Duration) error {
+				i := int(at / own[0].Period)
+				if i >= len(test.answers) {
+					return nil
+				}
+				return map[byte]error{'b': probe.ErrBusy, 'x': errRefused}[test.answers[i]]
+			}
+			steps := simulate(probe.Checks(own, 0, test.behaviour), test.behaviour, 3*time.Minute, answer)
+			if at, killed := first(steps, kill); killed != test.kill {
+				t.Errorf("%q: killed %t at %s, want %t", test.answers, killed, at, test.kill)
+			}
+		})
+	}
+	t.Run("a busy startup or readiness probe has failed", func(t *testing.T) {
+		for _, kind := range []resource.ProbeType{resource.Startup, resource.Readiness} {
+			own := []resource.Probe{{Type: kind, TCP: &resource.TCPSocket{Port: 8080}, Period: time.Second, FailureThreshold: 2}}
+			steps := simulate(probe.Checks(own, 0, resource.Fast), resource.Fast, 30*time.Second, func(resource.ProbeType, time.Duration) error { return probe.ErrBusy })
+			if _, counted := first(steps, func(s step) bool { return s.Counted }); !counted || steps[0].Busy != 0 {
+				t.Errorf("%s: no failure counts", kind)
+			}
+		}
+	})
+}

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -16,6 +17,8 @@ type Target struct {
 	Started   time.Time
 	Checks    []Check
 	Behaviour resource.Behaviour
+	// Answered says whether the container has sent a byte of an answer to anybody since then. nil: nobody knows.
+	Answered func(since time.Time) bool
 }
 
 type answer struct {
@@ -25,7 +28,7 @@ type answer struct {
 }
 
 // Run asks the container until ctx ends or a verdict says that it must be killed, and reports every change and every
-// failure that counts, one after another. A container that nothing is asked of is reported ready at once. When Run
+// failure that counts or was spared, one after another. A container that nothing is asked of is reported ready at once. When Run
 // returns, no question is under way.
 func Run(ctx context.Context, t Target, report func(Verdict)) {
 	core := NewCore(t.Checks, t.Started, t.Behaviour)
@@ -66,8 +69,11 @@ func Run(ctx context.Context, t Target, report func(Verdict)) {
 			if ctx.Err() != nil {
 				return
 			}
+			if errors.Is(a.err, errTimeout) && t.Answered != nil && t.Answered(a.asked) {
+				a.err = ErrBusy
+			}
 			v := core.Answer(a.check, a.asked, a.came, a.err)
-			if v.Changed || v.Counted {
+			if v.Changed || v.Counted || v.Busy > 0 {
 				report(v)
 			}
 			if v.Kill {

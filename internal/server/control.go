@@ -116,6 +116,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		system.Append(e)
 		o.Log.Log(ctx, eventLevel(e), "event", "app", e.App.Base(), "revision", e.Revision, "replica", e.Replica, "reason", e.Reason, "message", e.Message)
 	}
+	hub := link.NewHub(rand.Text(), o.Log)
 	engine := local.New(local.Config{
 		Driver:   machine.driver,
 		Scheme:   o.Runtime,
@@ -124,8 +125,8 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Capacity: room,
 		Secrets:  secrets{documents, box}.values,
 		Fetch:    machine.fetch(documents),
+		Answered: hub.Answered,
 	})
-	hub := link.NewHub(rand.Text(), o.Log)
 	advisor := newAdvisor(machine.images, emit, o.Log)
 	reconciler := reconcile.New(reconcile.Config{
 		Store:       documents,

@@ -33,6 +33,7 @@ func TestServer(t *testing.T) {
 		}
 	})
 	t.Run("bad containers", func(t *testing.T) { badContainers(t, m) })
+	t.Run("busy is not hung", func(t *testing.T) { busy(t, m) })
 	m.apply(t, helloManifest)
 	t.Run("roles may be killed under load", func(t *testing.T) { killedRoles(t, m) })
 	t.Run("roles are replaced under load", func(t *testing.T) { handOver(t, m) })
@@ -157,4 +158,33 @@ func badContainers(t *testing.T, m *machine) {
 			}
 		})
 	}
+}
+
+const busyManifest = `
+name: busy
+properties:
+  configuration:
+    ingress: {external: true, targetPort: 8080, allowInsecure: true}
+  template:
+    containers:
+      - name: hello
+        image: hello:1
+        resources: {cpu: 0.25, memory: 0.5Gi}
+        probes:
+          - {type: Liveness, httpGet: {path: /hang, port: 8080}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 3}
+    terminationGracePeriodSeconds: 0
+    scale: {minReplicas: 1, maxReplicas: 1}
+`
+
+// busy streams for longer than three failures of a liveness probe take, from a replica that never answers it.
+func busy(t *testing.T, m *machine) {
+	m.apply(t, busyManifest)
+	status, text := m.ask(t, http.MethodGet, "busy", "/stream?ms=4500", "")
+	if status != http.StatusOK || !strings.HasSuffix(text, "end\n") {
+		t.Errorf("the stream of a busy replica: status %d, ends with %q", status, text[max(0, len(text)-20):])
+	}
+	if out := m.must(t, "app", "events", "busy"); !strings.Contains(out, "while the replica was answering; not counted") {
+		t.Errorf("no event tells that probes were not counted:\n%s", out)
+	}
+	m.must(t, "app", "delete", "busy")
 }

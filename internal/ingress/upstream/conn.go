@@ -25,6 +25,7 @@ type Conn struct {
 	addr   string
 	parked time.Time // when it became idle
 
+	pool    *Pool
 	buffers *buffers
 	in      []byte // taken from buffers for the time of an exchange
 	r, w    int    // in[r:w] was received and not yet consumed
@@ -47,8 +48,8 @@ type Conn struct {
 	heard   bool         // a byte of this exchange's response came
 }
 
-func newConn(nc net.Conn, addr string, b *buffers) *Conn {
-	c := &Conn{nc: nc, addr: addr, buffers: b}
+func newConn(nc net.Conn, addr string, p *Pool) *Conn {
+	c := &Conn{nc: nc, addr: addr, pool: p, buffers: &p.client.buffers}
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw, c.peek, c.step = raw, c.look, c.send
@@ -102,6 +103,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Answered notes that a byte came from the replica.
+func (c *Conn) Answered(now time.Time) { c.pool.answered(now) }
+
 // Touch notes that bytes move on behalf of the exchange.
 func (c *Conn) Touch() { c.moved.Store(time.Now().UnixNano()) }
 
@@ -137,7 +141,9 @@ func (c *Conn) fill() error {
 		if n > 0 {
 			c.w += n
 			c.heard = true
-			c.Touch()
+			now := time.Now()
+			c.moved.Store(now.UnixNano())
+			c.Answered(now)
 			return nil
 		}
 		if err == nil {

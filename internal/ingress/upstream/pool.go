@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,6 +38,7 @@ func (cl *Client) Pool(addr string) *Pool {
 // Pool keeps idle connections to one address, and those that are shared.
 type Pool struct {
 	client   *Client
+	heard    atomic.Int64  // when a byte last came from the replica, Unix nanoseconds; 0: never
 	dialling chan struct{} // held by who dials a connection that is shared
 
 	mu     sync.Mutex
@@ -90,7 +92,26 @@ func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c 
 	if err != nil {
 		return nil, false, err
 	}
-	return newConn(nc, addr, &p.client.buffers), false, nil
+	return newConn(nc, addr, p), false, nil
+}
+
+// heardEvery is how exactly it is kept when a byte last came: all connections would write to one place else, for each
+// byte, from all processors.
+const heardEvery = 100 * time.Millisecond
+
+func (p *Pool) answered(now time.Time) {
+	if at := now.UnixNano(); at-p.heard.Load() > int64(heardEvery) {
+		p.heard.Store(at)
+	}
+}
+
+// Heard is when a byte last came from the replica, give or take 100 ms; the zero value when none has. What is sent to it
+// does not count: the kernel takes that for a process that hangs.
+func (p *Pool) Heard() time.Time {
+	if at := p.heard.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // pop takes the connection that was used last, if that was after since.

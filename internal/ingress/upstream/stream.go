@@ -81,6 +81,13 @@ func (s *Stream) watch() {
 // Touch notes that bytes move on behalf of the exchange.
 func (s *Stream) Touch() { s.moved.Store(time.Now().UnixNano()) }
 
+// came notes that bytes have come from the replica.
+func (s *Stream) came() {
+	now := time.Now()
+	s.moved.Store(now.UnixNano())
+	s.pool.answered(now)
+}
+
 // Piped makes r's body what Write and End say. It is called before RoundTrip.
 func (s *Stream) Piped(r *http.Request) {
 	in, out := io.Pipe()
@@ -132,7 +139,7 @@ func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status i
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, fields textproto.MIMEHeader) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.Touch()
+		s.came()
 		if !s.headed {
 			copyFields(h, http.Header(fields))
 			interim(status, h)
@@ -147,7 +154,7 @@ func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status i
 	if err != nil {
 		return 0, s.explain(err)
 	}
-	s.Touch()
+	s.came()
 	s.resp = resp
 	copyFields(h, resp.Header)
 	if resp.StatusCode < 200 {
@@ -184,7 +191,7 @@ func (s *Stream) Next(to http.Flusher) ([]byte, error) {
 	n, err := s.resp.Body.Read(s.buf)
 	s.full = n == len(s.buf)
 	if n > 0 {
-		s.Touch()
+		s.came()
 	}
 	switch {
 	case err == nil, errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):

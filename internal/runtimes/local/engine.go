@@ -30,6 +30,9 @@ type Config struct {
 	// Fetch brings an image that is not on this machine to the driver from where its name says, and tells how many bytes
 	// came. Its errors are those of Driver.Image. nil: images come by other ways.
 	Fetch func(ctx context.Context, app resource.ID, image string) (bytes int64, err error)
+	// Answered says whether a replica has sent a byte of an answer to a request since then: a container that does not
+	// answer its liveness probe in time while others get answers is busy, not hung. It must not block. nil: nobody knows.
+	Answered func(replica string, since time.Time) bool
 	// Backoff spaces out restarts; the zero value is Kubernetes'.
 	Backoff Backoff
 	// NewID returns the last part of a replica's name, five letters and digits; nil: at random.
@@ -70,6 +73,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Fetch == nil {
 		cfg.Fetch = func(context.Context, resource.ID, string) (int64, error) { return 0, nil }
+	}
+	if cfg.Answered == nil {
+		cfg.Answered = func(string, time.Time) bool { return false }
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID

@@ -195,6 +195,56 @@ func TestGraceIsExact(t *testing.T) {
 	}
 }
 
+// A replica that answers requests while its liveness probe times out is busy. It is hung when it no longer does.
+func TestBusyIsNotHung(t *testing.T) {
+	for _, behaviour := range []resource.Behaviour{resource.Fast, resource.Azure} {
+		t.Run(string(behaviour), func(t *testing.T) {
+			var answering atomic.Bool
+			answering.Store(true)
+			b := setUp(t, func(c *local.Config) {
+				c.Answered = func(replica string, since time.Time) bool {
+					if !strings.HasPrefix(replica, "web--0000001-") || time.Since(since) < 20*time.Millisecond {
+						t.Errorf("asked for %q since %s ago, want the replica and when it was probed", replica, time.Since(since))
+					}
+					return answering.Load()
+				}
+			})
+			w := web(1, env("FAKE_HANG_ON=/hang")...)
+			w.Revision.Settings.Behaviour = behaviour
+			w.Revision.Template.Grace = 0
+			w.Revision.Template.Containers[0].Probes = []resource.Probe{
+				{Type: resource.Startup, TCP: &resource.TCPSocket{Port: 8080}, Period: 10 * time.Millisecond},
+				{Type: resource.Readiness, TCP: &resource.TCPSocket{Port: 8080}, Period: 10 * time.Millisecond},
+				{
+					Type: resource.Liveness, HTTP: &resource.HTTPGet{Path: "/", Port: 8080},
+					Period: 30 * time.Millisecond, Timeout: 20 * time.Millisecond, FailureThreshold: 2,
+				},
+			}
+			b.apply(t, w)
+			r := b.ready(t, 1)[0]
+			ask(t, r.Address, "/hang")
+			if behaviour == resource.Fast {
+				const spared = "Liveness probe timed out in 0.02 seconds while the replica was answering; not counted"
+				b.until(t, "eight probes that were spared", func([]resource.Replica) bool {
+					n := 0
+					for _, ev := range b.events.all() {
+						if ev.Reason == "ProbeFailed" && ev.Message == spared && !ev.Warning {
+							n++
+						}
+					}
+					return n == 4 // the 1st, 2nd, 4th and 8th
+				})
+				if r := b.list(t)[0]; r.State != resource.ReplicaReady || r.Restarts != 0 {
+					t.Errorf("while it answers: %s, %d restarts, want ready and none", r.State, r.Restarts)
+				}
+				answering.Store(false)
+			}
+			b.until(t, "a restart", func(list []resource.Replica) bool { return list[0].Restarts == 1 })
+			b.events.want(t, "ProbeFailed", "Container main failed liveness probe, will be restarted")
+		})
+	}
+}
+
 func TestLivenessKills(t *testing.T) {
 	b := setUp(t, nil)
 	w := web(1, env("FAKE_HANG_ON=/hang")...)

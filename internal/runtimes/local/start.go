@@ -192,6 +192,9 @@ func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.T
 	target := probe.Target{
 		Address: k.addr, Started: started, Behaviour: behaviour, Checks: probe.Checks(c.spec.Probes, port, behaviour),
 	}
+	if c.main { // the one that answers requests
+		target.Answered = func(since time.Time) bool { return k.e.cfg.Answered(k.name, since) }
+	}
 	ctx, c.stopProbes = context.WithCancel(ctx)
 	id, run := c.id, c.runs
 	k.probing.Go(func() {
@@ -205,6 +208,12 @@ func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 	c.asked = c.asked || v.Ready || v.Err != nil
 	if v.Err == nil {
 		c.unhealthy = ""
+		return
+	}
+	if v.Busy > 0 {
+		if isPowerOfTwo(v.Busy) {
+			k.tell(normal, "ProbeFailed", 0, "%s", v.Message())
+		}
 		return
 	}
 	c.unhealthy = v.Message()
