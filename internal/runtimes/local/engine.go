@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ type Config struct {
 	Answered func(replica string, since time.Time) bool
 	// Backoff spaces out restarts; the zero value is Kubernetes'.
 	Backoff Backoff
+	// Starts is how many containers are made at a time; 0: one a CPU, and at least 2.
+	Starts int
 	// NewID returns the last part of a replica's name, five letters and digits; nil: at random.
 	NewID func() string
 }
@@ -46,6 +49,7 @@ type Config struct {
 //	Replicas, Watch <── views <──────┘  ^───── Driver.Watch, probes
 type Engine struct {
 	cfg     Config
+	starts  *gate
 	adopted chan struct{} // closed when what the driver lists has been adopted
 	ended   chan struct{} // closed when Run has returned
 	fresh   chan struct{} // tells Run that starting is not empty
@@ -81,8 +85,12 @@ func New(cfg Config) *Engine {
 		cfg.NewID = randomID
 	}
 	cfg.Backoff = cfg.Backoff.withDefaults()
+	if cfg.Starts <= 0 {
+		cfg.Starts = max(2, runtime.NumCPU())
+	}
 	return &Engine{
 		cfg:        cfg,
+		starts:     newGate(cfg.Starts),
 		adopted:    make(chan struct{}),
 		ended:      make(chan struct{}),
 		fresh:      make(chan struct{}, 1),

@@ -176,6 +176,15 @@ func (e *events) reasons() (words []string) {
 	return words
 }
 
+func (e *events) count(reason string) (n int) {
+	for _, r := range e.reasons() {
+		if r == reason {
+			n++
+		}
+	}
+	return n
+}
+
 // find returns the first event with a reason whose message contains a text.
 func (e *events) find(reason, text string) (resource.Event, bool) {
 	for _, ev := range e.all() {
@@ -212,6 +221,7 @@ type spy struct {
 	deafOnce    bool                            // the next watch ends before it has told anything, as its exits are lost
 
 	mu         sync.Mutex
+	making     func(local.Container) // before Create
 	sandboxes  []local.Sandbox
 	containers []local.Container
 }
@@ -235,7 +245,11 @@ func (s *spy) CreateSandbox(ctx context.Context, b local.Sandbox) (netip.Addr, e
 func (s *spy) Create(ctx context.Context, c local.Container) error {
 	s.mu.Lock()
 	s.containers = append(s.containers, c)
+	making := s.making
 	s.mu.Unlock()
+	if making != nil {
+		making(c)
+	}
 	return s.Driver.Create(ctx, c)
 }
 
@@ -271,6 +285,13 @@ func (s *spy) Watch(ctx context.Context) (<-chan local.Event, error) {
 		<-all // and that is lost
 	}()
 	return out, nil
+}
+
+// before is called with each container before it is made.
+func (s *spy) before(making func(local.Container)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.making = making
 }
 
 // created returns the containers that were made, in the order of their names and then of time.

@@ -56,11 +56,18 @@ func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, err error)
 				return 0, err
 			}
 		}
+	} else if err := k.pull(ctx, c); err != nil {
+		return 0, err
+	}
+	revision := k.rev.ID.Key()
+	if err := k.e.starts.enter(ctx, revision); err != nil {
+		return 0, err
+	}
+	defer func() { k.e.starts.leave(revision, k.e.replicasUp()) }()
+	if !k.sandbox {
 		if err := k.makeSandbox(ctx); err != nil {
 			return 0, err
 		}
-	} else if err := k.pull(ctx, c); err != nil {
-		return 0, err
 	}
 	if c.exists {
 		if err := d.Delete(ctx, c.id); err != nil {

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -178,9 +180,27 @@ func (d *Driver) List(ctx context.Context) ([]local.SandboxStatus, error) {
 	return list, nil
 }
 
+// lives says whether a process is there and is the container's. The kernel is asked for what it knows, because asking a
+// shim wakes it up, and there are as many as containers.
+func (d *Driver) lives(c *container, pid int) bool {
+	groups, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+	return err == nil && strings.Contains(string(groups), c.cgroup) && !isZombie(pid)
+}
+
+// isZombie says whether a process has ended and waits for its parent. Its state is the first field behind its name
+// (proc_pid_stat(5)).
+func isZombie(pid int) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return true
+	}
+	_, fields, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
+	return strings.HasPrefix(fields, "Z") || strings.HasPrefix(fields, "X")
+}
+
 func (d *Driver) statusOf(ctx context.Context, c *container) (local.ContainerStatus, error) {
 	st := c.status()
-	if st.State == local.Exited {
+	if st.State == local.Exited || st.State == local.Running && d.lives(c, st.PID) {
 		return st, nil
 	}
 	task, err := d.task(ctx, c)

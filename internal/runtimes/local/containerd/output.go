@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ type reader struct {
 	to   io.WriteCloser
 	log  *slog.Logger
 	done chan struct{} // closed when the stream has ended
+	// detached is set before the pipe is closed under the reader.
+	detached atomic.Bool
 	// reading says that run was called; the container's lock guards it.
 	reading bool
 }
@@ -78,8 +81,49 @@ func (r *reader) run() {
 	defer close(r.done)
 	defer r.to.Close()
 	defer r.pipe.Close()
-	if _, err := io.Copy(r.to, r.pipe); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := r.copy(); err != nil && !r.detached.Load() {
 		r.log.Warn("a container's output is no longer read; it stops when its pipe is full", "err", err)
+	}
+}
+
+// chunks are for what was read and not yet written. A stream takes one only when there is something to read: of hundreds
+// of replicas most are silent.
+var chunks = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// copy returns nil at the end of the stream.
+func (r *reader) copy() error {
+	raw, err := r.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var chunk *[32 << 10]byte
+		var n int
+		var failed error
+		err := raw.Read(func(fd uintptr) bool {
+			chunk = chunks.Get().(*[32 << 10]byte)
+			for {
+				n, failed = unix.Read(int(fd), chunk[:])
+				if !errors.Is(failed, unix.EINTR) {
+					break
+				}
+			}
+			if errors.Is(failed, unix.EAGAIN) {
+				chunks.Put(chunk)
+				return false // called again when there is something
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			_, failed = r.to.Write(chunk[:n])
+		}
+		chunks.Put(chunk)
+		if failed != nil || n <= 0 {
+			return failed
+		}
 	}
 }
 
@@ -88,6 +132,7 @@ func (c *container) detachOutput() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.output {
+		r.detached.Store(true)
 		r.pipe.Close()
 	}
 }
