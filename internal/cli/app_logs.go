@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -16,6 +17,8 @@ type logsOptions struct {
 	tail     int
 	revision string
 	replica  string
+	// execution is that of a job.
+	execution string
 }
 
 // query is that of the stream. Names that match all are left out.
@@ -27,6 +30,9 @@ func (o *logsOptions) query() url.Values {
 	if o.revision != "" {
 		q.Set("revision", o.revision)
 	}
+	if o.execution != "" {
+		q.Set("execution", o.execution)
+	}
 	if o.replica != "" {
 		q.Set("replica", o.replica)
 	}
@@ -34,7 +40,7 @@ func (o *logsOptions) query() url.Values {
 }
 
 func newAppLogsCmd(env *Env, s *scope) *cobra.Command {
-	cmd, o := newAppStreamCmd(env, s, "logs", "Print what an app's containers print", "logstream", "lines", env.printLine)
+	cmd, o := newStreamCmd(env, s, "containerApps", "logs", "Print what an app's containers print", "logstream", "lines", env.printLine)
 	o.bindNames(cmd.Flags(), "lines")
 	return cmd
 }
@@ -46,12 +52,13 @@ func (o *logsOptions) bindNames(fs *pflag.FlagSet, what string) {
 }
 
 func newAppEventsCmd(env *Env, s *scope) *cobra.Command {
-	cmd, _ := newAppStreamCmd(env, s, "events", "Print what the platform did with an app, and why", "eventstream", "events", env.printEvent)
+	cmd, _ := newStreamCmd(env, s, "containerApps", "events", "Print what the platform did with an app, and why", "eventstream", "events", env.printEvent)
 	return cmd
 }
 
-// newAppStreamCmd makes the command that prints one of an app's streams. what is the word for its items.
-func newAppStreamCmd(env *Env, s *scope, verb, short, stream, what string, show func(json.RawMessage) error) (*cobra.Command, *logsOptions) {
+// newStreamCmd makes the command that prints one of the streams of an app or a job, whose type is kind. what is the word
+// for its items.
+func newStreamCmd(env *Env, s *scope, kind, verb, short, stream, what string, show func(json.RawMessage) error) (*cobra.Command, *logsOptions) {
 	o := &logsOptions{}
 	cmd := &cobra.Command{
 		Use:   verb + " NAME",
@@ -65,7 +72,7 @@ func newAppStreamCmd(env *Env, s *scope, verb, short, stream, what string, show 
 			if err != nil {
 				return err
 			}
-			return c.lines(cmd.Context(), s.path("containerApps", args[0], stream), o.query(), show)
+			return c.lines(cmd.Context(), s.path(kind, args[0], stream), o.query(), show)
 		},
 	}
 	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new "+what+" until Ctrl-C")
@@ -96,7 +103,7 @@ func (e *Env) printEvent(doc json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	about := v.Revision
+	about := cmp.Or(v.Revision, v.Execution)
 	if v.Replica != "" {
 		about = v.Replica
 	}

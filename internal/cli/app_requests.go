@@ -8,7 +8,7 @@ import (
 )
 
 func newAppRequestsCmd(env *Env, s *scope) *cobra.Command {
-	cmd, o := newAppStreamCmd(env, s, "requests", "Print the requests that an app was asked, and what became of them", "requeststream", "requests", env.printRequest)
+	cmd, o := newStreamCmd(env, s, "containerApps", "requests", "Print the requests that an app was asked, and what became of them", "requeststream", "requests", env.printRequest)
 	o.bindNames(cmd.Flags(), "requests")
 	cmd.Long = `Print an app's requests as the ingress has recorded them, within a second of their end: when, how long, which replica,
 and what went wrong in Envoy's letters (UH no replica, UO no place, UF no connection, UC the replica ended it, UT and SI too slow,

@@ -77,7 +77,7 @@ func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) in
 	root.AddCommand(more...)
 	root.AddCommand(
 		newUpCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
-		newAppCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
+		newAppCmd(e), newJobCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
 		newDoctorCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)
 	root.SetArgs(args)

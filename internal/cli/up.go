@@ -83,18 +83,9 @@ const maxManifest = 4 << 20
 
 // manifest reads the file into the body of a PUT.
 func (o *upOptions) manifest(env *Env) (name string, body []byte, err error) {
-	in := env.Stdin
-	if o.file != "-" {
-		f, err := os.Open(o.file)
-		if err != nil {
-			return "", nil, fmt.Errorf("manifest: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	b, err := io.ReadAll(io.LimitReader(in, maxManifest))
+	b, err := readManifest(env, o.file)
 	if err != nil {
-		return "", nil, fmt.Errorf("manifest: %w", err)
+		return "", nil, err
 	}
 	name, body, err = app.ParseYAML(b)
 	if err != nil {
@@ -103,13 +94,31 @@ func (o *upOptions) manifest(env *Env) (name string, body []byte, err error) {
 	if name == "" {
 		return "", nil, fmt.Errorf("manifest %s: name: want the name of the app, got none", o.file)
 	}
-	body, err = o.withDefaults(body)
+	body, err = withDefaults(body, o.path("managedEnvironments", o.environment))
 	return name, body, err
 }
 
-// withDefaults fills in the environment and the location where the manifest names none, as az does, and leaves the rest
-// as it is written.
-func (o *upOptions) withDefaults(body []byte) ([]byte, error) {
+// readManifest reads a file; - is stdin.
+func readManifest(env *Env, file string) ([]byte, error) {
+	in := env.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("manifest: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxManifest))
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return b, nil
+}
+
+// withDefaults fills in the environment and the location where the manifest of an app or a job names none, as az does,
+// and leaves the rest as it is written.
+func withDefaults(body []byte, environment string) ([]byte, error) {
 	doc := map[string]json.RawMessage{}
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
@@ -130,7 +139,7 @@ func (o *upOptions) withDefaults(body []byte) ([]byte, error) {
 			return json.Marshal(doc)
 		}
 	}
-	id, err := json.Marshal(o.path("managedEnvironments", o.environment))
+	id, err := json.Marshal(environment)
 	if err != nil {
 		return nil, err
 	}

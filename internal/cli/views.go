@@ -133,6 +133,7 @@ type eventView struct {
 	Type        string `json:"Type"`
 	App         string `json:"ContainerAppName"`
 	Revision    string `json:"RevisionName"`
+	Execution   string `json:"ExecutionName"`
 	Replica     string `json:"ReplicaName"`
 	Msg         string `json:"Msg"`
 	Reason      string `json:"Reason"`

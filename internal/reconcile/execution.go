@@ -58,9 +58,11 @@ func (r *Reconciler) execution(ctx context.Context, job resource.Job, env resour
 	case n.succeeded >= e.Plan.Completions:
 		end(e, listed, resource.ExecutionSucceeded, "Completed", "Execution has successfully completed", now)
 	case n.failed > e.Plan.Retries:
-		e.State = resource.ExecutionDegraded
-		end(e, listed, resource.ExecutionFailed, "BackoffLimitExceeded",
-			fmt.Sprintf("Execution has failed: %s, with a retry limit of %d; the last: %s", failures(n.failed), e.Plan.Retries, n.why), now)
+		if e.State != resource.ExecutionDegraded { // what is ended because of it is no further failure
+			e.State, e.Reason = resource.ExecutionDegraded, "BackoffLimitExceeded"
+			e.Message = fmt.Sprintf("Execution has failed: %s, with a retry limit of %d; the last: %s", failures(n.failed), e.Plan.Retries, n.why)
+		}
+		end(e, listed, resource.ExecutionFailed, e.Reason, e.Message, now)
 	default:
 		made, wake = r.more(e, n, now)
 		if n.started && e.State == resource.ExecutionProcessing {

@@ -182,8 +182,9 @@ func TestExecutionFailsWhileOthersRun(t *testing.T) {
 	})
 	w.driver.Crash(victim, 9)
 	e := w.over("batch-a")
-	if e.State != resource.ExecutionFailed || len(e.Replicas) != 2 {
-		t.Fatalf("got %s with %+v", e.State, e.Replicas)
+	if e.State != resource.ExecutionFailed || len(e.Replicas) != 2 ||
+		e.Message != "Execution has failed: a replica has failed, with a retry limit of 0; the last: container 'work' ended with exit code 9 (Error)" {
+		t.Fatalf("got %s (%s) with %+v", e.State, e.Message, e.Replicas)
 	}
 	for _, r := range e.Replicas {
 		if want := map[bool]string{true: "container 'work' ended with exit code 9 (Error)", false: "ended with its execution"}[r.Name == victim]; r.Reason != want || r.Ended.IsZero() {
