@@ -83,13 +83,16 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err := c.checkTraffic(ctx, *wanted); err != nil {
 		return err
 	}
+	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
+		return &resource.InvalidError{Faults: faults}
+	}
 	secrets, err := c.seal(wanted.ID, a.Configuration.Secrets, wanted.Configuration.Secrets)
 	if err != nil {
 		return err
 	}
 	// az fills the environment's location in; other clients must send one and do.
 	wanted.Location = cmp.Or(wanted.Location, environment.Location)
-	a.Environment = environment.ID
+	a.Environment, a.Profile = environment.ID, wanted.Profile
 	a.Configuration, a.Template, a.Stored = wanted.Configuration, wanted.Template, wanted.Stored
 	a.Configuration.Secrets = secrets
 	a.ProvisioningError = ""

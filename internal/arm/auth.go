@@ -57,21 +57,28 @@ func (c *call) authorized(found route, vars map[string]string) bool {
 	return c.validStreamToken(given, streamOwner(vars), time.Now())
 }
 
-// streamOwner is the app or the job whose streams an address is about.
+// streamOwner is the app, the job or the environment whose streams an address is about.
 func streamOwner(vars map[string]string) resource.ID {
 	if job, ok := vars["job"]; ok {
 		return resource.JobID(vars["subscription"], vars["group"], job)
 	}
-	return resource.AppID(vars["subscription"], vars["group"], vars["app"])
+	if app, ok := vars["app"]; ok {
+		return resource.AppID(vars["subscription"], vars["group"], app)
+	}
+	return resource.EnvironmentID(vars["subscription"], vars["group"], vars["environment"])
 }
 
-// source is the app or the job that a request names.
+// source is the app, the job or the environment that a request names.
 func (c *call) source() (resource.Meta, error) {
 	if _, ok := c.vars["job"]; ok {
 		found, err := c.job()
 		return found.Meta, err
 	}
-	found, err := c.app()
+	if _, ok := c.vars["app"]; ok {
+		found, err := c.app()
+		return found.Meta, err
+	}
+	found, err := environmentKind().find(c)
 	return found.Meta, err
 }
 
@@ -86,7 +93,7 @@ func (c *call) unauthorized() error {
 // streamTokenLife is how long a stream may begin after its token was asked for.
 const streamTokenLife = time.Hour
 
-// streamToken opens the streams of one app or job until a time: "<Unix seconds>.<signature>".
+// streamToken opens the streams of one app, job or environment until a time: "<Unix seconds>.<signature>".
 func (a *api) streamToken(id resource.ID, expires time.Time) string {
 	at := strconv.FormatInt(expires.Unix(), 10)
 	mac := hmac.New(sha256.New, a.streamKey[:])
@@ -112,25 +119,25 @@ type authToken struct {
 type authTokenProperties struct {
 	Token             string   `json:"token"`
 	Expires           app.Time `json:"expires"`
-	LogStreamEndpoint string   `json:"logStreamEndpoint"`
+	LogStreamEndpoint string   `json:"logStreamEndpoint,omitempty"`
 }
 
 func getAuthToken(c *call) error {
-	found, err := c.source()
+	of, err := c.source()
 	if err != nil {
 		return err
 	}
 	expires := time.Now().Add(streamTokenLife).Truncate(time.Second)
-	c.answer(http.StatusOK, authToken{
-		ID:       found.ID.String(),
-		Name:     found.ID.Base(),
-		Type:     found.ID.Type,
-		Location: found.Location,
-		Properties: authTokenProperties{
-			Token:             c.streamToken(found.ID, expires),
-			Expires:           app.Time{Time: expires},
-			LogStreamEndpoint: c.endpoint(),
-		},
-	})
+	token := authToken{
+		ID:         of.ID.String(),
+		Name:       of.ID.Base(),
+		Type:       of.ID.Type,
+		Location:   of.Location,
+		Properties: authTokenProperties{Token: c.streamToken(of.ID, expires), Expires: app.Time{Time: expires}},
+	}
+	if !of.ID.Is(resource.TypeEnvironment) {
+		token.Properties.LogStreamEndpoint = c.endpoint()
+	}
+	c.answer(http.StatusOK, token)
 	return nil
 }

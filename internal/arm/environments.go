@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -18,8 +19,13 @@ func environmentKind() kind[resource.Environment] {
 		table: (*store.Store).Environments,
 		meta:  func(e *resource.Environment) *resource.Meta { return &e.Meta },
 		read:  app.ReadEnvironment,
-		change: func(_ *call, e *resource.Environment, _ bool, wanted *resource.Environment) error {
-			e.Stored = wanted.Stored
+		change: func(c *call, e *resource.Environment, exists bool, wanted *resource.Environment) error {
+			if exists {
+				if err := c.checkProfiles(*e, *wanted); err != nil {
+					return err
+				}
+			}
+			e.Stored, e.Profiles = wanted.Stored, wanted.Profiles
 			return nil
 		},
 		removable: func(c *call, e resource.Environment) error {
@@ -31,10 +37,10 @@ func environmentKind() kind[resource.Environment] {
 				return refuse(http.StatusConflict, "ManagedEnvironmentHasContainerApps",
 					"The environment '%s' cannot be deleted: %d container apps are in it, the first is '%s'; delete them before.", e.ID.Base(), len(apps), apps[0].ID.Base())
 			}
-			jobs, err := c.Store.Jobs().List(c.r.Context(), store.Scope{})
-			if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Key() == e.ID.Key() }); err == nil && i >= 0 {
+			jobs, err := c.jobsIn(c.r.Context(), e.ID)
+			if err == nil && len(jobs) > 0 {
 				err = refuse(http.StatusConflict, "ManagedEnvironmentHasContainerAppsJobs",
-					"The environment '%s' cannot be deleted: the job '%s' is in it; delete it before.", e.ID.Base(), jobs[i].ID.Base())
+					"The environment '%s' cannot be deleted: the job '%s' is in it; delete it before.", e.ID.Base(), jobs[0].ID.Base())
 			}
 			return err
 		},
@@ -46,6 +52,40 @@ func environmentKind() kind[resource.Environment] {
 			return e.Provisioning != resource.InProgress, ""
 		},
 	}
+}
+
+// checkProfiles refuses to take away a workload profile that an app has, or to make it too small for one.
+func (c *call) checkProfiles(was, wanted resource.Environment) error {
+	if slices.Equal(was.Profiles, wanted.Profiles) {
+		return nil
+	}
+	apps, err := c.appsIn(c.r.Context(), was.ID)
+	if err != nil {
+		return err
+	}
+	jobs, err := c.jobsIn(c.r.Context(), was.ID)
+	if err != nil {
+		return err
+	}
+	need := func(noun string, id resource.ID, profile string, t resource.Template) error {
+		faults := resource.ValidateProfile(profile, t, wanted)
+		if len(faults) == 0 {
+			return nil
+		}
+		return refuse(http.StatusConflict, "ManagedEnvironmentWorkloadProfileInUse",
+			"properties.workloadProfiles: the %s '%s' needs its workload profile '%s' as it is: %s", noun, id.Base(), cmp.Or(profile, resource.Consumption), faults[0])
+	}
+	for _, a := range apps {
+		if err := need("container app", a.ID, a.Profile, a.Template); err != nil {
+			return err
+		}
+	}
+	for _, j := range jobs {
+		if err := need("job", j.ID, j.Profile, j.Template); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // warn tells in the system log what of a write has no effect.
@@ -70,4 +110,13 @@ func (a *api) appsIn(ctx context.Context, environment resource.ID) ([]resource.A
 		}
 	}
 	return in, nil
+}
+
+// jobsIn lists the jobs of an environment, in whatever subscription and group they are.
+func (a *api) jobsIn(ctx context.Context, environment resource.ID) ([]resource.Job, error) {
+	all, err := a.Store.Jobs().List(ctx, store.Scope{})
+	if err != nil {
+		return nil, fmt.Errorf("find the jobs of environment %s: %w", environment.Base(), err)
+	}
+	return slices.DeleteFunc(all, func(j resource.Job) bool { return j.Environment.Key() != environment.Key() }), nil
 }

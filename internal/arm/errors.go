@@ -110,15 +110,3 @@ func (c *call) answer(status int, v any) {
 		c.Log.Debug("api client left", "path", c.r.URL.Path, "err", err)
 	}
 }
-
-// page is a list in one piece.
-type page[T any] struct {
-	Value []T `json:"value"`
-}
-
-func pageOf[T any](all []T) page[T] {
-	if all == nil {
-		all = []T{}
-	}
-	return page[T]{all}
-}

@@ -20,7 +20,7 @@ type executionKind struct{}
 func (executionKind) typ() string { return resource.TypeExecution }
 
 func (executionKind) register(on func(method, pattern string, handle func(*call) error) *route) {
-	on(http.MethodGet, jobPath+"/executions", listExecutions).filter = true
+	on(http.MethodGet, jobPath+"/executions", listExecutions).query = []string{"$filter"}
 	on(http.MethodGet, jobPath+"/executions/{execution}", getExecution)
 	on(http.MethodPost, jobPath+"/executions/{execution}/stop", stopExecution)
 	on(http.MethodGet, jobPath+"/executions/{execution}/replicas", listExecutionReplicas)
@@ -118,7 +118,7 @@ func listExecutions(c *call) error {
 	if err != nil {
 		return err
 	}
-	wanted, err := app.ParseExecutionFilter(c.r.URL.Query().Get("$filter"))
+	wanted, err := readFilter(c.r.URL.Query().Get("$filter"))
 	if err != nil {
 		return err
 	}
@@ -128,8 +128,12 @@ func listExecutions(c *call) error {
 	}
 	var value []app.Execution
 	for _, e := range all {
-		if wanted(e) {
-			value = append(value, app.NewExecution(e))
+		answer := app.NewExecution(e)
+		switch keep, err := wanted.keep(answer); {
+		case err != nil:
+			return err
+		case keep:
+			value = append(value, answer)
 		}
 	}
 	c.answer(http.StatusOK, pageOf(value))

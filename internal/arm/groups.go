@@ -6,14 +6,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"penstock/internal/arm/app"
 	"penstock/internal/resource"
 	"penstock/internal/store"
 )
 
-// group is a resource group. It exists while something is in it; one that was put exists until it is deleted or the
-// server restarts, which makes no difference to what can be put into it.
+// group is a resource group on the wire. It exists while something is in it; one that was put, until it is deleted.
 type group struct {
 	ID         string            `json:"id"`
 	Name       string            `json:"name"`
@@ -70,12 +70,12 @@ func (c *call) allGroups(subscription string) (map[string]group, error) {
 			found[key] = newGroup(m.ID.Subscription, m.ID.Group, m.Location, nil)
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, g := range c.groups {
-		if strings.HasPrefix(key, groupKey(subscription, "")) {
-			found[key] = g
-		}
+	made, err := c.Store.Groups().List(c.r.Context(), store.Scope{Subscription: subscription})
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range made {
+		found[groupKey(g.ID.Subscription, g.ID.Group)] = newGroup(g.ID.Subscription, g.ID.Group, g.Location, g.Tags)
 	}
 	return found, nil
 }
@@ -152,11 +152,21 @@ func putGroup(c *call) error {
 	if _, exists := known[key]; exists {
 		status = http.StatusOK
 	}
-	g := newGroup(c.vars["subscription"], c.vars["group"], app.RegionName(wanted.Location), wanted.Tags)
-	c.mu.Lock()
-	c.groups[key] = g
-	c.mu.Unlock()
-	c.answer(status, g)
+	id := resource.GroupID(c.vars["subscription"], c.vars["group"])
+	written, err := c.Store.Groups().Put(c.r.Context(), id, func(g *resource.Group, exists bool) error {
+		location := app.RegionName(wanted.Location)
+		if exists {
+			if err := sameLocation(g.Meta, location); err != nil {
+				return err
+			}
+		}
+		g.Meta = nextMeta(g.Meta, resource.Meta{ID: id, Location: location, Tags: wanted.Tags}, time.Now().UTC())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.answer(status, newGroup(written.ID.Subscription, written.ID.Group, written.Location, written.Tags))
 	return nil
 }
 
@@ -173,9 +183,9 @@ func deleteGroup(c *call) error {
 			"Deleting a resource group with what is in it is not built: there are %d resources in '%s', the first is %s '%s'; delete them before.",
 			len(contents), c.vars["group"], contents[0].ID.Type, contents[0].ID.Name)
 	}
-	c.mu.Lock()
-	delete(c.groups, groupKey(c.vars["subscription"], c.vars["group"]))
-	c.mu.Unlock()
+	if err := c.Store.Groups().Delete(c.r.Context(), resource.GroupID(c.vars["subscription"], c.vars["group"])); err != nil {
+		return err
+	}
 	c.w.WriteHeader(http.StatusOK)
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -49,6 +49,13 @@ type System interface {
 	Read(ctx context.Context, q logs.EventQuery) iter.Seq2[resource.Event, error]
 }
 
+// Resolver asks the name servers.
+type Resolver interface {
+	LookupCNAME(ctx context.Context, host string) (string, error)
+	LookupHost(ctx context.Context, host string) ([]string, error)
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
 // Sealer makes secret values unreadable for the store, and readable again.
 type Sealer interface {
 	Seal(purpose, value string) []byte
@@ -67,6 +74,9 @@ type Config struct {
 	Secrets  Sealer
 	// Reconcile asks for a look at a resource that was written. It must not block.
 	Reconcile func(resource.ID)
+	Resolver  Resolver
+	// Cores is how many vCPUs the machine has.
+	Cores int
 	// Token is what clients prove themselves by.
 	Token string
 	Log   *slog.Logger
@@ -77,19 +87,17 @@ type api struct {
 	Config
 	// streamKey signs the tokens for streams; they end with the process.
 	streamKey [32]byte
-	types     []string     // of resources that there are addresses of
+	types     []string // of resources that there are addresses of
+	catalogue []providerOperation
 	lastPrune atomic.Int64 // Unix seconds
-
-	mu     sync.Mutex
-	groups map[string]group // those that were put, by groupKey
 }
 
 // New returns the handler of the whole API.
 func New(cfg Config) http.Handler {
-	a := &api{Config: cfg, groups: map[string]group{}}
+	a := &api{Config: cfg}
 	_, _ = rand.Read(a.streamKey[:]) // never fails
 	rs := a.routes()
-	a.types = types(rs)
+	a.types, a.catalogue = types(rs), catalogue(rs)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{api: a, w: w, r: r}
 		if err := c.serve(rs); err != nil {
@@ -139,8 +147,8 @@ func (c *call) serve(rs []route) error {
 		}
 	}
 	for name := range query {
-		if strings.HasPrefix(name, "$") && !(name == "$filter" && found.filter) {
-			return refuse(http.StatusBadRequest, resource.CodeNotBuilt, "The query parameter '%s' is not built; leave it out: lists come whole.", name)
+		if strings.HasPrefix(name, "$") && !slices.ContainsFunc(found.query, func(q string) bool { return strings.EqualFold(q, name) }) {
+			return refuse(http.StatusBadRequest, resource.CodeNotBuilt, "The query parameter '%s' is not built here; leave it out.", name)
 		}
 	}
 	if found.provider {

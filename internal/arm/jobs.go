@@ -52,6 +52,9 @@ func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) erro
 	if err != nil {
 		return err
 	}
+	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
+		return &resource.InvalidError{Faults: faults}
+	}
 	secrets, err := c.seal(wanted.ID, j.Configuration.Secrets, wanted.Configuration.Secrets)
 	if err != nil {
 		return err
@@ -60,7 +63,7 @@ func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) erro
 		j.Since = time.Now().UTC() // what was due before is another schedule's
 	}
 	wanted.Location = cmp.Or(wanted.Location, environment.Location)
-	j.Environment = environment.ID
+	j.Environment, j.Profile = environment.ID, wanted.Profile
 	j.Configuration, j.Template, j.Stored = wanted.Configuration, wanted.Template, wanted.Stored
 	j.Configuration.Secrets = secrets
 	j.ProvisioningError = ""
@@ -129,6 +132,13 @@ func startJob(c *call) error {
 	template, err := app.ReadExecutionTemplate(job, body)
 	if err != nil {
 		return err
+	}
+	environment, err := c.Store.Environments().Get(ctx, job.Environment)
+	if err != nil {
+		return err
+	}
+	if faults := resource.ValidateProfile(job.Profile, template, environment); len(faults) > 0 {
+		return &resource.InvalidError{Faults: faults}
 	}
 	if err := c.checkImages(ctx, job.Keyring(), template); err != nil {
 		return err

@@ -121,9 +121,9 @@ func (k kind[T]) register(on func(method, pattern string, handle func(*call) err
 	one := groupPath + "/" + providerPath + "/" + k.path
 	all := one[:strings.LastIndexByte(one, '/')]
 	if types, _ := k.levels(); len(types) == 1 {
-		on(http.MethodGet, "subscriptions/{subscription}/"+providerPath+"/"+types[0], k.list)
+		on(http.MethodGet, "subscriptions/{subscription}/"+providerPath+"/"+types[0], k.list).query = pageQuery()
 	}
-	on(http.MethodGet, all, k.list)
+	on(http.MethodGet, all, k.list).query = pageQuery()
 	on(http.MethodGet, one, k.get)
 	on(http.MethodPut, one, k.write)
 	if k.patch != 0 {
@@ -171,15 +171,21 @@ func (k kind[T]) list(c *call) error {
 	if err != nil {
 		return err
 	}
+	from, to, next, err := c.paged(len(all), func(i int) string { return k.meta(&all[i]).ID.Key() })
+	if err != nil {
+		return err
+	}
 	var value []any
-	for _, v := range all {
+	for _, v := range all[from:to] {
 		answer, err := k.answer(c, v)
 		if err != nil {
 			return err
 		}
 		value = append(value, answer)
 	}
-	c.answer(http.StatusOK, pageOf(value))
+	answer := pageOf(value)
+	answer.NextLink = next
+	c.answer(http.StatusOK, answer)
 	return nil
 }
 

@@ -29,9 +29,19 @@ func listRevisions(c *call) error {
 	if err != nil {
 		return err
 	}
+	only, err := readFilter(c.r.URL.Query().Get("$filter"))
+	if err != nil {
+		return err
+	}
 	var value []app.Revision
 	for _, rev := range revisions {
-		value = append(value, app.NewRevision(rev, found, domain, len(running[rev.ID.Key()])))
+		answer := app.NewRevision(rev, found, domain, len(running[rev.ID.Key()]))
+		switch wanted, err := only.keep(answer); {
+		case err != nil:
+			return err
+		case wanted:
+			value = append(value, answer)
+		}
 	}
 	c.answer(http.StatusOK, pageOf(value))
 	return nil

@@ -13,19 +13,20 @@ type route struct {
 	handle  func(*call) error
 	// provider says that Microsoft.App answers, and not Azure Resource Manager itself.
 	provider bool
-	// filter says that it takes a $filter.
-	filter bool
 	// stream routes take the token of a stream and need no api-version.
 	stream bool
+	// query are the parameters with $ that it knows.
+	query []string
 }
 
 const (
-	groupPath     = "subscriptions/{subscription}/resourceGroups/{group}"
-	namespace     = "Microsoft.App"
-	providerPath  = "providers/" + namespace
-	appPath       = groupPath + "/" + providerPath + "/containerApps/{app}"
-	jobPath       = groupPath + "/" + providerPath + "/jobs/{job}"
-	operationPath = "subscriptions/{subscription}/" + providerPath + "/locations/{location}"
+	groupPath       = "subscriptions/{subscription}/resourceGroups/{group}"
+	namespace       = "Microsoft.App"
+	providerPath    = "providers/" + namespace
+	appPath         = groupPath + "/" + providerPath + "/containerApps/{app}"
+	jobPath         = groupPath + "/" + providerPath + "/jobs/{job}"
+	environmentPath = groupPath + "/" + providerPath + "/managedEnvironments/{environment}"
+	operationPath   = "subscriptions/{subscription}/" + providerPath + "/locations/{location}"
 )
 
 func (a *api) routes() []route {
@@ -42,6 +43,7 @@ func (a *api) routes() []route {
 		}
 	}
 
+	on(http.MethodGet, providerPath+"/operations", listOperations)
 	on(http.MethodGet, "subscriptions", listSubscriptions)
 	on(http.MethodGet, "subscriptions/{subscription}", getSubscription)
 	on(http.MethodGet, "subscriptions/{subscription}/locations", listLocations)
@@ -61,11 +63,19 @@ func (a *api) routes() []route {
 			on(http.MethodGet, operationPath+"/"+name+"OperationResults/{operation}", getOperationResult)
 		}
 	}
+	on(http.MethodPost, "subscriptions/{subscription}/"+providerPath+"/getCustomDomainVerificationId", getVerificationID)
+	on(http.MethodGet, operationPath+"/availableManagedEnvironmentsWorkloadProfileTypes", listProfileTypes)
+	on(http.MethodGet, operationPath+"/usages", listUsages)
+	on(http.MethodGet, environmentPath+"/usages", listEnvironmentUsages)
+	on(http.MethodGet, environmentPath+"/workloadProfileStates", listProfileStates)
+	on(http.MethodPost, environmentPath+"/checkNameAvailability", checkName)
+	on(http.MethodPost, environmentPath+"/getAuthtoken", getAuthToken)
 	on(http.MethodPost, appPath+"/getAuthtoken", getAuthToken)
+	on(http.MethodPost, appPath+"/listCustomHostNameAnalysis", analyseHost)
 	on(http.MethodPost, appPath+"/listSecrets", listSecrets)
 	on(http.MethodPost, appPath+"/start", startApp)
 	on(http.MethodPost, appPath+"/stop", stopApp)
-	on(http.MethodGet, appPath+"/revisions", listRevisions)
+	on(http.MethodGet, appPath+"/revisions", listRevisions).query = []string{"$filter"}
 	on(http.MethodGet, appPath+"/revisions/{revision}", getRevision)
 	on(http.MethodPost, appPath+"/revisions/{revision}/activate", activateRevision)
 	on(http.MethodPost, appPath+"/revisions/{revision}/deactivate", deactivateRevision)
@@ -87,6 +97,7 @@ func (a *api) routes() []route {
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/logstream", streamConsole)
 	stream(appPath+"/revisions/{revision}/replicas/{replica}/containers/{container}/exec", exec)
 	stream(appPath+"/eventstream", streamEvents)
+	stream(environmentPath+"/eventstream", streamEvents)
 	stream(appPath+"/requeststream", streamRequests)
 	return all
 }

@@ -3,11 +3,13 @@ package arm_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -38,6 +40,7 @@ type server struct {
 	console  *logs.Console
 	system   *logs.System
 	requests string // folder of access records
+	config   arm.Config
 	touched  chan resource.ID
 
 	mu       sync.Mutex
@@ -68,14 +71,14 @@ func start(t testing.TB, change ...func(s *server, cfg *arm.Config)) *server {
 	if s.system, err = logs.OpenSystem(filepath.Join(dir, "system"), logs.Limits{}, log); err != nil {
 		t.Fatal(err)
 	}
-	cfg := arm.Config{
-		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Requests: s.requests, Secrets: box,
+	s.config = arm.Config{
+		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Requests: s.requests, Secrets: box, Resolver: names{}, Cores: 4,
 		Reconcile: func(id resource.ID) { s.touched <- id }, Token: token, Log: log,
 	}
 	for _, c := range change {
-		c(s, &cfg)
+		c(s, &s.config)
 	}
-	s.Server = httptest.NewTLSServer(arm.New(cfg))
+	s.Server = httptest.NewTLSServer(arm.New(s.config))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.reconcile(ctx) })
@@ -102,6 +105,25 @@ func (s *server) Digest(_ context.Context, _ resource.Keyring, ref string) (stri
 		return "", fmt.Errorf("image %q: UNAUTHORIZED: authentication required", ref)
 	}
 	return "sha256:0", nil
+}
+
+// names are what name servers would answer.
+type names struct{}
+
+func (names) LookupCNAME(_ context.Context, host string) (string, error) { return host + ".", nil }
+
+func (names) LookupHost(_ context.Context, host string) ([]string, error) {
+	if strings.HasPrefix(host, "slow.") {
+		return nil, &net.DNSError{Err: "i/o timeout", Name: host, IsTimeout: true}
+	}
+	return []string{"192.0.2.1"}, nil
+}
+
+func (names) LookupTXT(_ context.Context, name string) ([]string, error) {
+	if strings.HasPrefix(name, "asuid.mine.") {
+		return []string{"other", fmt.Sprintf("%x", sha256.Sum256([]byte(subscription)))}, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 }
 
 func (s *server) Replicas(context.Context) ([]resource.Replica, error) {
@@ -290,6 +312,17 @@ func (s *server) send(r *http.Request) answer {
 		s.t.Fatal(err)
 	}
 	return answer{resp.StatusCode, resp.Header, data}
+}
+
+// with gets a whole URL with another token.
+func (s *server) with(token, url string) answer {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	return s.send(r)
 }
 
 // want sends a request and fails the test when its status is another.

@@ -130,7 +130,7 @@ type systemLine struct {
 	DurationMs       float64 `json:"DurationMs,omitempty"`
 }
 
-// streamEvents sends what the platform does with an app or a job.
+// streamEvents sends what the platform does with an app, a job or an environment.
 func streamEvents(c *call) error {
 	found, err := c.source()
 	if err != nil {

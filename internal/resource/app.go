@@ -33,14 +33,20 @@ type Environment struct {
 	// DefaultDomain is the parent of every app's host name.
 	DefaultDomain string
 	Provisioning  ProvisioningState
+	// Profiles are the kinds of machine that apps may ask for beside Consumption.
+	Profiles []Profile `json:",omitempty"`
 	// Stored holds properties that are kept and echoed and have no effect here, by their ARM name.
 	Stored map[string]json.RawMessage `json:",omitempty"`
 }
+
+// Group is a resource group that a user has made. Its ID has its name twice: as the group, and as the name in it.
+type Group struct{ Meta }
 
 // App is a container app: configuration that applies at once, and a template of which every change makes a revision.
 type App struct {
 	Meta
 	Environment   ID
+	Profile       string `json:",omitempty"` // the name of one of the environment's; "": Consumption
 	Configuration Configuration
 	Template      Template
 	Stored        map[string]json.RawMessage `json:",omitempty"`
@@ -151,5 +157,4 @@ type Header struct{ Name, Value string }
 // TCPSocket succeeds when a connection opens.
 type TCPSocket struct {
 	Port int
-	Host string `json:",omitempty"`
 }

@@ -16,6 +16,7 @@ const (
 	TypeApp         = "Microsoft.App/containerApps"
 	TypeRevision    = "Microsoft.App/containerApps/revisions"
 	TypeReplica     = "Microsoft.App/containerApps/revisions/replicas"
+	TypeGroup       = "Microsoft.Resources/resourceGroups"
 	TypeJob         = "Microsoft.App/jobs"
 	TypeExecution   = "Microsoft.App/jobs/executions"
 )
@@ -41,6 +42,9 @@ func AppID(subscription, group, name string) ID {
 func JobID(subscription, group, name string) ID {
 	return ID{subscription, group, TypeJob, name}
 }
+
+// GroupID is the ID under which a resource group is kept; in ARM its path ends with its own name.
+func GroupID(subscription, name string) ID { return ID{subscription, name, TypeGroup, name} }
 
 // Child is the ID of a resource below id: app.Child("revisions", "chat--1").
 func (id ID) Child(kind, name string) ID {

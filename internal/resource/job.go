@@ -13,6 +13,7 @@ import (
 type Job struct {
 	Meta
 	Environment   ID
+	Profile       string `json:",omitempty"` // the name of one of the environment\'s; "": Consumption
 	Configuration JobConfiguration
 	// Template has no revision suffix and no scale.
 	Template Template
@@ -187,5 +188,5 @@ func ValidateJob(j Job) []Fault {
 
 // ValidateJobTemplate finds what is wrong with the template of a job, or one that an execution of it is started with.
 func ValidateJobTemplate(j Job, t Template) []Fault {
-	return append(validateSecrets(j.Configuration.Secrets, t), validateTemplate(t)...)
+	return append(validateSecrets(j.Configuration.Secrets, t), validateTemplate(t, j.Profile)...)
 }

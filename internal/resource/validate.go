@@ -89,10 +89,11 @@ func ValidateApp(a App) []Fault {
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
 	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template)...)
 	faults = append(faults, validateRegistries(a.Keyring())...)
-	return append(faults, validateTemplate(a.Template)...)
+	return append(faults, validateTemplate(a.Template, a.Profile)...)
 }
 
-func validateTemplate(t Template) []Fault {
+// validateTemplate checks a template for a workload profile, of which only Consumption is known without an environment.
+func validateTemplate(t Template, profile string) []Fault {
 	var faults []Fault
 	bad := func(field, format string, args ...any) {
 		faults = append(faults, Fault{codeValue, field, fmt.Sprintf(format, args...)})
@@ -128,8 +129,10 @@ func validateTemplate(t Template) []Fault {
 	check("containers", t.Containers)
 	check("initContainers", t.InitContainers)
 	faults = append(faults, validateVolumes(t)...)
-	if f := validateTotal(t.Containers); f != nil {
-		faults = append(faults, *f)
+	if profile == "" || strings.EqualFold(profile, Consumption) { // others: ValidateProfile
+		if f := validateTotal(t.Containers); f != nil {
+			faults = append(faults, *f)
+		}
 	}
 	return faults
 }
@@ -228,9 +231,6 @@ func validateProbe(field string, p Probe) []Fault {
 		}
 	case p.TCP != nil:
 		if f := port(field+".tcpSocket.port", p.TCP.Port); f != nil {
-			faults = append(faults, *f)
-		}
-		if f := host(field+".tcpSocket.host", p.TCP.Host); f != nil {
 			faults = append(faults, *f)
 		}
 	default:

@@ -91,9 +91,9 @@ func TestValidateApp(t *testing.T) {
 		"two probes of a type": {func(a *resource.App) {
 			first(a).Probes = append(first(a).Probes, first(a).Probes[0])
 		}, "template.containers[0].probes[1].type", "at most one Readiness"},
-		"a TCP probe's host": {func(a *resource.App) {
-			first(a).Probes[0].HTTP, first(a).Probes[0].TCP = nil, &resource.TCPSocket{Port: 80, Host: "::g"}
-		}, "template.containers[0].probes[0].tcpSocket.host", "host name"},
+		"a TCP probe's port": {func(a *resource.App) {
+			first(a).Probes[0].HTTP, first(a).Probes[0].TCP = nil, &resource.TCPSocket{Port: 65536}
+		}, "template.containers[0].probes[0].tcpSocket.port", "want 1 to 65535"},
 		"an address as a host": {func(a *resource.App) { first(a).Probes[0].HTTP.Host = "::1" }, "", ""},
 		"two containers of a name": {func(a *resource.App) {
 			a.Template.Containers = append(a.Template.Containers, resource.Container{Name: "chat", Image: "i", Resources: resource.Resources{MilliCPU: 250, Memory: 1 << 29}})

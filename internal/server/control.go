@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -154,6 +155,8 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Requests:  RequestsFolder(o.Data),
 		Secrets:   box,
 		Reconcile: reconciler.Touch,
+		Resolver:  net.DefaultResolver,
+		Cores:     runtime.NumCPU(),
 		Token:     token,
 		Log:       o.Log,
 	})

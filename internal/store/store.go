@@ -109,6 +109,10 @@ func (s *Store) Executions() *Table[resource.Execution] {
 	return &Table[resource.Execution]{s, "execution", func(v *resource.Execution) *resource.ID { return &v.ID }}
 }
 
+func (s *Store) Groups() *Table[resource.Group] {
+	return &Table[resource.Group]{s, "group", func(v *resource.Group) *resource.ID { return &v.ID }}
+}
+
 func (s *Store) Operations() *Operations { return &Operations{s} }
 
 // transact runs f in a transaction of the writer, and tells ended how it came out before the next write begins. An error

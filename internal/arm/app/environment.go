@@ -57,14 +57,6 @@ type Vnet struct {
 	PlatformReservedDNSIP  *string `json:"platformReservedDnsIP,omitempty"`
 }
 
-// WorkloadProfile is a kind of machine that apps may ask for.
-type WorkloadProfile struct {
-	Name                *string `json:"name"`
-	WorkloadProfileType *string `json:"workloadProfileType"`
-	MinimumCount        *int    `json:"minimumCount,omitempty"`
-	MaximumCount        *int    `json:"maximumCount,omitempty"`
-}
-
 // CustomDomain tells what a domain of one's own would be verified by.
 type CustomDomain struct {
 	CustomDomainVerificationID string `json:"customDomainVerificationId" arm:"ro"`

@@ -40,8 +40,7 @@ func appFields() []Field {
 		refused("managedBy", "no other resource manages an app"),
 		refused("extendedLocation", "there are no custom locations"),
 		refused("identity", "managed identities need an issuer of tokens").unless("type None", hasOnly("type", words("None"))),
-		refused("properties.workloadProfileName", "this machine is the only profile").unless("Consumption", words("Consumption")),
-		refused("properties.workloadProfileType", "this machine is the only profile"),
+		refused("properties.workloadProfileType", "a profile is asked for by its name in the environment"),
 		refused("properties.networking", "apps have no subnets"),
 		refused("properties.patchingConfiguration", "images are not patched"),
 		refused("configuration.activeRevisionsMode", "labels alone do not say which revisions are active").unless("Single or Multiple", notWords("Labels")),
@@ -65,6 +64,7 @@ func appFields() []Field {
 		refused("template.serviceBinds", "there are no dev services"),
 		refused("template.containers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),
 		refused("template.initContainers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),
+		refused("template.containers[].probes[].tcpSocket.host", "probes connect to the replica, and to nothing else"),
 		refused("template.containers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		refused("template.initContainers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		stored("template.scale.rules", "nothing scales yet; an app runs max(1, minReplicas) replicas. An http rule's concurrentRequests is how far a replica is filled before the next one"),
@@ -97,7 +97,7 @@ func jobFields() []Field {
 // ofJobsToo begin the paths that apps and jobs share.
 func ofJobsToo() []string {
 	return []string{
-		"extendedLocation", "identity", "properties.workloadProfileName", "configuration.secrets[]", "configuration.registries",
+		"extendedLocation", "identity", "configuration.secrets[]", "configuration.registries",
 		"configuration.identitySettings", "template.volumes[]", "template.containers[]", "template.initContainers[]",
 	}
 }
@@ -115,7 +115,8 @@ func environmentFields() []Field {
 		refused("properties.vnetConfiguration.outboundSettings", "outbound traffic goes the machine's way"),
 		refused("properties.internalLoadBalancerEnabled", "the ingress listens where the server's configuration says").unless("false", isFalse),
 		stored("properties.infrastructureResourceGroup", "there is no infrastructure to group"),
-		refused("properties.workloadProfiles", "this machine is the only profile").unless("profiles of type Consumption", allConsumption),
+		refused("properties.workloadProfiles[].workloadProfileType", "this machine is the node of every profile: its replicas get no GPU, its memory is not encrypted, and nobody else uses it").unless("Consumption, D4 to D32, E4 to E32", machineTypes),
+		stored("properties.workloadProfiles[].maximumCount", "this machine is the one node of every profile, whatever minimumCount and maximumCount say").unless("0 or 1", numbers(0, 1)),
 		refused("properties.customDomainConfiguration.dnsSuffix", "the domain is the server's"),
 		refused("properties.customDomainConfiguration.certificateValue", "the domain is the server's"),
 		refused("properties.customDomainConfiguration.certificatePassword", "the domain is the server's"),
@@ -160,14 +161,14 @@ func notWords(bad ...string) func(value) bool {
 	return func(v value) bool { return !isBad(v) }
 }
 
-func numbers(good int64) func(value) bool {
+func numbers(good ...int64) func(value) bool {
 	return func(v value) bool {
 		n, ok := v.scalar.(json.Number)
 		if !ok {
 			return false
 		}
 		i, ok := wholeNumber(n)
-		return ok && i == good
+		return ok && slices.Contains(good, i)
 	}
 }
 
@@ -194,11 +195,4 @@ func hasOnly(name string, good func(value) bool) func(value) bool {
 		}
 		return true
 	}
-}
-
-func allConsumption(v value) bool {
-	return v.kind == list && !slices.ContainsFunc(v.items, func(p value) bool {
-		t, _ := p.member("workloadProfileType")
-		return !words("Consumption")(t)
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -22,7 +23,6 @@ var samples = map[string]string{
 	resource.TypeApp + " managedBy":                                                                  `"/subscriptions/s"`,
 	resource.TypeApp + " extendedLocation":                                                           `{"name":"x","type":"CustomLocation"}`,
 	resource.TypeApp + " identity":                                                                   `{"type":"SystemAssigned"}`,
-	resource.TypeApp + " properties.workloadProfileName":                                             `"gpu"`,
 	resource.TypeApp + " properties.workloadProfileType":                                             `"D4"`,
 	resource.TypeApp + " properties.networking":                                                      `{"outboundVnetSubnetId":"x"}`,
 	resource.TypeApp + " properties.patchingConfiguration":                                           `{"patchingMode":"Automatic"}`,
@@ -47,6 +47,7 @@ var samples = map[string]string{
 	resource.TypeApp + " template.serviceBinds":                                                      `[{"name":"redis"}]`,
 	resource.TypeApp + " template.containers[].imageType":                                            `"CloudBuild"`,
 	resource.TypeApp + " template.initContainers[].imageType":                                        `"CloudBuild"`,
+	resource.TypeApp + " template.containers[].probes[].tcpSocket.host":                              `"db.example"`,
 	resource.TypeApp + " template.containers[].resources.gpu":                                        `1`,
 	resource.TypeApp + " template.initContainers[].resources.gpu":                                    `1`,
 	resource.TypeApp + " template.scale.rules":                                                       `[{"name":"http","http":{"metadata":{"concurrentRequests":"10"}}}]`,
@@ -65,7 +66,8 @@ var samples = map[string]string{
 	resource.TypeEnvironment + " properties.vnetConfiguration.outboundSettings":                      `{"outBoundType":"LoadBalancer"}`,
 	resource.TypeEnvironment + " properties.internalLoadBalancerEnabled":                             `true`,
 	resource.TypeEnvironment + " properties.infrastructureResourceGroup":                             `"infra"`,
-	resource.TypeEnvironment + " properties.workloadProfiles":                                        `[{"name":"gpu","workloadProfileType":"NC24-A100","minimumCount":1,"maximumCount":1}]`,
+	resource.TypeEnvironment + " properties.workloadProfiles[].workloadProfileType":                  `"NC24-A100"`,
+	resource.TypeEnvironment + " properties.workloadProfiles[].maximumCount":                         `3`,
 	resource.TypeEnvironment + " properties.customDomainConfiguration.dnsSuffix":                     `"apps.example"`,
 	resource.TypeEnvironment + " properties.customDomainConfiguration.certificateValue":              `"AA=="`,
 	resource.TypeEnvironment + " properties.customDomainConfiguration.certificatePassword":           `"p"`,
@@ -94,6 +96,12 @@ func set(doc map[string]any, path string, v any) {
 		if isList {
 			if at[name] == nil {
 				at[name] = []any{map[string]any{"name": "a"}}
+				if name == "probes" {
+					at[name] = []any{map[string]any{"type": "Liveness", "tcpSocket": map[string]any{"port": 80}}}
+				}
+				if name == "workloadProfiles" {
+					at[name] = []any{map[string]any{"name": "a", "workloadProfileType": "D4", "maximumCount": 1}}
+				}
 				if name == "volumes" {
 					at[name] = []any{map[string]any{"name": "v"}}
 				}
@@ -271,4 +279,40 @@ func TestFieldsFile(t *testing.T) {
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Errorf("testdata/fields.json (-file +list); run with -update:\n%s", diff)
 	}
+}
+
+// The compatibility page has a row for each field, in the section of its type, and no other.
+func TestFieldsPage(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(page), "## Fields that are stored or refused\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	want := map[string]bool{}
+	for _, f := range app.Fields() {
+		want[fmt.Sprintf("%s: | `%s` | %s | %s | %s |", sectionOf(f.Type), f.Path, f.Effect, f.Except, f.Why)] = true
+	}
+	section := ""
+	for line := range strings.Lines(list) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "### "); ok {
+			section = name
+		}
+		if !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		if row := section + ": " + line; !want[row] {
+			t.Errorf("docs/compatibility.md has a row of no field: %s", row)
+		} else {
+			delete(want, row)
+		}
+	}
+	for row := range want {
+		t.Errorf("docs/compatibility.md lacks %s", row)
+	}
+}
+
+func sectionOf(typ string) string {
+	return map[string]string{resource.TypeApp: "Container apps", resource.TypeEnvironment: "Environments", resource.TypeJob: "Jobs"}[typ]
 }

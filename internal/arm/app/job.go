@@ -67,7 +67,7 @@ func ReadJob(id resource.ID, body []byte) (j resource.Job, notes []string, err e
 	}
 	j.Meta = r.tracked(id, w.Tracked)
 	j.Environment = r.environmentID(AppProperties{EnvironmentID: w.Properties.EnvironmentID})
-	keep(&j.Stored, "workloadProfileName", given(w.Properties.WorkloadProfileName))
+	j.Profile = or(w.Properties.WorkloadProfileName, "")
 	if c := w.Properties.Configuration; c != nil {
 		j.Configuration = r.jobConfiguration(*c)
 	} else {
@@ -141,7 +141,7 @@ func NewJob(j resource.Job, site Site) Job {
 			ProvisioningState:   string(j.Provisioning),
 			RunningState:        jobState(j),
 			EnvironmentID:       j.Environment.String(),
-			WorkloadProfileName: kept[string](j.Stored, "workloadProfileName"),
+			WorkloadProfileName: given(&j.Profile),
 			Configuration:       &w,
 			Template:            &JobTemplate{Containers: t.Containers, InitContainers: t.InitContainers, Volumes: t.Volumes},
 			OutboundIPAddresses: []string{},

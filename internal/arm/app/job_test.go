@@ -109,25 +109,3 @@ func FuzzReadJob(f *testing.F) {
 		}
 	})
 }
-
-// A filter that is taken never fails, and one that asks for a name finds it.
-func FuzzParseExecutionFilter(f *testing.F) {
-	for _, s := range []string{"status eq 'Running'", "properties/startTime ge 2026-11-24T00:00:00Z and endTime lt 2026-11-25T00:00:00+09:00", "name ne 'a' AND name eq 'b'", "and", "status gt 'x'", "name eq '' and '' eq"} {
-		f.Add(s)
-	}
-	e := resource.Execution{ID: batch.Child("executions", "batch-a"), State: resource.ExecutionRunning, Created: time.Unix(1_800_000_000, 0)}
-	f.Fuzz(func(t *testing.T, filter string) {
-		both := "name eq 'batch-a'"
-		if strings.TrimSpace(filter) != "" {
-			both = filter + " and " + both
-		}
-		match, err := app.ParseExecutionFilter(filter)
-		again, errBoth := app.ParseExecutionFilter(both)
-		if (err == nil) != (errBoth == nil) {
-			t.Fatalf("%q: %v, but with a name %v", filter, err, errBoth)
-		}
-		if err == nil && match(e) != again(e) {
-			t.Errorf("%q: its own name makes a difference", filter)
-		}
-	})
-}

@@ -88,7 +88,7 @@ func ReadApp(id resource.ID, body []byte) (a resource.App, notes []string, err e
 	}
 	a.Meta = r.tracked(id, w.Tracked)
 	a.Environment = r.environmentID(w.Properties)
-	keep(&a.Stored, "workloadProfileName", given(w.Properties.WorkloadProfileName))
+	a.Profile = or(w.Properties.WorkloadProfileName, "")
 	if c := w.Properties.Configuration; c != nil {
 		a.Configuration = r.configuration(*c)
 	}
@@ -350,7 +350,7 @@ func (r *reader) probe(field string, w Probe) resource.Probe {
 		}
 	}
 	if s := w.TCPSocket; s != nil {
-		p.TCP = &resource.TCPSocket{Port: or(s.Port, 0), Host: or(s.Host, "")}
+		p.TCP = &resource.TCPSocket{Port: or(s.Port, 0)}
 	}
 	return p
 }
@@ -403,9 +403,7 @@ func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes
 	keep(&e.Stored, "vnetConfiguration", p.VnetConfiguration)
 	keep(&e.Stored, "infrastructureResourceGroup", given(p.InfrastructureResourceGroup))
 	keep(&e.Stored, "publicNetworkAccess", given(p.PublicNetworkAccess))
-	if len(p.WorkloadProfiles) > 0 {
-		keep(&e.Stored, "workloadProfiles", &p.WorkloadProfiles)
-	}
+	e.Profiles = r.profiles(p.WorkloadProfiles)
 	if f := resource.ValidateEnvironmentName(id.Base()); f != nil {
 		r.add(*f)
 	}

@@ -223,8 +223,7 @@ type Header struct {
 
 // TCPSocket is a probe by a connection.
 type TCPSocket struct {
-	Port *int    `json:"port"`
-	Host *string `json:"host,omitempty"`
+	Port *int `json:"port"`
 }
 
 // Scale bounds the number of replicas.

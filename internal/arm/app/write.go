@@ -44,11 +44,11 @@ func NewContainerApp(a resource.App, domain string, site Site) ContainerApp {
 			RunningStatus:              runningStatus(a),
 			ManagedEnvironmentID:       a.Environment.String(),
 			EnvironmentID:              a.Environment.String(),
-			WorkloadProfileName:        kept[string](a.Stored, "workloadProfileName"),
+			WorkloadProfileName:        given(&a.Profile),
 			OutboundIPAddresses:        []string{},
 			LatestRevisionName:         a.LatestRevision,
 			LatestReadyRevisionName:    a.LatestReadyRevision,
-			CustomDomainVerificationID: verificationID(a.ID),
+			CustomDomainVerificationID: VerificationID(a.ID.Subscription),
 			Configuration:              newConfiguration(a, domain),
 			Template:                   newTemplate(a.Template),
 			EventStreamEndpoint:        streamBase(site, a.ID) + "/eventstream",
@@ -88,9 +88,9 @@ func streamBase(site Site, id resource.ID) string {
 	return fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/%s/%s", site.Endpoint, id.Subscription, id.Group, kind, id.Base())
 }
 
-// verificationID is what a domain's owner would put into a TXT record: one for all apps of a subscription.
-func verificationID(id resource.ID) string {
-	return fmt.Sprintf("%X", sha256.Sum256([]byte(strings.ToLower(id.Subscription))))
+// VerificationID is what a domain's owner would put into a TXT record: one for all apps of a subscription.
+func VerificationID(subscription string) string {
+	return fmt.Sprintf("%X", sha256.Sum256([]byte(strings.ToLower(subscription))))
 }
 
 func newConfiguration(a resource.App, domain string) *Configuration {
@@ -262,9 +262,6 @@ func newProbe(p resource.Probe) Probe {
 	}
 	if s := p.TCP; s != nil {
 		w.TCPSocket = &TCPSocket{Port: &s.Port}
-		if s.Host != "" {
-			w.TCPSocket.Host = &s.Host
-		}
 	}
 	return w
 }
@@ -292,14 +289,15 @@ func NewEnvironment(e resource.Environment, site Site) Environment {
 		Properties: EnvironmentProperties{
 			ProvisioningState:           environmentState(e),
 			DefaultDomain:               e.DefaultDomain,
+			EventStreamEndpoint:         site.Endpoint + "/subscriptions/" + e.ID.Subscription + "/resourceGroups/" + e.ID.Group + "/managedEnvironments/" + e.ID.Base() + "/eventstream",
 			StaticIP:                    site.Address,
 			AppLogsConfiguration:        kept[AppLogs](e.Stored, "appLogsConfiguration"),
 			ZoneRedundant:               new(or(kept[bool](e.Stored, "zoneRedundant"), false)),
 			VnetConfiguration:           kept[Vnet](e.Stored, "vnetConfiguration"),
 			InfrastructureResourceGroup: kept[string](e.Stored, "infrastructureResourceGroup"),
 			PublicNetworkAccess:         kept[string](e.Stored, "publicNetworkAccess"),
-			WorkloadProfiles:            or(kept[[]WorkloadProfile](e.Stored, "workloadProfiles"), nil),
-			CustomDomainConfiguration:   &CustomDomain{CustomDomainVerificationID: verificationID(e.ID)},
+			WorkloadProfiles:            newProfiles(e.Profiles),
+			CustomDomainConfiguration:   &CustomDomain{CustomDomainVerificationID: VerificationID(e.ID.Subscription)},
 			PeerAuthentication:          &PeerAuthentication{MTLS: &Switch{Enabled: new(false)}},
 			PeerTrafficConfiguration:    &PeerTraffic{Encryption: &Switch{Enabled: new(false)}},
 		},

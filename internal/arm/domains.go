@@ -1,0 +1,165 @@
+package arm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/internal/arm/app"
+	"penstock/internal/resource"
+	"penstock/internal/store"
+)
+
+// getVerificationID tells what the owner of a domain puts into a TXT record. The answer is a bare string.
+func getVerificationID(c *call) error {
+	c.answer(http.StatusOK, app.VerificationID(c.vars["subscription"]))
+	return nil
+}
+
+// lookupTime bounds the questions to name servers of one analysis together.
+const lookupTime = 5 * time.Second
+
+var hostNameForm = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// hostAnalysis says whether a host name could lead to an app.
+type hostAnalysis struct {
+	HostName                      string   `json:"hostName"`
+	IsHostnameAlreadyVerified     bool     `json:"isHostnameAlreadyVerified"`
+	CustomDomainVerificationTest  string   `json:"customDomainVerificationTest"`
+	FailureInfo                   *problem `json:"customDomainVerificationFailureInfo,omitempty"`
+	HasConflictOnEnvironment      bool     `json:"hasConflictOnManagedEnvironment"`
+	ConflictWithEnvironmentDomain bool     `json:"conflictWithEnvironmentCustomDomain"`
+	ConflictingApp                string   `json:"conflictingContainerAppResourceId,omitempty"`
+	CNAMERecords                  []string `json:"cNameRecords"`
+	TXTRecords                    []string `json:"txtRecords"`
+	ARecords                      []string `json:"aRecords"`
+	AlternateCNAMERecords         []string `json:"alternateCNameRecords"`
+	AlternateTXTRecords           []string `json:"alternateTxtRecords"`
+}
+
+// analyseHost asks the name servers about a host, as far as they answer in time, and the store about who has it.
+func analyseHost(c *call) error {
+	found, err := c.app()
+	if err != nil {
+		return err
+	}
+	name := strings.ToLower(strings.TrimSuffix(c.r.URL.Query().Get("customHostname"), "."))
+	if len(name) > 253 || !hostNameForm.MatchString(name) {
+		return refuse(http.StatusBadRequest, "InvalidCustomHostName", "customHostname: want a host name, as in api.contoso.com, got '%s'.", c.r.URL.Query().Get("customHostname"))
+	}
+	a := hostAnalysis{HostName: name}
+	if err := c.findConflict(&a, found); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), lookupTime)
+	defer cancel()
+	var failed error
+	note := func(err error) {
+		if absent, ok := errors.AsType[*net.DNSError](err); err != nil && !(ok && absent.IsNotFound) {
+			failed = err
+		}
+	}
+	canonical, err := c.Resolver.LookupCNAME(ctx, name)
+	if canonical = strings.ToLower(strings.TrimSuffix(canonical, ".")); err == nil && canonical != name {
+		a.CNAMERecords = append(a.CNAMERecords, canonical)
+	}
+	note(err)
+	addresses, err := c.Resolver.LookupHost(ctx, name)
+	note(err)
+	a.ARecords = addresses
+	a.TXTRecords, err = c.Resolver.LookupTXT(ctx, "asuid."+name)
+	note(err)
+	switch id := app.VerificationID(found.ID.Subscription); {
+	case slices.ContainsFunc(a.TXTRecords, func(s string) bool { return strings.EqualFold(s, id) }):
+		a.IsHostnameAlreadyVerified, a.CustomDomainVerificationTest = true, "Passed"
+	case failed != nil:
+		a.CustomDomainVerificationTest = "Skipped"
+		a.FailureInfo = &problem{Code: "DnsLookupFailed", Message: fmt.Sprintf("The name servers could not be asked: %v", failed)}
+	default:
+		a.CustomDomainVerificationTest = "Failed"
+		a.FailureInfo = &problem{Code: "InvalidCustomHostNameValidation", Message: fmt.Sprintf("A TXT record pointing from asuid.%s to %s was not found.", name, id)}
+	}
+	c.answer(http.StatusOK, a)
+	return nil
+}
+
+// findConflict says whether the name is one of an app's or an environment's already.
+func (c *call) findConflict(a *hostAnalysis, of resource.App) error {
+	environments, err := c.Store.Environments().List(c.r.Context(), store.Scope{})
+	if err != nil {
+		return err
+	}
+	for _, e := range environments {
+		below, ok := strings.CutSuffix(a.HostName, "."+strings.ToLower(e.DefaultDomain))
+		if e.DefaultDomain == "" || !ok {
+			continue
+		}
+		a.ConflictWithEnvironmentDomain = e.ID.Key() == of.Environment.Key()
+		a.HasConflictOnEnvironment = a.ConflictWithEnvironmentDomain
+		apps, err := c.appsIn(c.r.Context(), e.ID)
+		if err != nil {
+			return err
+		}
+		for _, other := range apps {
+			if strings.TrimSuffix(below, ".internal") == strings.ToLower(other.ID.Base()) {
+				a.ConflictingApp = other.ID.String()
+			}
+		}
+	}
+	return nil
+}
+
+// checkName says whether a name is free for something in an environment.
+func checkName(c *call) error {
+	e, err := environmentKind().find(c)
+	if err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	var asked struct{ Name, Type string }
+	if err := json.Unmarshal(body, &asked); err != nil {
+		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is no question for a name: %v.", err)
+	}
+	var have []resource.Meta
+	known := false
+	var types []string
+	for _, k := range kinds() {
+		if !strings.HasPrefix(strings.ToLower(k.typ()), strings.ToLower(resource.TypeEnvironment)+"/") {
+			continue
+		}
+		types = append(types, k.typ())
+		if strings.EqualFold(k.typ(), asked.Type) {
+			known = true
+			if have, err = k.metas(c.r.Context(), c.Store, store.Scope{Parent: e.ID}); err != nil {
+				return err
+			}
+		}
+	}
+	if !known {
+		return refuse(http.StatusBadRequest, "InvalidResourceType", "type: want one of %s, got '%s'.", strings.Join(types, ", "), asked.Type)
+	}
+	type answer struct {
+		NameAvailable bool   `json:"nameAvailable"`
+		Reason        string `json:"reason,omitempty"`
+		Message       string `json:"message,omitempty"`
+	}
+	switch taken := slices.ContainsFunc(have, func(m resource.Meta) bool { return strings.EqualFold(m.ID.Base(), asked.Name) }); {
+	case asked.Name == "":
+		c.answer(http.StatusOK, answer{false, "Invalid", "want a name, got nothing"})
+	case taken:
+		c.answer(http.StatusOK, answer{false, "AlreadyExists", fmt.Sprintf("The environment '%s' has a %s '%s' already.", e.ID.Base(), asked.Type, asked.Name)})
+	default:
+		c.answer(http.StatusOK, answer{NameAvailable: true})
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package arm
+
+import (
+	"encoding/base64"
+	"net/http"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// page is a list, or a part of one with the address of the next part.
+type page[T any] struct {
+	Value    []T    `json:"value"`
+	NextLink string `json:"nextLink,omitempty"`
+}
+
+func pageOf[T any](all []T) page[T] {
+	if all == nil {
+		all = []T{}
+	}
+	return page[T]{Value: all}
+}
+
+// pageQuery are the parameters of lists that come in parts when they are asked to.
+func pageQuery() []string { return []string{"$top", "$skipToken"} }
+
+// paged says which of n entries, which are in the order of their keys, a request asks for, and where the rest is. A part
+// begins behind the last key of the one before, so nothing is told twice or left out when entries come and go between.
+func (c *call) paged(n int, key func(int) string) (from, to int, next string, err error) {
+	query := c.r.URL.Query()
+	top := ""
+	for name, values := range query {
+		switch {
+		case strings.EqualFold(name, "$top"):
+			top = values[0]
+		case strings.EqualFold(name, "$skipToken"):
+			last, err := base64.RawURLEncoding.DecodeString(values[0])
+			if err != nil {
+				return 0, 0, "", refuse(http.StatusBadRequest, "InvalidSkipToken", "$skipToken: want what a nextLink says, got '%s'.", values[0])
+			}
+			from = sort.Search(n, func(i int) bool { return key(i) > string(last) })
+		}
+	}
+	if to = n; top == "" {
+		return from, to, "", nil
+	}
+	size, err := strconv.Atoi(top)
+	if err != nil || size < 1 {
+		return 0, 0, "", refuse(http.StatusBadRequest, "InvalidQueryParameterValue", "$top: want a number from 1, got '%s'.", top)
+	}
+	if size >= n-from {
+		return from, to, "", nil
+	}
+	to = from + size
+	for name := range query {
+		if strings.EqualFold(name, "$skipToken") {
+			query.Del(name)
+		}
+	}
+	query.Set("$skipToken", base64.RawURLEncoding.EncodeToString([]byte(key(to-1))))
+	return from, to, c.endpoint() + c.r.URL.EscapedPath() + "?" + query.Encode(), nil
+}

@@ -1,0 +1,129 @@
+package resource
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Consumption is the profile that every environment has: a replica at a time, in one of a few sizes.
+const Consumption = "Consumption"
+
+// Profile is a kind of machine that an environment's apps may ask for, by a name that the environment gives it.
+type Profile struct {
+	Name string
+	Type string // of ProfileTypes
+	// Min and Max are numbers of nodes, of dedicated profiles.
+	Min, Max int `json:",omitempty"`
+}
+
+// ProfileType is a kind of machine by Azure's name (learn.microsoft.com/azure/container-apps/workload-profiles-overview).
+type ProfileType struct {
+	Name     string
+	Category string
+	Cores    int
+	MemoryGi int
+	// Dedicated types are whole nodes that apps share; on the other one a replica has what it asked for.
+	Dedicated bool
+}
+
+// ProfileTypes are those that an environment here can have. This machine is the node of all of them: a name limits what
+// a replica may ask for, and what the machine has limits what it gets.
+func ProfileTypes() []ProfileType {
+	types := []ProfileType{{Consumption, Consumption, 4, 8, false}}
+	for _, cores := range []int{4, 8, 16, 32} {
+		types = append(types, ProfileType{fmt.Sprintf("D%d", cores), "GeneralPurpose", cores, 4 * cores, true})
+	}
+	for _, cores := range []int{4, 8, 16, 32} {
+		types = append(types, ProfileType{fmt.Sprintf("E%d", cores), "MemoryOptimized", cores, 8 * cores, true})
+	}
+	return types
+}
+
+// FindProfileType finds a type by its name in any case of letters.
+func FindProfileType(name string) (ProfileType, bool) {
+	types := ProfileTypes()
+	i := slices.IndexFunc(types, func(t ProfileType) bool { return strings.EqualFold(t.Name, name) })
+	if i < 0 {
+		return ProfileType{}, false
+	}
+	return types[i], true
+}
+
+// ProfileOf is the type of the profile that an app of the environment asks for by name.
+func (e Environment) ProfileOf(name string) (ProfileType, bool) {
+	for _, p := range e.Profiles {
+		if strings.EqualFold(p.Name, name) {
+			return FindProfileType(p.Type)
+		}
+	}
+	if name == "" || strings.EqualFold(name, Consumption) {
+		return FindProfileType(Consumption)
+	}
+	return ProfileType{}, false
+}
+
+// ValidateProfiles checks the profiles of an environment, whose types are known.
+func ValidateProfiles(profiles []Profile) []Fault {
+	var faults []Fault
+	seen, consumption := map[string]bool{}, 0
+	for i, p := range profiles {
+		bad := func(at, format string, args ...any) {
+			faults = append(faults, Fault{"ManagedEnvironmentInvalidValue", fmt.Sprintf("properties.workloadProfiles[%d]", i) + at, fmt.Sprintf(format, args...)})
+		}
+		if len(p.Name) > 15 || !environmentName.MatchString(p.Name) {
+			bad(".name", "want 1 to 15 letters, digits and '-', starting with a letter and ending with a letter or digit, got %q", p.Name)
+		}
+		if seen[strings.ToLower(p.Name)] {
+			bad(".name", "%q is the name of another profile already", p.Name)
+		}
+		seen[strings.ToLower(p.Name)] = true
+		typ, _ := FindProfileType(p.Type)
+		switch {
+		case !typ.Dedicated && (p.Min != 0 || p.Max != 0):
+			bad("", "want no minimumCount and maximumCount, which are of the nodes of dedicated profiles; got %d and %d for %s", p.Min, p.Max, Consumption)
+		case !typ.Dedicated:
+			if consumption++; consumption > 1 {
+				bad(".workloadProfileType", "want one profile of type %s, got another", Consumption)
+			}
+		case p.Min < 0:
+			bad(".minimumCount", "want 0 or more nodes, got %d", p.Min)
+		case p.Max < 1 || p.Max < p.Min:
+			bad(".maximumCount", "want at least 1 node and at least minimumCount, which is %d, got %d", p.Min, p.Max)
+		}
+	}
+	return faults
+}
+
+// ValidateProfile checks what an app or a job asks for against its profile, which only its environment knows.
+func ValidateProfile(profile string, t Template, e Environment) []Fault {
+	typ, found := e.ProfileOf(profile)
+	if !found {
+		var names []string
+		for _, p := range e.Profiles {
+			names = append(names, p.Name)
+		}
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, Consumption) }) {
+			names = append(names, Consumption)
+		}
+		return []Fault{{codeValue, "properties.workloadProfileName", fmt.Sprintf(
+			"want one of the workload profiles of the environment '%s', which are %s, got %q", e.ID.Base(), strings.Join(names, ", "), profile)}}
+	}
+	if !typ.Dedicated {
+		if f := validateTotal(t.Containers); f != nil {
+			return []Fault{*f}
+		}
+		return nil
+	}
+	var milli, memory int64
+	for _, c := range t.Containers {
+		milli += c.Resources.MilliCPU
+		memory += c.Resources.Memory
+	}
+	if milli <= int64(typ.Cores)*1000 && memory <= int64(typ.MemoryGi)*gibibyte {
+		return nil
+	}
+	return []Fault{{"ContainerAppInvalidResourceTotal", "template.containers", fmt.Sprintf(
+		"The total requested CPU and memory resources for this application (CPU: %s, memory: %s) is invalid. Want together at most what a node of the workload profile %s (%s) has: CPU: %d.0, memory: %d.0",
+		decimal(float64(milli)/1000), decimal(float64(memory)/gibibyte), profile, typ.Name, typ.Cores, typ.MemoryGi)}}
+}
