@@ -56,7 +56,7 @@ func (x *exchange) plain(status int, kind, text string) {
 	}
 	if isGRPC(x.r.Header) {
 		x.answerGRPC(status, text)
-		x.in.stats.refused.Add(1)
+		x.in.count(x.client).refused.Add(1)
 		return
 	}
 	h.Set("Content-Type", kind)
@@ -66,7 +66,7 @@ func (x *exchange) plain(status int, kind, text string) {
 		n, _ := x.w.Write([]byte(text)) // a client that has gone needs no answer
 		x.rec.BytesOut += int64(n)
 	}
-	x.in.stats.refused.Add(1)
+	x.in.count(x.client).refused.Add(1)
 }
 
 func (x *exchange) answerNoRoute() {

@@ -64,8 +64,10 @@ const (
 // Handler serves the requests that come by that scheme, "http" or "https".
 func (in *Ingress) Handler(scheme string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		in.life.enter()
-		defer in.life.exit()
+		if r.ProtoMajor > 1 || r.Header["Upgrade"] != nil { // others end before their connection does
+			in.life.enter()
+			defer in.life.exit()
+		}
 		x := in.exchanges.Get().(*exchange)
 		x.begin(in, scheme, w, r)
 		v := x.serve()
@@ -99,7 +101,7 @@ func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *h
 func (x *exchange) finish() {
 	x.rec.Held = x.ticket.held
 	x.rec.Duration = time.Since(x.rec.Start)
-	x.in.stats.requests.Add(1)
+	x.in.count(x.client).requests.Add(1)
 	if x.in.cfg.Observe != nil {
 		x.in.cfg.Observe(&x.rec)
 	}
@@ -227,7 +229,7 @@ func (x *exchange) try(rm *room, r *replica) verdict {
 		x.end = time.Now().Add(settings.RequestTimeout)
 	}
 	if x.rec.Attempts > 0 {
-		x.in.stats.retried.Add(1)
+		x.in.count(x.client).retried.Add(1)
 	}
 	x.rec.Attempts++
 	if x.stream {
@@ -255,9 +257,9 @@ func (x *exchange) try(rm *room, r *replica) verdict {
 // count notes whether a connection was open already.
 func (x *exchange) count(reused bool) {
 	if reused {
-		x.in.stats.reused.Add(1)
+		x.in.count(x.client).reused.Add(1)
 	} else {
-		x.in.stats.dialled.Add(1)
+		x.in.count(x.client).dialled.Add(1)
 	}
 }
 

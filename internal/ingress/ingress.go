@@ -55,7 +55,7 @@ type Ingress struct {
 	upstreams *upstream.Client
 	exchanges sync.Pool
 	changed   chan struct{}
-	stats     counters
+	stats     [counterSets]counters
 	life      life
 	clients   atomic.Uint64 // connections since the beginning
 

@@ -28,7 +28,7 @@ func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, c
 		return over, false, errWrite{err}
 	}
 	defer front.Close()
-	x.in.stats.tunnelled.Add(1)
+	x.in.count(x.client).tunnelled.Add(1)
 	x.rec.Status, x.committed = head.Status, true
 
 	x.mark(x.w.Header())
