@@ -122,7 +122,8 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err := r.requests(ctx); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context, int) error{r.events, r.streams, r.idle, r.transfers} {
+	// Memory that many connections took is not all given back, so they come last.
+	for _, step := range []func(context.Context, int) error{r.events, r.transfers, r.streams, r.idle} {
 		for i := range r.all {
 			if err := step(ctx, i); err != nil {
 				return nil, fmt.Errorf("%s: %w", r.all[i].name, err)
