@@ -104,6 +104,15 @@ func errorOf(status int, body []byte) *APIError {
 // do sends a request and returns the answer when its status says yes. target is a path below the endpoint, or a whole
 // URL of it.
 func (c *Client) do(ctx context.Context, method, target string, query url.Values, body []byte) (*http.Response, error) {
+	contentType := ""
+	if body != nil {
+		contentType = "application/json"
+	}
+	return c.send(ctx, method, target, query, bytes.NewReader(body), contentType)
+}
+
+// send is do with a body of any kind and length.
+func (c *Client) send(ctx context.Context, method, target string, query url.Values, body io.Reader, contentType string) (*http.Response, error) {
 	u, err := c.endpoint.Parse(target)
 	if err != nil {
 		return nil, err
@@ -114,13 +123,13 @@ func (c *Client) do(ctx context.Context, method, target string, query url.Values
 	if query != nil {
 		u.RawQuery = query.Encode()
 	}
-	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+c.token)
-	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {

@@ -31,7 +31,8 @@ type imageView struct {
 
 func newImageCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images on the server"}
-	cmd.AddCommand(newImageListCmd(env), newImageInspectCmd(env), newImagePullCmd(env), newImagePruneCmd(env), newImageDeleteCmd(env))
+	cmd.AddCommand(newImageListCmd(env), newImageInspectCmd(env), newImagePullCmd(env), newImagePruneCmd(env),
+		newImageSaveCmd(env), newImageLoadCmd(env), newImageVerifyCmd(env), newImageDeleteCmd(env))
 	return group(cmd)
 }
 

@@ -73,10 +73,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.kick:
-			c.sweeping.Lock()
-			err := c.collect(ctx)
-			c.sweeping.Unlock()
-			if err != nil && ctx.Err() == nil {
+			if err := c.Collect(ctx); err != nil && ctx.Err() == nil {
 				c.log.Warn("what was deleted is still on the disk; trying again with the next sweep", "err", err)
 			}
 		case <-ticker.C:
@@ -91,7 +88,14 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 }
 
-// collect runs containerd's garbage collector and returns when it has.
+// Collect removes what no name and no lease holds, and returns when it has.
+func (c *Collector) Collect(ctx context.Context) error {
+	c.sweeping.Lock()
+	defer c.sweeping.Unlock()
+	return c.collect(ctx)
+}
+
+// collect runs containerd's garbage collector.
 func (c *Collector) collect(ctx context.Context) error {
 	ctx = inNamespace(ctx)
 	if c.before != nil {

@@ -32,6 +32,7 @@ type server struct {
 	stores   oci.Stores
 	registry *oci.Registry
 	images   *oci.Images
+	dir      string
 	db       *metadata.DB
 }
 
@@ -55,7 +56,7 @@ func newServer(t testing.TB) *server {
 	if err := db.Init(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{db: db, stores: oci.Stores{
+	s := &server{db: db, dir: dir, stores: oci.Stores{
 		Content: db.ContentStore(), Images: metadata.NewImageStore(db), Leases: metadata.NewLeaseManager(db),
 	}}
 	s.images = oci.NewImages(s.stores)

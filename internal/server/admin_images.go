@@ -33,6 +33,9 @@ func (a *admin) imageRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /penstock/v1/pulls", a.listPulls)
 	mux.HandleFunc("POST /penstock/v1/pulls", stored(a.pullImage))
 	mux.HandleFunc("POST /penstock/v1/images/prune", stored(a.pruneImages))
+	mux.HandleFunc("POST /penstock/v1/images/verify", stored(a.verifyImages))
+	mux.HandleFunc("GET /penstock/v1/layout", stored(a.saveImages))
+	mux.HandleFunc("POST /penstock/v1/layout", stored(a.loadImages))
 }
 
 func (a *admin) listImages(w http.ResponseWriter, r *http.Request) {
@@ -155,10 +158,9 @@ func pullCode(err error) string {
 	return "ImagePullFailed"
 }
 
-// pruneImages removes what nobody needs.
-func (a *admin) pruneImages(w http.ResponseWriter, r *http.Request) {
-	var o oci.Prune
-	for name, field := range map[string]*bool{"dryRun": &o.DryRun, "all": &o.All} {
+// switches reads parameters that are on or off, and says whether all of them are.
+func (a *admin) switches(w http.ResponseWriter, r *http.Request, fields map[string]*bool) bool {
+	for name, field := range fields {
 		s := r.URL.Query().Get(name)
 		if s == "" {
 			continue
@@ -166,8 +168,17 @@ func (a *admin) pruneImages(w http.ResponseWriter, r *http.Request) {
 		var err error
 		if *field, err = strconv.ParseBool(s); err != nil {
 			a.refuse(w, http.StatusBadRequest, "InvalidParameterValue", fmt.Errorf("%s: want true or false, got %q", name, strings.ToValidUTF8(s, "?")))
-			return
+			return false
 		}
+	}
+	return true
+}
+
+// pruneImages removes what nobody needs.
+func (a *admin) pruneImages(w http.ResponseWriter, r *http.Request) {
+	var o oci.Prune
+	if !a.switches(w, r, map[string]*bool{"dryRun": &o.DryRun, "all": &o.All}) {
+		return
 	}
 	done, err := a.machine.collector.Prune(r.Context(), o)
 	if err != nil {
@@ -175,4 +186,60 @@ func (a *admin) pruneImages(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.answer(w, http.StatusOK, done)
+}
+
+// verifyImages reads every blob; with repair what is damaged is dropped, and pulled again where it came from a registry.
+func (a *admin) verifyImages(w http.ResponseWriter, r *http.Request) {
+	repair := false
+	if !a.switches(w, r, map[string]*bool{"repair": &repair}) {
+		return
+	}
+	ctx := r.Context()
+	found, err := a.machine.images.Verify(ctx)
+	if err != nil {
+		a.refuse(w, http.StatusInternalServerError, "ImageStoreFailed", err)
+		return
+	}
+	answer := struct {
+		oci.Verified
+		Repaired []string          `json:"repaired"` // images that are whole again
+		Left     map[string]string `json:"left"`     // images that are not, and what to do
+	}{found, []string{}, map[string]string{}}
+	if repair && len(found.Damage) > 0 {
+		if answer.Repaired, answer.Left, err = a.machine.repair(ctx, a.documents, found.Damage); err != nil {
+			a.refuse(w, http.StatusInternalServerError, "ImageStoreFailed", err)
+			return
+		}
+	}
+	a.answer(w, http.StatusOK, answer)
+}
+
+// saveImages streams an OCI layout of the images that are named, or of all.
+func (a *admin) saveImages(w http.ResponseWriter, r *http.Request) {
+	names := r.URL.Query()["name"]
+	for _, name := range names {
+		switch _, err := a.machine.images.Resolve(r.Context(), name); {
+		case errors.Is(err, oci.ErrNotFound):
+			a.refuse(w, http.StatusNotFound, "ImageNotFound", err)
+			return
+		case err != nil && !errors.Is(err, oci.ErrPlatform):
+			a.refuse(w, http.StatusBadRequest, "ImageNotReadable", err)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	if err := a.machine.images.Save(r.Context(), w, names...); err != nil {
+		a.log.Error("images could not be saved; what was sent of them has no end", "err", err)
+		panic(http.ErrAbortHandler) // net/http's one way to end a response so that the client sees that it is not whole
+	}
+}
+
+// loadImages takes an OCI layout as a tar archive.
+func (a *admin) loadImages(w http.ResponseWriter, r *http.Request) {
+	names, err := a.machine.load(r.Context(), r.Body, r.URL.Query().Get("name"))
+	if err != nil {
+		a.refuse(w, http.StatusBadRequest, "ImageNotLoaded", err)
+		return
+	}
+	a.answer(w, http.StatusOK, map[string]any{"images": names})
 }

@@ -34,6 +34,8 @@ type machine struct {
 	box       *seal.Box
 	// importImages takes those of an OCI layout in a folder; nil with the fake runtime.
 	importImages func(ctx context.Context, dir string) (images int, err error)
+	// load takes those of one that comes as an archive.
+	load func(ctx context.Context, archive io.Reader, as string) (names []string, err error)
 	// addresses are where replicas of an environment are, and their gateway.
 	addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
 	close     func() error
@@ -109,6 +111,7 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		collector:    collector,
 		box:          box,
 		importImages: registry.Import,
+		load:         registry.Load,
 		close: func() error {
 			registry.Close()
 			client.Close()

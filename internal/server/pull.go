@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -159,4 +160,51 @@ func neededImages(documents *store.Store) func(ctx context.Context) (map[digest.
 		}
 		return needed, nil
 	}
+}
+
+// repair drops damaged blobs and pulls the images that had them, with the logins of the apps that name their registry.
+func (m *machine) repair(ctx context.Context, documents *store.Store, damage []oci.Damage) (repaired []string, left map[string]string, err error) {
+	repaired, left = []string{}, map[string]string{}
+	images := map[string]bool{}
+	if err := m.images.Drop(ctx, damage); err != nil {
+		return repaired, left, err
+	}
+	for _, d := range damage {
+		for _, name := range d.Images {
+			images[name] = true
+		}
+	}
+	// Only when nobody holds the damaged file any more does another one take its place.
+	if err := m.collector.Collect(ctx); err != nil {
+		return repaired, left, err
+	}
+	apps, err := documents.Apps().List(ctx, store.Scope{})
+	if err != nil {
+		return repaired, left, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(images)) {
+		ref, err := oci.ParseReference(name)
+		if err != nil || ref.Host == "" {
+			left[name] = "push it again"
+			continue
+		}
+		err = nil
+		logins := map[remote.Login]bool{{}: true}
+		for _, app := range apps {
+			if login, err := m.login(app.Keyring(), name); err == nil {
+				logins[login] = true
+			}
+		}
+		for login := range logins {
+			if _, _, err = m.puller.Pull(ctx, name, login); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			left[name] = err.Error()
+			continue
+		}
+		repaired = append(repaired, name)
+	}
+	return repaired, left, nil
 }

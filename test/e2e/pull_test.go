@@ -141,6 +141,32 @@ properties:
 	if out := m.must(t, "image", "prune"); !strings.Contains(out, "freed 0 B") {
 		t.Errorf("prune with the app there: %s", out)
 	}
+	// A disk that lies is found out, and mended from the registry with the app's login.
+	digest, err := weights.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := filepath.Glob(filepath.Join(m.data, "containerd/containerd/*content*/blobs/sha256", digest.Hex))
+	if err != nil || len(blobs) != 1 {
+		t.Fatalf("the layer's file: %v, %v", blobs, err)
+	}
+	if err := os.WriteFile(blobs[0], []byte("lies"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, code := m.run(t, "image", "verify"); code != 1 || !strings.Contains(out, "1 damaged") {
+		t.Errorf("verify: exit %d, %s", code, out)
+	}
+	if out := m.must(t, "image", "verify", "--repair"); !strings.Contains(out, "is whole again") {
+		t.Errorf("repair: %s", out)
+	}
+	if out := m.must(t, "image", "verify"); !strings.Contains(out, " 0 damaged") {
+		t.Errorf("verify after the repair: %s", out)
+	}
+	tarFile := filepath.Join(t.TempDir(), "hello.tar")
+	m.must(t, "image", "save", "-f", tarFile, "hello:1")
+	if out := m.must(t, "image", "load", "-f", tarFile, "-t", "again:1"); out != "again:1\n" {
+		t.Errorf("load: %s", out)
+	}
 	m.must(t, "app", "delete", "pulled")
 }
 

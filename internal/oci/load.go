@@ -1,0 +1,258 @@
+package oci
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Import takes the images of an OCI image layout in a folder into the store, under the names that the index gives them.
+// What the store has already is not read again.
+func (r *Registry) Import(ctx context.Context, dir string) (images int, err error) {
+	raw, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
+	if err != nil {
+		return 0, fmt.Errorf("import images: %w", err)
+	}
+	err = r.stores.loading(inNamespace(ctx), func(ctx context.Context) error {
+		l := &loader{stores: r.stores, folder: dir}
+		names, err := l.index(ctx, raw, "")
+		images = len(names)
+		return err
+	})
+	if err != nil {
+		return images, fmt.Errorf("import images: %w", err)
+	}
+	return images, nil
+}
+
+// maxLayoutFiles bounds the files of a layout that comes as an archive: more blobs than the images of a machine have.
+const maxLayoutFiles = 100_000
+
+// Load takes the images of an OCI image layout that comes as a tar archive, its files in any order, and returns their
+// names. as names the image of a layout that has one; "": the index names them.
+func (r *Registry) Load(ctx context.Context, archive io.Reader, as string) (names []string, err error) {
+	err = r.stores.loading(inNamespace(ctx), func(ctx context.Context) error {
+		index, err := r.stores.loadBlobs(ctx, archive)
+		if err != nil {
+			return err
+		}
+		names, err = (&loader{stores: r.stores}).index(ctx, index, as)
+		return err
+	})
+	if err != nil {
+		return names, fmt.Errorf("load images: %w", ownFault(err))
+	}
+	return names, nil
+}
+
+// loading holds every blob until its image does.
+func (s Stores) loading(ctx context.Context, load func(context.Context) error) (err error) {
+	lease, err := s.Leases.Create(ctx, leases.WithID("penstock-import-"+rand.Text()), leases.WithExpiration(leaseTime))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Leases.Delete(context.WithoutCancel(ctx), lease)) }()
+	return load(leases.WithLease(ctx, lease.ID))
+}
+
+// loadBlobs writes the blobs of a layout into the store and returns its index.
+func (s Stores) loadBlobs(ctx context.Context, archive io.Reader) (index []byte, err error) {
+	in := tar.NewReader(archive)
+	for n := 0; ; n++ {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("want a tar archive: %w", err)
+		}
+		if n == maxLayoutFiles {
+			return nil, fmt.Errorf("want a layout of at most %d files, got more", maxLayoutFiles)
+		}
+		name := strings.TrimPrefix(h.Name, "./")
+		switch hex, isBlob := strings.CutPrefix(name, ocispec.ImageBlobsDir+"/sha256/"); {
+		case h.Typeflag != tar.TypeReg:
+		case name == ocispec.ImageIndexFile:
+			if index, err = io.ReadAll(io.LimitReader(in, maxManifest+1)); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			if len(index) > maxManifest {
+				return nil, fmt.Errorf("%s: want at most %d bytes, got more", name, maxManifest)
+			}
+		case isBlob:
+			d, err := parseDigest("sha256:" + hex)
+			if err != nil {
+				return nil, fmt.Errorf("%q: %w", clip(name), err)
+			}
+			if err := s.loadBlob(ctx, in, ocispec.Descriptor{Digest: d, Size: h.Size}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if index == nil {
+		return nil, fmt.Errorf("want an OCI image layout with an %s, got none; \"docker save\" makes one from Docker 25 on", ocispec.ImageIndexFile)
+	}
+	return index, nil
+}
+
+func (s Stores) loadBlob(ctx context.Context, from io.Reader, desc ocispec.Descriptor) error {
+	// The store computes the digest and refuses another; it returns at once when it has the blob.
+	err := content.WriteBlob(ctx, s.Content, "penstock/import/"+desc.Digest.String(), from, desc)
+	if errdefs.IsFailedPrecondition(err) {
+		return fmt.Errorf("blob %s: its content is not that: %w", desc.Digest, err)
+	}
+	return err
+}
+
+// loader makes images of the blobs of a layout.
+type loader struct {
+	stores Stores
+	folder string // has them; "": they are in the store already
+}
+
+// index takes the images that an index names.
+func (l *loader) index(ctx context.Context, raw []byte, as string) (names []string, err error) {
+	var index struct {
+		Manifests descriptors `json:"manifests"`
+	}
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, fmt.Errorf("%s: %w", ocispec.ImageIndexFile, err)
+	}
+	if err := checkDescriptors("manifests", index.Manifests); err != nil {
+		return nil, fmt.Errorf("%s: %w", ocispec.ImageIndexFile, err)
+	}
+	if as != "" && len(index.Manifests) != 1 {
+		return nil, fmt.Errorf("want a layout of one image to give it the name %q, got %d images", as, len(index.Manifests))
+	}
+	for _, desc := range index.Manifests {
+		name := as
+		if name == "" {
+			name = desc.Annotations[ocispec.AnnotationRefName]
+			// Docker and containerd write only the tag there.
+			if whole := desc.Annotations["io.containerd.image.name"]; whole != "" {
+				name = whole
+			}
+		}
+		ref, err := ParseReference(name)
+		if err == nil {
+			err = l.image(ctx, ref, desc, false)
+		}
+		if err != nil {
+			return names, fmt.Errorf("image %q: %w", clip(name), err)
+		}
+		names = append(names, ref.String())
+	}
+	return names, nil
+}
+
+// manifest reads a manifest that the layout has.
+func (l *loader) manifest(ctx context.Context, target ocispec.Descriptor) ([]byte, error) {
+	if l.folder == "" {
+		return l.stores.read(ctx, target)
+	}
+	file, err := os.Open(l.path(target.Digest))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, maxManifest+1))
+}
+
+func (l *loader) path(d digest.Digest) string {
+	return filepath.Join(l.folder, filepath.FromSlash(blobName(d)))
+}
+
+// has says whether the layout has a blob.
+func (l *loader) has(ctx context.Context, d digest.Digest) bool {
+	if l.folder == "" {
+		_, err := l.stores.Content.Info(ctx, d)
+		return err == nil
+	}
+	_, err := os.Stat(l.path(d))
+	return err == nil
+}
+
+// blob makes sure that the store has a blob of the layout.
+func (l *loader) blob(ctx context.Context, desc ocispec.Descriptor) error {
+	if l.folder == "" {
+		return nil // it is looked for with the image's other parts
+	}
+	file, err := os.Open(l.path(desc.Digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blob %s: it is missing from the layout", desc.Digest)
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return l.stores.loadBlob(ctx, file, ocispec.Descriptor{Digest: desc.Digest, Size: desc.Size})
+}
+
+func (l *loader) image(ctx context.Context, ref Reference, target ocispec.Descriptor, nested bool) error {
+	raw, err := l.manifest(ctx, target)
+	if err != nil {
+		return err
+	}
+	if target.Digest != digest.FromBytes(raw) {
+		return fmt.Errorf("manifest %s: its content is not that", target.Digest)
+	}
+	m, err := parseManifest(raw, target.MediaType)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", target.Digest, err)
+	}
+	if m.index && nested {
+		return errNested
+	}
+	for _, desc := range m.references() {
+		if m.index && !l.has(ctx, desc.Digest) {
+			continue // an image that was pulled is there for one platform only; that one is, is checked below
+		}
+		if m.index {
+			err = l.image(ctx, Reference{Host: ref.Host, Repository: ref.Repository, Digest: desc.Digest}, desc, true)
+		} else {
+			err = l.blob(ctx, desc)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := l.stores.checkReferences(ctx, m, true); err != nil {
+		return err
+	}
+	labels := map[string]string{}
+	if subject, err := subjectOf(raw); err == nil && subject != "" {
+		labels[subjectLabel] = subject.String()
+	}
+	target = ocispec.Descriptor{MediaType: m.mediaType, Digest: target.Digest, Size: int64(len(raw))}
+	return l.stores.keep(ctx, ref, m, target, raw, true, labels)
+}
+
+// Save writes an OCI image layout of the images with these names, or of all, as a tar archive.
+func (im *Images) Save(ctx context.Context, w io.Writer, names ...string) error {
+	out := tar.NewWriter(w)
+	err := im.export(ctx, func(name string, size int64, content io.Reader) error {
+		if err := out.WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Typeflag: tar.TypeReg}); err != nil {
+			return err
+		}
+		_, err := io.Copy(out, content)
+		return err
+	}, names)
+	if err != nil {
+		return err
+	}
+	return out.Close()
+}
