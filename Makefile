@@ -8,8 +8,7 @@ export GOTOOLCHAIN := local
 DATA       ?= /var/lib/penstock
 FUZZTIME   ?= 5s
 TOOL       := $(GO) tool -modfile=tools/go.mod
-# The engine's shim and runc, pinned in tools/go.mod and built beside penstock.
-SHIM       := github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+# The engine's runc, pinned in tools/go.mod and built beside penstock.
 RUNC       := github.com/opencontainers/runc
 
 help: ## list the targets
@@ -27,8 +26,9 @@ build: bin/penstock bin/containerd-shim-runc-v2 bin/runc ## penstock and its eng
 bin/penstock:
 	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $@ ./cmd/penstock
 
-bin/containerd-shim-runc-v2: tools/go.mod
-	CGO_ENABLED=0 $(GO) build -modfile=tools/go.mod -ldflags '-s -w' -o $@ $(SHIM)
+.PHONY: bin/containerd-shim-runc-v2
+bin/containerd-shim-runc-v2:
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $@ ./cmd/containerd-shim-runc-v2
 
 bin/runc: tools/go.mod
 	@scripts/packages.sh gcc libc6-dev libseccomp-dev pkg-config

@@ -1,12 +1,10 @@
 // The programs that Penstock is built, checked and shipped with, pinned here so that the product's own go.mod holds only
-// what the product imports. One file serves all of them: their requirements do not conflict. The shim's version must be
-// the one of containerd in ../go.mod.
+// what the product imports. One file serves all of them: their requirements do not conflict.
 module penstock/tools
 
 go 1.26.6
 
 tool (
-	github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	github.com/opencontainers/runc
 	golang.org/x/tools/cmd/deadcode
 	honnef.co/go/tools/cmd/staticcheck

@@ -91,6 +91,7 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		Runc:          filepath.Join(o.EngineDir, "runc"),
 		UnpackedLimit: o.UnpackedLimit,
 		CgroupParent:  "/penstock-" + o.Instance + "/replicas",
+		ShimCgroup:    "/penstock-" + o.Instance + "/shims",
 		Network:       net,
 		Console:       console,
 		Log:           o.Log,

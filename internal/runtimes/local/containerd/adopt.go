@@ -22,6 +22,7 @@ import (
 
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
+	"penstock/internal/shim"
 )
 
 // adopt takes over what earlier processes made, and removes what they did not finish making.
@@ -93,8 +94,13 @@ func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) err
 	case err != nil:
 		return err
 	case task == nil:
-		// Its process ended while nobody watched, and containerd has forgotten how.
-		c.setExit(resource.Exit{Code: -1, At: time.Now(), Reason: "Unknown"})
+		// Its process ended while nobody watched, and containerd has forgotten how. Its shim has not, unless it was
+		// killed too.
+		exit := resource.Exit{Code: -1, At: time.Now(), Reason: "Unknown"}
+		if e, err := shim.ReadExit(c.dir); err == nil {
+			exit = d.exitOf(c, uint32(e.Code), e.At)
+		}
+		c.setExit(exit)
 	case task.Status == tasktypes.Status_STOPPED:
 		c.setExit(d.exitOf(c, task.ExitStatus, task.ExitedAt.AsTime()))
 	default:
@@ -111,12 +117,12 @@ func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) err
 		d.log.Warn("a container has lost its sandbox; it is removed", "container", c.id)
 		return d.undo(ctx, c)
 	}
-	if task == nil {
-		return nil // nobody holds its pipes
+	p, ok := d.found[c.key]
+	if !ok {
+		return nil // it has none, or they could not be opened
 	}
-	if err := c.openOutput(d.cfg.Console, s.Revision, d.log); err != nil {
-		return err
-	}
+	delete(d.found, c.key)
+	c.openOutput(p, d.cfg.Console, s.Revision, d.log)
 	c.readOutput(&d.wg)
 	return nil
 }

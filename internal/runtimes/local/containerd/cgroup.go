@@ -70,6 +70,38 @@ func findCgroups(root, mountinfo string) (cgroups, error) {
 	return g, nil
 }
 
+// shimWeight is eight times that of all containers together: a start, an exec and a kill are work of the shims, which
+// containers at their limits should not slow down. cgroup v1 counts from 1024, v2 from 100.
+const shimWeight = 8
+
+// makeShims makes the cgroup of the shims.
+func (g cgroups) makeShims(cgroup string) error {
+	file, weight := g.file("cpu", cgroup, "cpu.shares"), 1024*shimWeight
+	if g.unified != "" {
+		file, weight = g.file("", cgroup, "cpu.weight"), 100*shimWeight
+		// A cgroup has the controllers that each one above it passes on.
+		for dir := filepath.Dir(cgroup); ; dir = filepath.Dir(dir) {
+			if err := os.MkdirAll(filepath.Join(g.unified, dir), 0o755); err != nil {
+				return err
+			}
+			if dir == "/" {
+				break
+			}
+		}
+		above := g.unified
+		for part := range strings.SplitSeq(strings.Trim(cgroup, "/"), "/") {
+			if err := os.WriteFile(filepath.Join(above, "cgroup.subtree_control"), []byte("+cpu +memory +pids"), 0o644); err != nil {
+				return fmt.Errorf("pass on controllers: %w", err)
+			}
+			above = filepath.Join(above, part)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(strconv.Itoa(weight)), 0o644)
+}
+
 func (g cgroups) file(controller, cgroup, name string) string {
 	if g.unified != "" {
 		return filepath.Join(g.unified, cgroup, name)

@@ -156,9 +156,11 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if _, err := d.client.ContainerService().Create(ctx, record); err != nil {
 		return err
 	}
-	if err := c.openOutput(d.cfg.Console, s.Revision, d.log); err != nil {
+	p, err := openPipes(c.dir, d.log)
+	if err != nil {
 		return err
 	}
+	c.openOutput(p, d.cfg.Console, s.Revision, d.log)
 	// Not by the task service: it would take the specification from the record, and that is on the disk.
 	task, err := d.engine.tasks.Create(ctx, key, runtime.CreateOpts{
 		Spec: spec, IO: runtime.IO{Stdout: c.path("stdout"), Stderr: c.path("stderr")},

@@ -33,6 +33,9 @@ type Config struct {
 	Runc string
 	// CgroupParent is the cgroup above all containers, "/penstock". This process should not be in it.
 	CgroupParent string
+	// ShimCgroup is where the shims go; "" leaves them in that of this process, whose limits and account then include
+	// them.
+	ShimCgroup string
 	// UnpackedLimit bounds what an image may weigh unpacked, in bytes; 0: by its disk only.
 	UnpackedLimit int64
 	Network       *network.Network
@@ -51,6 +54,9 @@ func (c Config) validate() error {
 	}
 	if !cgroupPath.MatchString(c.CgroupParent) {
 		errs = append(errs, fmt.Errorf("containerd cgroup parent: want a path like /penstock, got %q", c.CgroupParent))
+	}
+	if c.ShimCgroup != "" && !cgroupPath.MatchString(c.ShimCgroup) {
+		errs = append(errs, fmt.Errorf("containerd shim cgroup: want a path like /penstock/shims, got %q", c.ShimCgroup))
 	}
 	if c.Network == nil || c.Console == nil || c.Log == nil {
 		errs = append(errs, errors.New("containerd: want a network, a console and a logger"))
@@ -83,6 +89,8 @@ type Driver struct {
 	unpacking sync.Mutex
 	// prefetching holds one value while weights are read.
 	prefetching chan struct{}
+
+	found map[string]*pipes // of earlier processes' containers, by key, until they are adopted
 
 	mu         sync.Mutex
 	views      map[string]view // by image digest
@@ -130,6 +138,14 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	if d.files, err = fileLimit(); err != nil {
 		return nil, fmt.Errorf("open containerd: %w", err)
 	}
+	if cfg.ShimCgroup != "" {
+		if err := d.cgroups.makeShims(cfg.ShimCgroup); err != nil {
+			cfg.Log.Warn("shims share CPU with what else runs, so that containers may slow down each other's starts", "err", err)
+		}
+	}
+	// Before containerd, which ends the shims of containers that have ended, and with them what nobody else holds.
+	d.found = claimPipes(d.runDir(""), cfg.Log)
+	defer d.dropFound()
 	if err := mountMemory(d.memory("")); err != nil {
 		return nil, fmt.Errorf("open containerd: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,7 +109,7 @@ func (l *lab) config() containerd.Config {
 	shim, runc := needMachine(l)
 	return containerd.Config{
 		Root: filepath.Join(l.dir, "root"), State: filepath.Join(l.dir, "s"), Shim: shim, Runc: runc,
-		CgroupParent: "/" + l.name, Network: l.network, Console: l.console, Log: l.log,
+		CgroupParent: "/" + l.name + "/replicas", ShimCgroup: "/" + l.name + "/shims", Network: l.network, Console: l.console, Log: l.log,
 	}
 }
 
@@ -166,7 +168,16 @@ func (l *lab) remove() {
 		l.Error(err)
 	}
 	for _, m := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "unified", ""} {
-		os.Remove(filepath.Join("/sys/fs/cgroup", m, l.name))
+		top := filepath.Join("/sys/fs/cgroup", m, l.name)
+		if _, err := os.Stat(top); err != nil {
+			continue
+		}
+		os.Remove(filepath.Join(top, "replicas"))
+		// A shim ends a moment after its container was deleted.
+		until(l.TB, "the shims have ended", func() bool {
+			os.Remove(filepath.Join(top, "shims"))
+			return !errors.Is(os.Remove(top), syscall.EBUSY)
+		})
 	}
 }
 

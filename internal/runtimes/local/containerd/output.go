@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,16 +17,98 @@ import (
 
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
+	"penstock/internal/shim"
 )
 
-// pipeSize is what a container may print while nobody reads before it must wait: the kernel's limit for a pipe
+// pipeSize is what is kept of what a container prints while nobody reads: the kernel's limit for a pipe
 // (/proc/sys/fs/pipe-max-size).
 const pipeSize = 1 << 20
+
+// streams are the container's, in the order in which its pipes are opened.
+var streams = []string{"stdout", "stderr"}
+
+// pipes are our ends of a container's, which makes us their only reader: see shim.Output for the other end.
+type pipes struct {
+	files []*os.File
+	// lost is what the shim has dropped of each while nobody read.
+	lost []shim.Lost
+}
+
+// openPipes makes or finds the pipes in a container's run folder.
+func openPipes(dir string, log *slog.Logger) (_ *pipes, err error) {
+	p := &pipes{}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	for i, stream := range streams {
+		path := filepath.Join(dir, stream)
+		if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("make pipe %s: %w", path, err)
+		}
+		// Not blocking: it would wait for the shim, which waits for us.
+		file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		p.files = append(p.files, file)
+		if err := enlarge(file); err != nil {
+			log.Debug("a container's pipe keeps its size", "pipe", path, "err", err)
+		}
+		if i == 0 {
+			if err := shim.Claim(file); err != nil {
+				return nil, fmt.Errorf("claim pipe %s: %w", path, err)
+			}
+		}
+		lost, err := shim.TakeLost(path)
+		if err != nil {
+			log.Warn("it is not known how much of a container's output was dropped while nobody read it", "pipe", path, "err", err)
+		}
+		p.lost = append(p.lost, lost)
+	}
+	return p, nil
+}
+
+func (p *pipes) close() {
+	for _, file := range p.files {
+		file.Close()
+	}
+}
+
+// claimPipes takes over the pipes of all containers that earlier processes have left. Of one that cannot be opened the
+// output is lost, which is no reason not to adopt the container.
+func claimPipes(dir string, log *slog.Logger) map[string]*pipes {
+	found := map[string]*pipes{}
+	paths, err := filepath.Glob(filepath.Join(dir, "*", streams[0]))
+	if err != nil {
+		return found
+	}
+	for _, path := range paths {
+		home := filepath.Dir(path)
+		p, err := openPipes(home, log)
+		if err != nil {
+			log.Warn("what a container has printed is lost", "container", filepath.Base(home), "err", err)
+			continue
+		}
+		found[filepath.Base(home)] = p
+	}
+	return found
+}
+
+// dropFound closes what no adopted container has taken.
+func (d *Driver) dropFound() {
+	for _, p := range d.found {
+		p.close()
+	}
+	d.found = nil
+}
 
 // reader brings one stream of a container to the console.
 type reader struct {
 	pipe *os.File
 	to   io.WriteCloser
+	lost shim.Lost
 	log  *slog.Logger
 	done chan struct{} // closed when the stream has ended
 	// detached is set before the pipe is closed under the reader.
@@ -34,27 +117,16 @@ type reader struct {
 	reading bool
 }
 
-// openOutput makes or finds the pipes and opens our ends.
-func (c *container) openOutput(console local.Console, revision resource.ID, log *slog.Logger) error {
-	for _, stream := range []string{"stdout", "stderr"} {
-		path := c.path(stream)
-		if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make pipe %s: %w", path, err)
-		}
-		// Not blocking: it would wait for the shim, which waits for us.
-		pipe, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			return err
-		}
-		if err := enlarge(pipe); err != nil {
-			log.Debug("a container's pipe keeps its size", "pipe", path, "err", err)
-		}
+// openOutput leads the container's pipes to the console.
+func (c *container) openOutput(p *pipes, console local.Console, revision resource.ID, log *slog.Logger) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, stream := range streams {
 		to := console.Open(local.Output{Revision: revision, Replica: c.replica, Container: c.name, ID: c.id, Stream: stream})
-		c.mu.Lock()
-		c.output = append(c.output, &reader{pipe: pipe, to: to, log: log.With("container", c.id, "stream", stream), done: make(chan struct{})})
-		c.mu.Unlock()
+		c.output = append(c.output, &reader{
+			pipe: p.files[i], to: to, lost: p.lost[i], log: log.With("container", c.id, "stream", stream), done: make(chan struct{}),
+		})
 	}
-	return nil
 }
 
 // enlarge does not ask for the file's descriptor, which would make reading from it block.
@@ -81,6 +153,12 @@ func (r *reader) run() {
 	defer close(r.done)
 	defer r.to.Close()
 	defer r.pipe.Close()
+	if r.lost != (shim.Lost{}) {
+		r.log.Warn("output was dropped while nobody read it", "lines", r.lost.Lines, "bytes", r.lost.Bytes)
+		if _, err := io.WriteString(r.to, r.lost.String()+"\n"); err != nil {
+			r.log.Warn("a container's output cannot be kept", "err", err)
+		}
+	}
 	if err := r.copy(); err != nil && !r.detached.Load() {
 		r.log.Warn("a container's output is no longer read; it stops when its pipe is full", "err", err)
 	}

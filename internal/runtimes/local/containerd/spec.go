@@ -19,6 +19,7 @@ import (
 	images "penstock/internal/oci"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
+	"penstock/internal/shim"
 )
 
 type imageOf = images.Image
@@ -86,6 +87,7 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: d.files, Hard: d.files}),
 		withLimits(want.Resources),
+		oci.WithAnnotations(map[string]string{shim.CgroupAnnotation: d.cfg.ShimCgroup}),
 		withVolumes(c, want.Mounts),
 		withHostFiles(c), // after the volumes, one of which may be /etc
 	}
