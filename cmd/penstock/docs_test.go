@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -68,4 +69,35 @@ func commands(text string) []string {
 		}
 	}
 	return found
+}
+
+// The table of what was measured in Azure names the test that holds each line to its word, with its folder.
+func TestConformanceTable(t *testing.T) {
+	page, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "## What was measured in Azure, as tests\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	named := regexp.MustCompile("`([a-z0-9/]+)` (Test[A-Za-z]+)").FindAllStringSubmatch(table, -1)
+	if len(named) < 8 {
+		t.Fatalf("got %d names of tests, want the table", len(named))
+	}
+	for _, found := range named {
+		files, err := filepath.Glob("../../" + found[1] + "/*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := false
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			there = there || strings.Contains(string(text), "\nfunc "+found[2]+"(")
+		}
+		if !there {
+			t.Errorf("the table names %s in %s, which does not exist", found[2], found[1])
+		}
+	}
 }
