@@ -4,10 +4,9 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/access"
 	"penstock/internal/ingress"
 )
 
@@ -101,53 +101,37 @@ func child(b *testing.B, role string) (line string, end func()) {
 	}
 }
 
-// BenchmarkCPU compares the CPU time of this process a request of 1 KiB, 64 connections, in interleaved rounds; load
-// and replica are processes of their own. One "op" is one round of each.
+// BenchmarkCPU is the CPU time of this process and its allocations a request of 1 KiB, 64 connections, with access
+// records; load and replica are processes of their own. One "op" is a second of it. `penstock bench proxy` has it beside
+// other proxies.
 func BenchmarkCPU(b *testing.B) {
 	addr, end := child(b, "replica")
 	defer end()
-	f := serve(b, ingress.Config{})
+	records, err := access.NewWriter(b.TempDir(), access.Limits{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() { records.Run(ctx) })
+	defer writing.Wait()
+	defer cancel()
+	f := serve(b, ingress.Config{Observe: records.Add})
 	f.Apply(replicas(addr))
+	_, end = child(b, "load="+f.plain)
+	defer end()
+	until(b, "it is warm", func() bool { return f.Stats().Requests > 5000 })
 
-	target, _ := url.Parse("http://" + addr)
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport = &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256, DisableCompression: true}
-	peerLn := listen(b)
-	var served atomic.Int64
-	peer := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		served.Add(1)
-		proxy.ServeHTTP(w, r)
-	})}
-	go peer.Serve(peerLn)
-	defer peer.Shutdown(context.Background())
-
-	round := func(addr string, count func() int64) (us, allocs float64) {
-		_, end := child(b, "load="+addr)
-		defer end()
-		start := count()
-		for count() < start+500 { // warm
-			time.Sleep(time.Millisecond)
-		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		cpu, n := usage(), count()
-		time.Sleep(time.Second) // the length of a round
-		cpu, n = usage()-cpu, count()-n
-		runtime.ReadMemStats(&after)
-		return float64(cpu.Nanoseconds()) / 1e3 / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)
-	}
-	var ours, theirs, ourAllocs, theirAllocs float64
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cpu, n := usage(), f.Stats().Requests
 	for b.Loop() {
-		us, allocs := round(f.plain, func() int64 { return f.Stats().Requests })
-		ours, ourAllocs = ours+us, ourAllocs+allocs
-		us, allocs = round(peerLn.Addr().String(), served.Load)
-		theirs, theirAllocs = theirs+us, theirAllocs+allocs
+		time.Sleep(time.Second) // the length of an op
 	}
-	b.ReportMetric(ourAllocs/float64(b.N), "allocs/req")
-	b.ReportMetric(theirAllocs/float64(b.N), "allocs/req-ReverseProxy")
-	b.ReportMetric(ours/float64(b.N), "us/req")
-	b.ReportMetric(theirs/float64(b.N), "us/req-ReverseProxy")
-	b.ReportMetric(ours/theirs, "ratio")
+	cpu, n = usage()-cpu, f.Stats().Requests-n
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(n), "allocs/req")
+	b.ReportMetric(float64(cpu.Nanoseconds())/1e3/float64(n), "us/req")
 }
 
 func usage() time.Duration {

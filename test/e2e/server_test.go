@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,6 +114,7 @@ func handOver(t *testing.T, m *machine) {
 			until(t, 30*time.Second, "control is new", func() bool { return replaced(0, control) })
 		}},
 	} {
+		recorded := requests(t, m, "hello")
 		stop := press(t, m, "hello")
 		began := time.Now()
 		for range rounds {
@@ -128,10 +130,22 @@ func handOver(t *testing.T, m *machine) {
 		if longest > 5*time.Second {
 			t.Errorf("%d %s: a request took %s", rounds, way.what, longest)
 		}
+		if recorded+int(answered) < mostRequests {
+			until(t, 5*time.Second, "a record of each request", func() bool { return requests(t, m, "hello")-recorded >= int(answered) })
+		}
 	}
 	if after := m.processes(t); !maps.Equal(before, after) {
 		t.Errorf("processes before %v, after %v", before, after)
 	}
+}
+
+// mostRequests is how many records the API answers at once.
+const mostRequests = 100_000
+
+// requests counts the access records of an app.
+func requests(t *testing.T, m *machine, app string) int {
+	t.Helper()
+	return strings.Count(m.must(t, "app", "requests", app, "--tail", strconv.Itoa(mostRequests), "-o", "json"), "\n")
 }
 
 // badContainers are manifests that are right and do not work: each ends with its reason, and leaves nothing.
