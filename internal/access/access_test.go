@@ -235,7 +235,8 @@ func TestLimits(t *testing.T) {
 // Without anybody who writes, a bounded number is kept, and Add returns all the same.
 func TestDiskThatTakesNothing(t *testing.T) {
 	dir := t.TempDir()
-	w, err := access.NewWriter(dir, access.Limits{}, slog.New(slog.DiscardHandler))
+	var said strings.Builder
+	w, err := access.NewWriter(dir, access.Limits{}, slog.New(slog.NewTextHandler(&said, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +253,9 @@ func TestDiskThatTakesNothing(t *testing.T) {
 	run(t, w)()
 	if got := len(read(t, dir, access.Query{App: app})); uint64(got)+dropped != n {
 		t.Errorf("%d records are kept and %d dropped of %d", got, dropped, n)
+	}
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, fmt.Sprintf("dropped=%d", dropped)) {
+		t.Errorf("want one line that says that %d were dropped, got %q", dropped, got)
 	}
 
 	if err := os.RemoveAll(dir); err != nil {

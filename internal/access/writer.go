@@ -186,15 +186,21 @@ func (w *Writer) flush() {
 func (w *Writer) write(b *block) {
 	defer w.give(b)
 	b.dropped = w.lost.Swap(0)
-	if err := w.append(b.seal(), time.Now()); err != nil {
+	now := time.Now()
+	err := w.append(b.seal(), now)
+	if err != nil {
 		w.lost.Add(b.dropped + uint64(b.count))
-		dropped := w.drops.Add(uint64(b.count))
-		if now := time.Now(); now.Sub(w.warned) >= warnEvery {
-			w.warned = now
-			w.log.Warn("access records are dropped; the next ones are tried again", "dir", w.dir, "dropped", dropped, "err", err)
-		}
+		w.drops.Add(uint64(b.count))
+	} else if b.dropped > 0 {
+		err = errSlow
+	}
+	if err != nil && now.Sub(w.warned) >= warnEvery {
+		w.warned = now
+		w.log.Warn("access records are dropped; the next ones are tried again", "dir", w.dir, "dropped", w.drops.Load(), "err", err)
 	}
 }
+
+var errSlow = errors.New("the disk is slower than requests come")
 
 func (w *Writer) append(p []byte, now time.Time) error {
 	if w.segment != nil && w.size+int64(len(p)) > w.limits.SegmentBytes {
