@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -94,11 +96,16 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // get-stdout fetches the URL that the last command printed, over loopback whatever host it names.
 func getStdout(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 0 || neg {
-		ts.Fatalf("usage: get-stdout")
+	if len(args) > 1 || neg {
+		ts.Fatalf("usage: get-stdout [CERTIFICATES]")
+	}
+	trusted := x509.NewCertPool()
+	if len(args) == 1 && !trusted.AppendCertsFromPEM([]byte(ts.ReadFile(args[0]))) {
+		ts.Fatalf("no certificate in %s", args[0])
 	}
 	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{RootCAs: trusted},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			_, port, _ := net.SplitHostPort(address)
 			var d net.Dialer

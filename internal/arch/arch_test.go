@@ -47,7 +47,7 @@ var may = map[string][]string{
 	// front doors
 	"arm/terminal":     {},
 	"arm/app":          {"resource"},
-	"arm":              {"resource", "runtimes", "store", "logs", "access", "arm/app", "arm/terminal"},
+	"arm":              {"resource", "runtimes", "store", "logs", "access", "pki", "arm/app", "arm/terminal"},
 	"ingress":          {"resource", "link", "access", "ingress/upstream"},
 	"ingress/upstream": {},
 	// wiring

@@ -83,6 +83,9 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err := c.checkTraffic(ctx, *wanted); err != nil {
 		return err
 	}
+	if err := c.checkDomains(ctx, environment, *wanted); err != nil {
+		return err
+	}
 	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}

@@ -96,6 +96,13 @@ func (c *call) findConflict(a *hostAnalysis, of resource.App) error {
 	if err != nil {
 		return err
 	}
+	taken, err := c.domainsBut(c.r.Context(), of.ID)
+	if err != nil {
+		return err
+	}
+	if owner := taken[a.HostName]; !owner.IsZero() {
+		a.ConflictingApp = owner.String()
+	}
 	for _, e := range environments {
 		below, ok := strings.CutSuffix(a.HostName, "."+strings.ToLower(e.DefaultDomain))
 		if e.DefaultDomain == "" || !ok {

@@ -63,7 +63,7 @@ type resources interface {
 
 // kinds are all of them. What is added here has its routes, its operations and its place in lists of what there is.
 func kinds() []resources {
-	return []resources{environmentKind(), appKind(), jobKind(), executionKind{}}
+	return []resources{environmentKind(), appKind(), jobKind(), executionKind{}, certificateKind()}
 }
 
 // kindOf is the kind of a type. There is one for every resource that has operations.

@@ -101,7 +101,11 @@ func (in *Ingress) build(t link.Table) *table {
 // addNeighbour makes a route one of its environment's.
 func (t *table) addNeighbour(environments []link.Environment, r link.Route, rt *route) {
 	i := slices.IndexFunc(environments, func(e link.Environment) bool { return e.ID == r.Environment })
-	if i < 0 || r.Name == "" {
+	if i < 0 {
+		return
+	}
+	if r.Name == "" { // a domain of the app's own: the same for everybody
+		t.neighbourhoods[i].hosts[hostname(r.Host)] = rt
 		return
 	}
 	short := *rt

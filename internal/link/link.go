@@ -52,7 +52,8 @@ func (e Environment) Names(name string) []string {
 // Route leads the requests of one host to revisions.
 type Route struct {
 	Host string `json:"host"` // lower case, without a port
-	// Environment is the ID of the app's, and Name what Environment.Names makes the names of neighbours of.
+	// Environment is the ID of the app's, and Name what Environment.Names makes the names of neighbours of; "" for a
+	// domain of the app's own.
 	Environment   string `json:"environment"`
 	Name          string `json:"name"`
 	App           string `json:"app"` // resource ID

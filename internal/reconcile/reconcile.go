@@ -45,6 +45,8 @@ type Config struct {
 	Routes  Routes
 	// Certificate makes or finds the certificate of a domain's host names.
 	Certificate func(names []string) (link.Certificate, error)
+	// Key opens the private key of a certificate that was uploaded, as PEM.
+	Key func(resource.Certificate) ([]byte, error)
 	// Addresses says which addresses replicas of an environment have, and where they reach the ingress. Zero values are
 	// for replicas without a network of their own.
 	Addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
@@ -226,6 +228,15 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 		}
 		if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Key() == id.Key() }); i >= 0 {
 			return fmt.Errorf("environment %s: job %s is still in it", id.Base(), jobs[i].ID.Base())
+		}
+		certificates, err := r.cfg.Store.Certificates().List(ctx, store.Scope{Parent: id})
+		if err != nil {
+			return err
+		}
+		for _, c := range certificates {
+			if err := r.cfg.Store.Certificates().Delete(ctx, c.ID); err != nil {
+				return err
+			}
 		}
 		if err := r.cfg.Store.Environments().Delete(ctx, id); err != nil {
 			return err

@@ -134,11 +134,53 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 			t.Routes = append(t.Routes, own)
 		}
 		route.Host = Host(app.ID.Base(), domain, in.External)
+		shown, err := r.domains(ctx, in.Domains)
+		if err != nil {
+			return link.Table{}, err
+		}
+		t.Certificates = append(t.Certificates, shown...)
 		shared, off := share(app, route, active[key(app.ID)], domain)
 		t.Routes = append(t.Routes, shared...)
+		if len(shared) > 0 {
+			// The route of the app itself is the last one.
+			t.Routes = append(t.Routes, ownDomains(shared[len(shared)-1], in.Domains)...)
+		}
 		t.Revisions = append(t.Revisions, off...)
 	}
 	return t, nil
+}
+
+// ownDomains are the routes of an app's domains, which lead where its host does.
+func ownDomains(app link.Route, domains []resource.CustomDomain) (routes []link.Route) {
+	for _, d := range domains {
+		route := app
+		route.Host, route.Name = d.Name, ""
+		routes = append(routes, route)
+	}
+	return routes
+}
+
+// domains are the certificates that an app's domains are shown for. One that cannot be opened leaves its domain without
+// TLS, and the rest of the table as it is.
+func (r *Reconciler) domains(ctx context.Context, domains []resource.CustomDomain) (all []link.Certificate, err error) {
+	for _, d := range domains {
+		if d.Certificate.IsZero() {
+			continue
+		}
+		found, err := r.cfg.Store.Certificates().Get(ctx, d.Certificate)
+		if err == nil {
+			var key []byte
+			if key, err = r.cfg.Key(found); err == nil {
+				all = append(all, link.Certificate{Names: []string{d.Name}, Cert: found.Chain, Key: key})
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		r.cfg.Log.Error("a domain has no certificate; its TLS clients are refused", "domain", d.Name, "certificate", d.Certificate.String(), "err", err)
+	}
+	return all, nil
 }
 
 // policy is nil for an app that asks nothing of requests.

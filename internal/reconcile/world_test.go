@@ -87,6 +87,7 @@ func (w *world) start() {
 		Created: func(resource.Revision) {},
 		Store:   w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
 		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
+		Key:         func(c resource.Certificate) ([]byte, error) { return c.Sealed, nil },
 		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {
 			return netip.MustParsePrefix("10.9.0.0/21"), netip.MustParseAddr("10.9.0.1")
 		},

@@ -16,6 +16,7 @@ const (
 	TypeApp         = "Microsoft.App/containerApps"
 	TypeRevision    = "Microsoft.App/containerApps/revisions"
 	TypeReplica     = "Microsoft.App/containerApps/revisions/replicas"
+	TypeCertificate = "Microsoft.App/managedEnvironments/certificates"
 	TypeGroup       = "Microsoft.Resources/resourceGroups"
 	TypeJob         = "Microsoft.App/jobs"
 	TypeExecution   = "Microsoft.App/jobs/executions"
@@ -147,7 +148,7 @@ func canonicalProvider(s string) string {
 }
 
 func canonicalType(s string) string {
-	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeJob, TypeExecution} {
+	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeCertificate, TypeJob, TypeExecution} {
 		if strings.EqualFold(s, t) {
 			return t
 		}

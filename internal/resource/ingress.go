@@ -23,6 +23,8 @@ type Ingress struct {
 	Transport     Transport
 	AllowInsecure bool
 	Traffic       []Traffic `json:",omitempty"`
+	// Domains are host names beside the one of the environment.
+	Domains []CustomDomain `json:",omitempty"`
 	Policy
 }
 
@@ -88,6 +90,7 @@ func validateIngress(a App) []Fault {
 	if f := port(field+".targetPort", in.TargetPort); f != nil {
 		faults = append(faults, *f)
 	}
+	validateDomains(in.Domains, bad)
 	for i, r := range in.IPRules {
 		at := fmt.Sprintf(".ipSecurityRestrictions[%d]", i)
 		if r.Name == "" {

@@ -135,12 +135,16 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Images:      machine,
 		Routes:      hub,
 		Certificate: certificates(authority),
-		Addresses:   machine.addresses,
-		Domain:      o.Domain,
-		Emit:        emit,
-		Created:     advisor.created,
-		Forget:      func(app resource.ID) error { return errors.Join(console.Forget(app), system.Forget(app)) },
-		Log:         o.Log,
+		Key: func(c resource.Certificate) ([]byte, error) {
+			key, err := box.Open(c.Purpose(), c.Sealed)
+			return []byte(key), err
+		},
+		Addresses: machine.addresses,
+		Domain:    o.Domain,
+		Emit:      emit,
+		Created:   advisor.created,
+		Forget:    func(app resource.ID) error { return errors.Join(console.Forget(app), system.Forget(app)) },
+		Log:       o.Log,
 	})
 	if err := firstEnvironment(ctx, documents, o.Domain); err != nil {
 		return err

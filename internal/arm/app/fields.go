@@ -32,7 +32,9 @@ type Field struct {
 }
 
 // Fields lists all of them, for the compatibility page.
-func Fields() []Field { return slices.Concat(appFields(), environmentFields(), jobFields()) }
+func Fields() []Field {
+	return slices.Concat(appFields(), environmentFields(), jobFields(), certificateFields())
+}
 
 func appFields() []Field {
 	fields := []Field{
@@ -55,7 +57,6 @@ func appFields() []Field {
 		refused("configuration.targetLabel", "labels alone do not say which revisions are active"),
 		refused("configuration.ingress.transport", "the ingress has no TCP ports").unless("auto, http or http2", notWords("tcp")),
 		refused("configuration.ingress.exposedPort", "the ingress has no TCP ports").unless("0", numbers(0)),
-		refused("configuration.ingress.customDomains", "apps have the host name of their environment only"),
 		refused("configuration.ingress.additionalPortMappings", "an app has one port"),
 		refused("configuration.ingress.targetPortHttpScheme", "the ingress speaks plain HTTP to replicas").unless("http", words("http")),
 		refused("template.volumes[].storageType", "environments have no storages").unless("EmptyDir or Secret", notWords("AzureFile", "NfsAzureFile", "Smb")),

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -38,7 +39,6 @@ var samples = map[string]string{
 	resource.TypeApp + " configuration.targetLabel":                                                  `"blue"`,
 	resource.TypeApp + " configuration.ingress.transport":                                            `"tcp"`,
 	resource.TypeApp + " configuration.ingress.exposedPort":                                          `5432`,
-	resource.TypeApp + " configuration.ingress.customDomains":                                        `[{"name":"chat.example"}]`,
 	resource.TypeApp + " configuration.ingress.additionalPortMappings":                               `[{"external":false,"targetPort":9090}]`,
 	resource.TypeApp + " configuration.ingress.targetPortHttpScheme":                                 `"https"`,
 	resource.TypeApp + " template.volumes[].storageType":                                             `"AzureFile"`,
@@ -55,6 +55,8 @@ var samples = map[string]string{
 	resource.TypeApp + " template.scale.pollingInterval":                                             `15`,
 	resource.TypeJob + " configuration.triggerType":                                                  `"Event"`,
 	resource.TypeJob + " configuration.eventTriggerConfig":                                           `{"parallelism":1}`,
+	resource.TypeCertificate + " properties.certificateKeyVaultProperties":                           `{"keyVaultUrl":"https://v"}`,
+	resource.TypeCertificate + " properties.certificateType":                                         `"ImagePullTrustedCA"`,
 	resource.TypeEnvironment + " kind":                                                               `"other"`,
 	resource.TypeEnvironment + " identity":                                                           `{"type":"SystemAssigned"}`,
 	resource.TypeEnvironment + " sku":                                                                `{"name":"Premium"}`,
@@ -125,7 +127,7 @@ func set(doc map[string]any, path string, v any) {
 
 func minimal(t testing.TB, typ string) map[string]any {
 	t.Helper()
-	if typ == resource.TypeEnvironment {
+	if typ == resource.TypeEnvironment || typ == resource.TypeCertificate {
 		return document(t, `{"location":"koreacentral","properties":{}}`)
 	}
 	if typ == resource.TypeJob {
@@ -144,6 +146,10 @@ func read(t testing.TB, typ string, doc map[string]any) (again map[string]any, n
 	body, fail := json.Marshal(doc)
 	if fail != nil {
 		t.Fatal(fail)
+	}
+	if typ == resource.TypeCertificate {
+		c, notes, err := app.ReadCertificate(resource.EnvironmentID("s", "g", "e").Child("certificates", "site"), body)
+		return document(t, app.NewCertificate(c, time.Now())), notes, err
 	}
 	if typ == resource.TypeEnvironment {
 		e, notes, err := app.ReadEnvironment(resource.EnvironmentID("s", "g", "e"), body)
@@ -314,5 +320,5 @@ func TestFieldsPage(t *testing.T) {
 }
 
 func sectionOf(typ string) string {
-	return map[string]string{resource.TypeApp: "Container apps", resource.TypeEnvironment: "Environments", resource.TypeJob: "Jobs"}[typ]
+	return map[string]string{resource.TypeApp: "Container apps", resource.TypeEnvironment: "Environments", resource.TypeJob: "Jobs", resource.TypeCertificate: "Certificates"}[typ]
 }

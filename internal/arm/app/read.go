@@ -150,6 +150,7 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 			})
 		}
 		c.Ingress.Policy = r.policy(in)
+		c.Ingress.Domains = r.domains(in.CustomDomains)
 		keep(&c.Stored, "ingress.stickySessions", in.StickySessions)
 		keep(&c.Stored, "ingress.clientCertificateMode", in.ClientCertificateMode)
 	}

@@ -76,18 +76,18 @@ type Dapr struct {
 
 // Ingress opens an app to requests.
 type Ingress struct {
-	Fqdn                   string          `json:"fqdn" arm:"ro"`
-	External               *bool           `json:"external"`
-	TargetPort             *int            `json:"targetPort"`
-	ExposedPort            *int            `json:"exposedPort"`
-	Transport              *string         `json:"transport"`
-	Traffic                []TrafficWeight `json:"traffic"`
-	CustomDomains          []unset         `json:"customDomains"`
-	AllowInsecure          *bool           `json:"allowInsecure"`
-	IPSecurityRestrictions []IPRule        `json:"ipSecurityRestrictions"`
-	StickySessions         *StickySessions `json:"stickySessions,omitempty"`
-	ClientCertificateMode  *string         `json:"clientCertificateMode,omitempty"`
-	CorsPolicy             *CorsPolicy     `json:"corsPolicy,omitempty"`
+	Fqdn                   string              `json:"fqdn" arm:"ro"`
+	External               *bool               `json:"external"`
+	TargetPort             *int                `json:"targetPort"`
+	ExposedPort            *int                `json:"exposedPort"`
+	Transport              *string             `json:"transport"`
+	Traffic                []TrafficWeight     `json:"traffic"`
+	CustomDomains          []CustomDomainOfApp `json:"customDomains"`
+	AllowInsecure          *bool               `json:"allowInsecure"`
+	IPSecurityRestrictions []IPRule            `json:"ipSecurityRestrictions"`
+	StickySessions         *StickySessions     `json:"stickySessions,omitempty"`
+	ClientCertificateMode  *string             `json:"clientCertificateMode,omitempty"`
+	CorsPolicy             *CorsPolicy         `json:"corsPolicy,omitempty"`
 }
 
 // IPRule lets addresses in or keeps them out.

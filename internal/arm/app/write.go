@@ -110,6 +110,7 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 			Transport:             new(string(in.Transport)),
 			Traffic:               newTraffic(a),
 			AllowInsecure:         &in.AllowInsecure,
+			CustomDomains:         newDomains(in.Domains),
 			StickySessions:        kept[StickySessions](c.Stored, "ingress.stickySessions"),
 			ClientCertificateMode: kept[string](c.Stored, "ingress.clientCertificateMode"),
 		}
