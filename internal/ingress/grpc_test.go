@@ -1,6 +1,7 @@
 package ingress_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -182,7 +183,10 @@ func TestGRPCWithoutReplica(t *testing.T) {
 	none.Revisions[0].Failed = "the image ends with code 1 & 100 %"
 	full := replicas()
 	set(full, func(s *resource.Settings) { s.QueueLimit = 0 })
-	old := transport(replicas(says(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")), resource.TransportHTTP2)
+	old := transport(replicas(raw(t, func(conn net.Conn, r *bufio.Reader) {
+		io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+		io.Copy(io.Discard, r) // a connection that is closed with unread bytes loses what it has said
+	})), resource.TransportHTTP2)
 	closed := listen(t)
 	closed.Close()
 	for name, test := range map[string]struct {
@@ -250,6 +254,25 @@ func TestGRPCReplicaThatEnds(t *testing.T) {
 		t.Errorf("end of the stream: got %v, want EOF", err)
 	}
 	<-stopped
+}
+
+// A call that a replica breaks off has a status, not just an end.
+func TestGRPCReplicaThatBreaksOff(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	addr, server, _ := grpcApp(t)
+	f.Apply(transport(replicas(addr), resource.TransportHTTP2))
+	stream, err := grpcClient(t, f.plain, insecure.NewCredentials()).NewStream(t.Context(), bidi, "/app/wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil {
+		t.Fatal(err)
+	}
+	server.Stop()
+	var got wrapperspb.BytesValue
+	if err := stream.RecvMsg(&got); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "connection termination") {
+		t.Errorf("got %v, want Unavailable with the reason", err)
+	}
 }
 
 // More calls at a time than a connection carries get a second connection, not an error.

@@ -108,6 +108,10 @@ func (x *exchange) broken(rm *room, r *replica, conn tried, reused bool, err err
 	}
 	if x.committed {
 		x.rec.Flags |= flagOf(err)
+		if x.r.ProtoMajor == 2 && isGRPC(x.w.Header()) {
+			x.endGRPC(textReset + reasonTerminated)
+			return over
+		}
 		// A connection that ends without a word would look to the client like one that was closed while idle, after
 		// which it may send the request again. Where flushing fails the client has gone.
 		_ = http.NewResponseController(x.w).Flush()
