@@ -40,6 +40,7 @@ type Pool struct {
 	client   *Client
 	heard    atomic.Int64  // when a byte last came from the replica, Unix nanoseconds; 0: never
 	dialling chan struct{} // held by who dials a connection that is shared
+	failure  failure       // the last one of those; guarded by dialling
 
 	mu     sync.Mutex
 	addr   string

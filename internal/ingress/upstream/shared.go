@@ -16,6 +16,13 @@ type shared struct {
 	shut   bool      // closed as soon as the last one is
 }
 
+// failure is a dial that led to no connection.
+type failure struct {
+	at   time.Time
+	addr string
+	err  error
+}
+
 // newStreams is what all connections that are shared have in common.
 func (cl *Client) newStreams() *http.Transport {
 	protocols := new(http.Protocols)
@@ -35,7 +42,8 @@ func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, er
 			return s, true, nil
 		}
 	}
-	// One dial at a time: of all that wait for the first connection, the next one finds it open.
+	// One dial at a time: of all that wait for the first connection, the next one finds it open, or that it failed.
+	since := time.Now()
 	select {
 	case p.dialling <- struct{}{}:
 		defer func() { <-p.dialling }()
@@ -50,8 +58,14 @@ func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, er
 	p.mu.Lock()
 	addr := p.addr
 	p.mu.Unlock()
+	if last := p.failure; last.err != nil && last.addr == addr && last.at.After(since) {
+		return nil, false, last.err
+	}
 	cc, err := p.client.streams.NewClientConn(ctx, "http", addr)
 	if err != nil {
+		if ctx.Err() == nil { // else it failed for one client only
+			p.failure = failure{time.Now(), addr, err}
+		}
 		return nil, false, err
 	}
 	if s := p.enter(&shared{cc: cc, addr: addr}); s != nil {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,4 +217,57 @@ func FuzzResponse(f *testing.F) {
 			return
 		}
 	})
+}
+
+// Who waits for a connection that cannot be had fails with the first one, not one after another.
+func TestAllWaitForOneDial(t *testing.T) {
+	addr := silent(t)
+	pool := upstream.NewClient(300 * time.Millisecond).Pool(addr)
+	const waiting = 20
+	errs := make(chan error, waiting)
+	began := time.Now()
+	for range waiting {
+		go func() {
+			_, _, err := pool.Open(t.Context(), false)
+			errs <- err
+		}()
+	}
+	for range waiting {
+		if err := <-errs; err == nil {
+			t.Error("a connection to a host that says nothing")
+		}
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("%d dials of 300 ms took %v, want about one", waiting, took)
+	}
+}
+
+// silent is an address that lets connections wait for ever: its backlog is full.
+func silent(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
+	for range 5 {
+		conn, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Skip("the kernel takes connections beyond a backlog of 0")
+	return ""
 }
