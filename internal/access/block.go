@@ -198,11 +198,13 @@ func readBlock(p []byte) (b sealed, rest []byte, err error) {
 	return b, p[size:], nil
 }
 
-// records yields the records of the block until yield says no. What a later version has added to one is passed over.
+// records yields the records of the block, each valid until the next one, until yield says no. What a later version has added to one is passed over.
 func (b sealed) records(yield func(*Record) bool) error {
 	all := make([]string, 1, 64) // by number
 	rest := b.payload
+	var r Record
 	for range b.count {
+		r = Record{}
 		if len(rest) < 2 {
 			return errDamaged
 		}
@@ -212,7 +214,6 @@ func (b sealed) records(yield func(*Record) bool) error {
 		}
 		c := cursor{text: rest[2 : 2+size], words: all}
 		rest = rest[2+size:]
-		var r Record
 		for _, field := range [words]*string{
 			wordApp: &r.App, wordRevision: &r.Revision, wordReplica: &r.Replica, wordUpstream: &r.Upstream, wordHost: &r.Host,
 			wordScheme: &r.Scheme, wordProto: &r.Proto, wordMethod: &r.Method, wordAgent: &r.UserAgent, wordClient: &r.Client,

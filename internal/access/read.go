@@ -73,6 +73,7 @@ type reader struct {
 	dir     string
 	query   Query
 	offsets map[string]int64 // by path
+	buf     []byte
 }
 
 // existing reads what there is, the newest segments first, until there are enough records.
@@ -93,15 +94,29 @@ func (r *reader) existing(ctx context.Context) ([]Record, error) {
 			}
 			continue
 		}
-		if err := r.read(ctx, s, func(rec *Record) { found = append(found, *rec) }); err != nil {
+		// Of this segment no more than the newest are kept while it is read, as there may be a hundred thousand.
+		var here []Record
+		err := r.read(ctx, s, func(rec *Record) {
+			here = append(here, *rec)
+			if len(here) >= 2*enough && enough < math.MaxInt/2 {
+				here = newest(here, enough)
+			}
+		})
+		if err != nil {
 			return nil, err
 		}
+		found = append(found, here...)
 	}
-	if len(found) > enough {
-		slices.SortStableFunc(found, func(a, b Record) int { return a.End().Compare(b.End()) })
-		found = found[len(found)-enough:]
+	return newest(found, enough), nil
+}
+
+// newest keeps the last n.
+func newest(all []Record, n int) []Record {
+	if len(all) <= n {
+		return all
 	}
-	return found, nil
+	slices.SortStableFunc(all, func(a, b Record) int { return a.End().Compare(b.End()) })
+	return append(all[:0], all[len(all)-n:]...)
 }
 
 // added reads what has been written since.
@@ -177,10 +192,13 @@ func (r *reader) read(ctx context.Context, s segment, found func(*Record)) error
 	}
 	defer f.Close()
 	from := r.offsets[s.path]
-	p, err := io.ReadAll(io.NewSectionReader(f, from, maxSegment))
-	if err != nil {
+	size := min(max(0, s.size-from), maxSegment)
+	r.buf = slices.Grow(r.buf[:0], int(size))[:size]
+	n, err := f.ReadAt(r.buf, from)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
+	p := r.buf[:n]
 	if from == 0 {
 		if len(p) < len(segmentHead) {
 			return nil
