@@ -31,7 +31,7 @@ func openBase(ctx context.Context, store *cache, dir *os.Root, spec BaseSpec, op
 	switch {
 	case spec.Debian != nil:
 		d := &debian{cache: store, spec: *spec.Debian, epoch: opts.Epoch, refresh: opts.Refresh, say: func(what string) {
-			opts.report(Progress{Layer: what, Stage: StageBase})
+			opts.report(Progress{Layer: what, Stage: StageTool})
 		}}
 		layers, hashed, err := d.layers(ctx)
 		if err != nil {

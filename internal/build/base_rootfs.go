@@ -36,7 +36,7 @@ func (c *cache) rootfs(ctx context.Context, dir *os.Root, from string, opts Opti
 	}
 	built, file, cached := c.lookup(fingerprint, Zstd)
 	if !cached {
-		opts.report(Progress{Layer: from, Stage: StageBase})
+		opts.report(Progress{Layer: "packing " + from, Stage: StageTool})
 		if built, file, hashed, err = c.packRootFS(ctx, dir, local, info, opts.Epoch); err != nil {
 			return nil, 0, fmt.Errorf("%s: %w", from, err)
 		}

@@ -4,18 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
+	"net/url"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // Options say what is built and where it goes.
 type Options struct {
-	Dir      string // the folder with the image.yaml
+	Dir      string // the folder with the image.yaml, Dockerfile or requirements.txt
 	Name     string // NAME or NAME:TAG
 	Registry Registry
 	Cache    string // folder; empty is DefaultCache
@@ -40,7 +41,7 @@ type Progress struct {
 type Stage string
 
 const (
-	StageBase  Stage = "base"  // a tool makes it, which takes its time; Layer says what, sizes are not known
+	StageTool  Stage = "tool"  // something else is done that is worth saying; Layer says it, sizes are not known
 	StageBuild Stage = "build" // its files are read, hashed and packed
 	StagePush  Stage = "push"  // it moves to the server
 )
@@ -68,7 +69,7 @@ type LayerResult struct {
 }
 
 // Build makes the image that opts.Dir describes and pushes it.
-func Build(ctx context.Context, opts Options) (Result, error) {
+func Build(ctx context.Context, opts Options) (result Result, err error) {
 	begin := time.Now()
 	if opts.Cache == "" {
 		dir, err := DefaultCache()
@@ -84,11 +85,18 @@ func Build(ctx context.Context, opts Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	dir, spec, err := readSpec(opts.Dir)
+	dir, err := os.OpenRoot(opts.Dir)
+	if err != nil {
+		return Result{}, fmt.Errorf("want a folder with an %s, a %s or a %s: %w", SpecFile, dockerfileName, requirementsName, err)
+	}
+	defer dir.Close()
+	spec, text, wrote, err := readInstructions(ctx, dir)
+	for _, name := range wrote {
+		opts.report(Progress{Layer: "wrote " + filepath.Join(opts.Dir, name), Stage: StageTool})
+	}
 	if err != nil {
 		return Result{}, err
 	}
-	defer dir.Close()
 	if err := opts.Registry.answers(ctx, to); err != nil {
 		return Result{}, fmt.Errorf("push %s: %w", opts.Name, err)
 	}
@@ -96,7 +104,21 @@ func Build(ctx context.Context, opts Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result := Result{Name: tag.RepositoryStr() + ":" + tag.TagStr()}
+	if text != nil {
+		result, err = buildDockerfile(ctx, opts, tag, to, store, text)
+	} else {
+		result, err = buildSpec(ctx, opts, tag, to, store, dir, spec)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	store.clean(begin)
+	result.Name, result.Took = tag.RepositoryStr()+":"+tag.TagStr(), time.Since(begin)
+	return result, nil
+}
+
+// buildSpec makes and pushes what an image.yaml says; again, if that is worth it.
+func buildSpec(ctx context.Context, opts Options, tag name.Tag, to *url.URL, store *cache, dir *os.Root, spec Spec) (result Result, err error) {
 	var moved atomic.Int64
 	for attempt := 1; ; attempt++ {
 		img, hashed, err := buildLayers(ctx, store, dir, spec, opts)
@@ -125,41 +147,31 @@ func Build(ctx context.Context, opts Options) (Result, error) {
 		switch {
 		case err == nil:
 			result.Moved = moved.Load()
-			result.Took = time.Since(begin)
-			store.clean(begin)
 			return result, nil
 		case !again:
-			return Result{}, fmt.Errorf("push %s to %s: %w", result.Name, to.Host, err)
+			return Result{}, fmt.Errorf("push %s to %s: %w", opts.Name, to.Host, err)
 		}
 	}
 }
 
-// readSpec opens the folder, out of which nothing of the build can reach, and reads its image.yaml.
-func readSpec(path string) (dir *os.Root, spec Spec, err error) {
-	dir, err = os.OpenRoot(path)
+// readInstructions reads the folder's image.yaml or, when there is none, its Dockerfile, which it may have to write first.
+func readInstructions(ctx context.Context, dir *os.Root) (spec Spec, dockerfile []byte, wrote []string, err error) {
+	raw, err := readFile(dir, SpecFile, maxSpec)
 	if err != nil {
-		return nil, Spec{}, fmt.Errorf("want a folder with an %s: %w", SpecFile, err)
+		return Spec{}, nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, dir.Close())
-			dir = nil
-		}
-	}()
-	f, err := dir.Open(SpecFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return dir, Spec{}, fmt.Errorf("%s: want a folder with an %s, got one without", path, SpecFile)
+	if raw != nil {
+		spec, err = ParseSpec(raw)
+		return spec, nil, nil, err
 	}
-	if err != nil {
-		return dir, Spec{}, err
+	dockerfile, err = readFile(dir, dockerfileName, maxDockerfile)
+	if dockerfile == nil && err == nil {
+		dockerfile, wrote, err = writeDockerfile(ctx, dir)
 	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxSpec+1))
-	if err != nil {
-		return dir, Spec{}, fmt.Errorf("read %s: %w", SpecFile, err)
+	if dockerfile == nil && err == nil {
+		err = fmt.Errorf("%s: want a folder with an %s, a %s or a %s, got one without", dir.Name(), SpecFile, dockerfileName, requirementsName)
 	}
-	spec, err = ParseSpec(raw)
-	return dir, spec, err
+	return Spec{}, dockerfile, wrote, err
 }
 
 // buildLayers makes the image; all layers that cannot be made are reported at once. The caller closes it.

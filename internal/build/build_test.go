@@ -373,8 +373,8 @@ func TestWrongUse(t *testing.T) {
 		change func(*build.Options)
 		want   string
 	}{
-		"no folder":          {func(o *build.Options) { o.Dir += "/none" }, "want a folder with an image.yaml: "},
-		"no image.yaml":      {func(o *build.Options) { o.Dir += "/app" }, "want a folder with an image.yaml, got one without"},
+		"no folder":          {func(o *build.Options) { o.Dir += "/none" }, "want a folder with an image.yaml, a Dockerfile or a requirements.txt: "},
+		"no image.yaml":      {func(o *build.Options) { o.Dir += "/app" }, "want a folder with an image.yaml, a Dockerfile or a requirements.txt, got one without"},
 		"name in upper case": {func(o *build.Options) { o.Name = "App:1" }, `image name "App:1": want lower-case NAME or NAME:TAG`},
 		"name with digest":   {func(o *build.Options) { o.Name = "a@sha256:" + strings.Repeat("0", 64) }, "want NAME or NAME:TAG"},
 		"no name":            {func(o *build.Options) { o.Name = "" }, "want NAME or NAME:TAG"},

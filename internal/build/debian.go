@@ -127,7 +127,7 @@ func (d *debian) lookup(fingerprint string) (l debianLayer, ok bool) {
 
 // make runs the tool and packs what differs from the layer below.
 func (d *debian) make(ctx context.Context, fingerprint string, packages []string, below debianLayer) (l debianLayer, hashed int64, err error) {
-	d.say(strings.TrimSpace("Debian " + d.spec.Suite + " " + strings.Join(packages, " ")))
+	d.say(strings.TrimSpace("making Debian " + d.spec.Suite + " " + strings.Join(packages, " ")))
 	tree := &rootfs{
 		epoch: d.epoch, made: time.Now().Truncate(time.Second), drop: droppedOfDebian,
 		through: map[string]func([]byte) []byte{
@@ -199,7 +199,7 @@ func (d *debian) entries(ctx context.Context, l debianLayer) (map[string]entrySu
 
 // resolve asks the archive which versions it would give now.
 func (d *debian) resolve(ctx context.Context, packages []string) (map[string]string, error) {
-	d.say("versions of " + strings.TrimSpace("Debian "+d.spec.Suite+" "+strings.Join(packages, " ")))
+	d.say("asking for the versions of " + strings.TrimSpace("Debian "+d.spec.Suite+" "+strings.Join(packages, " ")))
 	args := []string{"--variant=essential", "--simulate", "--verbose"}
 	if len(packages) > 0 {
 		args = append(args, "--include="+strings.Join(packages, ","))

@@ -12,6 +12,9 @@
 // Debian packages. These are installed by mmdebstrap; its tar is checked, made to follow from the packages alone
 // (rootfs), and split into what every Debian has and what the packages add.
 //
+// A folder with a Dockerfile is built by BuildKit or buildah, which push through a gate; for one with a
+// requirements.txt a Dockerfile is written first.
+//
 // A layer's bytes follow from its files alone: entries are sorted, times are the epoch, owners are as image.yaml says
 // and permissions are 0755 for folders and programs and 0644 for the rest, so that the same files give the same
 // digest on every machine. Extended attributes are not kept, which includes file capabilities: containers run without

@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"time"
@@ -42,4 +43,13 @@ func LayoutImage(index, manifest, config []byte) (layers int, err error) {
 		return 0, err
 	}
 	return len(b.layers), nil
+}
+
+// DockerfileFor is the Dockerfile of a folder with a requirements.txt, a program and a file of weights of that name.
+func DockerfileFor(ctx context.Context, requirements, source, weights string) (string, error) {
+	p := &python{version: pythonDefault, needs: readRequirements([]byte(requirements)), weights: []string{weights}}
+	if !p.serve("main.py", []byte(source)) {
+		return "", errors.New("it does not serve")
+	}
+	return string(p.dockerfile()), ctx.Err()
 }

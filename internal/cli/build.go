@@ -23,7 +23,7 @@ func newBuildCmd(env *Env) *cobra.Command {
 	o := &buildOptions{}
 	cmd := &cobra.Command{
 		Use:   "build -t NAME[:TAG] DIR",
-		Short: "Build an image from the layers that DIR/image.yaml names, and put it on the server",
+		Short: "Build an image from the image.yaml, Dockerfile or requirements.txt of DIR, and put it on the server",
 		Args:  cobra.ExactArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(cmd, env, args[0]) },
 	}
@@ -96,7 +96,7 @@ type buildProgress struct {
 const worthSaying = 64 << 20
 
 func (p *buildProgress) take(now build.Progress) {
-	if now.Total < worthSaying && now.Stage != build.StageBase {
+	if now.Total < worthSaying && now.Stage != build.StageTool {
 		return
 	}
 	key := string(now.Stage) + " " + now.Layer
@@ -106,8 +106,8 @@ func (p *buildProgress) take(now build.Progress) {
 	p.mu.Unlock()
 	switch {
 	case !first:
-	case now.Stage == build.StageBase:
-		fmt.Fprintf(p.out, "making the base: %s\n", now.Layer)
+	case now.Stage == build.StageTool:
+		fmt.Fprintln(p.out, now.Layer)
 	default:
 		verb := cmp.Or(map[build.Stage]string{build.StageBuild: "packing", build.StagePush: "pushing"}[now.Stage], string(now.Stage))
 		fmt.Fprintf(p.out, "%s layer %s (%s)\n", verb, now.Layer, bytesText(now.Total))

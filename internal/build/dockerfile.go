@@ -1,0 +1,263 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+const (
+	// dockerfileName is the file that container builders read.
+	dockerfileName = "Dockerfile"
+	// maxDockerfile is far above what people write.
+	maxDockerfile = 1 << 20
+	// answersWithin is how long a build daemon may take to say that it is there.
+	answersWithin = 5 * time.Second
+	// serverDomain stands in a builder's store and in an image's history for this server, whose address may change.
+	serverDomain = "penstock.local"
+	authFile     = "auth.json" // containers-auth.json(5)
+)
+
+// errNoBuilder says how to get a program that builds Dockerfiles.
+var errNoBuilder = errors.New("a Dockerfile is built by buildctl with a buildkitd that answers, or by buildah; want one on PATH, got neither: apt-get install buildah")
+
+// dockerBuild is the build of a Dockerfile by a builder of this machine.
+type dockerBuild struct {
+	opts  Options
+	tag   name.Tag
+	to    *url.URL
+	bases []name.Tag // those of the Dockerfile that the server has
+	dir   string     // for files of this build
+}
+
+// buildDockerfile builds an image by whatever builder is there, and pushes it.
+func buildDockerfile(ctx context.Context, opts Options, tag name.Tag, to *url.URL, store *cache, text []byte) (result Result, err error) {
+	b := &dockerBuild{opts: opts, tag: tag, to: to}
+	if b.bases, err = serverBases(ctx, opts.Registry, text); err != nil {
+		return Result{}, err
+	}
+	buildctl, buildah := builders(ctx)
+	if b.dir, err = os.MkdirTemp("", "penstock-build-"); err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	switch {
+	case buildah != "" && (buildctl == "" || len(b.bases) > 0): // BuildKit's daemon cannot reach the server by itself
+		opts.report(Progress{Layer: "building the Dockerfile by buildah", Stage: StageTool})
+		return b.buildah(ctx, buildah)
+	case buildctl != "":
+		opts.report(Progress{Layer: "building the Dockerfile by BuildKit", Stage: StageTool})
+		return b.buildkit(ctx, buildctl, store)
+	}
+	return Result{}, errNoBuilder
+}
+
+// builders are the programs that are there; BuildKit's only if its daemon answers.
+func builders(ctx context.Context) (buildctl, buildah string) {
+	if path, err := exec.LookPath("buildctl"); err == nil {
+		ctx, cancel := context.WithTimeout(ctx, answersWithin)
+		defer cancel()
+		if exec.CommandContext(ctx, path, "debug", "workers").Run() == nil {
+			buildctl = path
+		}
+	}
+	if path, err := exec.LookPath("buildah"); err == nil {
+		buildah = path
+	}
+	return buildctl, buildah
+}
+
+// buildkit lets the daemon hand over the image as a layout, of which those layers are sent that the server lacks.
+func (b *dockerBuild) buildkit(ctx context.Context, path string, store *cache) (result Result, err error) {
+	const layout = "image.tar"
+	if err := b.run(ctx, path, nil, "build", "--progress=plain", "--frontend=dockerfile.v0",
+		"--local=context="+b.opts.Dir, "--local=dockerfile="+b.opts.Dir, "--opt=platform="+platform().String(),
+		"--output=type=oci,oci-mediatypes=true,compression=uncompressed,dest="+filepath.Join(b.dir, layout)); err != nil {
+		return Result{}, err
+	}
+	dir, err := os.OpenRoot(b.dir)
+	if err != nil {
+		return Result{}, err
+	}
+	defer dir.Close()
+	return buildSpec(ctx, b.opts, b.tag, b.to, store, dir, Spec{Base: BaseSpec{Layout: layout}})
+}
+
+// buildah pushes by itself, through a gate, so that it neither packs nor reads the layers that the server has.
+func (b *dockerBuild) buildah(ctx context.Context, path string) (result Result, err error) {
+	g, err := openGate(b.opts.Registry, b.to, b.tag.RepositoryStr())
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	env, err := b.files(g)
+	if err != nil {
+		return Result{}, err
+	}
+	built := filepath.Join(b.dir, "image")
+	args := []string{"build", "--layers", "--format=oci", "--network=host", "--iidfile=" + built}
+	if !slices.ContainsFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BUILDAH_ISOLATION=") }) && !hasRuntime() {
+		args = append(args, "--isolation=chroot")
+	}
+	if err := b.run(ctx, path, env, append(args, b.opts.Dir)...); err != nil {
+		return Result{}, err
+	}
+	id, err := os.ReadFile(built)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := b.run(ctx, path, nil, "push", "--quiet", "--tls-verify=false", "--authfile="+filepath.Join(b.dir, authFile), "--format=oci",
+		strings.TrimSpace(string(id)), "docker://"+g.host+"/"+b.tag.RepositoryStr()+":"+b.tag.TagStr()); err != nil {
+		return Result{}, err
+	}
+	return b.result(ctx, g)
+}
+
+// files writes what the builder needs to know of the gate, and returns what to add to its environment.
+func (b *dockerBuild) files(g *gate) (env []string, err error) {
+	auth, err := json.Marshal(map[string]any{"auths": map[string]any{g.host: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("build:" + g.secret))}}})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, authFile), auth, 0o600); err != nil || len(b.bases) == 0 {
+		return nil, err
+	}
+	file := filepath.Join(b.dir, "registries.conf")
+	return []string{"CONTAINERS_REGISTRIES_CONF=" + file}, os.WriteFile(file, b.registries(g), 0o600)
+}
+
+// hasRuntime tells whether buildah can run a Dockerfile's RUN in a container (buildah-build(1), --runtime).
+func hasRuntime() bool {
+	for _, runtime := range []string{"runc", "crun"} {
+		if _, err := exec.LookPath(runtime); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// registries leads the names of the server's images to the gate (containers-registries.conf(5)).
+func (b *dockerBuild) registries(g *gate) []byte {
+	var conf bytes.Buffer
+	fmt.Fprintf(&conf, "unqualified-search-registries = [\"docker.io\"]\nshort-name-mode = \"permissive\"\n[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n[aliases]\n",
+		serverDomain, g.host+"/"+g.secret)
+	told := make(map[string]bool)
+	for _, base := range b.bases {
+		if repository := base.RepositoryStr(); !told[repository] {
+			told[repository] = true
+			fmt.Fprintf(&conf, "%q = %q\n", repository, serverDomain+"/"+repository)
+		}
+	}
+	return conf.Bytes()
+}
+
+func (b *dockerBuild) run(ctx context.Context, path string, env []string, args ...string) error {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(cmd.Environ(), env...)
+	var said limitedBuffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%s: %w; it said last:\n%s", filepath.Base(path), err, lastLines(said.String()))
+	}
+	return nil
+}
+
+// result tells what the server has now.
+func (b *dockerBuild) result(ctx context.Context, g *gate) (Result, error) {
+	img, err := remote.Image(b.tag, remote.WithContext(ctx), remote.WithPlatform(platform()),
+		remote.WithTransport(&wire{next: b.opts.Registry.transport(), scheme: b.to.Scheme}))
+	if err != nil {
+		return Result{}, err
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		return Result{}, err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return Result{}, err
+	}
+	size, err := img.Size() // of the manifest
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{Digest: digest.String(), Size: size + manifest.Config.Size, Moved: g.moved.Load()}
+	for i, d := range manifest.Layers {
+		sent := g.sent(d.Digest.String())
+		r.Size += d.Size
+		if sent {
+			r.Hashed += d.Size
+		}
+		r.Layers = append(r.Layers, LayerResult{Name: fmt.Sprintf("layer-%d", i+1), Digest: d.Digest.String(), Size: d.Size, Cached: !sent, Pushed: sent})
+	}
+	return r, nil
+}
+
+var fromLine = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?`)
+
+// serverBases finds the images that a Dockerfile begins with and that the server has. Names with a host are somebody
+// else's.
+func serverBases(ctx context.Context, from Registry, text []byte) ([]name.Tag, error) {
+	stages := make(map[string]bool)
+	var found []name.Tag
+	for _, line := range fromLine.FindAllSubmatch(text, -1) {
+		image := string(line[1])
+		host, _, below := strings.Cut(image, "/")
+		known := stages[strings.ToLower(image)]
+		stages[strings.ToLower(string(line[2]))] = true
+		if known || strings.ContainsAny(image, "$@") || image == "scratch" || below && (strings.ContainsAny(host, ".:") || host == "localhost") {
+			continue
+		}
+		tag, u, err := from.tag(image)
+		if err != nil {
+			continue // the builder says what is wrong with it
+		}
+		_, err = remote.Head(tag, remote.WithContext(ctx), remote.WithTransport(&wire{next: from.transport(), scheme: u.Scheme}))
+		switch {
+		case err == nil && !slices.Contains(found, tag):
+			found = append(found, tag)
+		case err != nil && statusOf(err) == 0:
+			return nil, fmt.Errorf("FROM %s: %w", image, err)
+		}
+	}
+	return found, nil
+}
+
+// readFile reads a file of the folder; nil when it is not there.
+func readFile(dir *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := dir.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(raw)) > limit {
+		return nil, fmt.Errorf("%s: want at most %d bytes, got more", name, limit)
+	}
+	return raw, nil
+}

@@ -1,0 +1,277 @@
+package build
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+const (
+	requirementsName = "requirements.txt"
+	// maxSource is as much of a requirements.txt or of a program as is looked at.
+	maxSource = 1 << 20
+	// maxLooked is how many files are looked at for weights and programs: more are data, which somebody has to sort out.
+	maxLooked = 20_000
+	// pythonDefault is the version without a .python-version: wheels of the large libraries come late for newer ones.
+	pythonDefault = "3.12"
+	pythonPort    = "8000"
+)
+
+// weightNames are how files of weights end (huggingface.co/docs/hub/models-downloading and what torch.save,
+// scikit-learn, ONNX and llama.cpp write).
+var weightNames = []string{".safetensors", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".ggml", ".h5", ".keras", ".tflite", ".joblib", ".pkl", ".npz", ".bin"}
+
+// skippedFolders hold nothing of a program's own.
+var skippedFolders = []string{".git", ".venv", "venv", "env", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ipynb_checkpoints"}
+
+// python is what a folder with a requirements.txt tells about its program.
+type python struct {
+	version string
+	needs   map[string]string // requirements by name, as they are written
+	weights []string          // files, sorted
+	command []string
+	serves  string // a server that the command needs and the requirements do not name
+}
+
+// writeDockerfile writes a Dockerfile for a folder with a requirements.txt, and a .dockerignore if there is none. It
+// overwrites nothing.
+func writeDockerfile(ctx context.Context, dir *os.Root) (text []byte, wrote []string, err error) {
+	requirements, err := readFile(dir, requirementsName, maxSource)
+	if err != nil || requirements == nil {
+		return nil, nil, err
+	}
+	p, err := lookAtPython(ctx, dir, requirements)
+	if err != nil {
+		return nil, nil, err
+	}
+	text = p.dockerfile()
+	ignore := []byte("# What no image gets.\n" + strings.Join(skippedFolders, "\n") + "\n**/__pycache__\n**/*.pyc\n**/*.ipynb\n.env\n.env.*\n" + IgnoreFile + "\n" + dockerfileName + "\n")
+	for _, file := range []struct {
+		name    string
+		content []byte
+	}{{IgnoreFile, ignore}, {dockerfileName, text}} {
+		f, err := dir.OpenFile(file.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if errors.Is(err, fs.ErrExist) && file.name == IgnoreFile {
+			continue
+		}
+		if err != nil {
+			return nil, wrote, err
+		}
+		_, err = f.Write(file.content)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, wrote, err
+		}
+		wrote = append(wrote, file.name)
+	}
+	return text, wrote, nil
+}
+
+var (
+	requirement   = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]*)(\[[A-Za-z0-9._, -]*\])?\s*((?:(?:===?|~=|!=|<=?|>=?)\s*[A-Za-z0-9.*+!_-]+\s*,?\s*)*)$`)
+	pythonVersion = regexp.MustCompile(`^(?:python-)?(3\.[0-9]{1,2})(?:\.[0-9]{1,3})?$`)
+	application   = regexp.MustCompile(`(?m)^([A-Za-z_]\w*)\s*(?::\s*[\w.]+\s*)?=\s*(?:\w+\.)?(FastAPI|Starlette|Flask|Quart)\(`)
+	wsgi          = regexp.MustCompile(`(?m)^application\s*=\s*get_wsgi_application\(`)
+	cudaVersion   = regexp.MustCompile(`\+cu[0-9]+`)
+	moduleName    = regexp.MustCompile(`^(?:[A-Za-z_]\w*/)*[A-Za-z_]\w*\.py$`)
+)
+
+func lookAtPython(ctx context.Context, dir *os.Root, requirements []byte) (*python, error) {
+	p := &python{version: pythonDefault, needs: readRequirements(requirements)}
+	for _, name := range []string{".python-version", "runtime.txt"} {
+		raw, err := readFile(dir, name, maxSource)
+		if err != nil {
+			return nil, err
+		}
+		if v := pythonVersion.FindSubmatch(bytes.TrimSpace(raw)); v != nil {
+			p.version = string(v[1])
+			break
+		}
+	}
+	programs, err := p.look(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, program := range programs {
+		source, err := readFile(dir, filepath.FromSlash(program), maxSource)
+		if err != nil {
+			continue // too large or unreadable: no program that serves
+		}
+		if p.serve(program, source) {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has a %s and no program that serves: want a .py file with app = FastAPI(), Starlette(), Flask() or Quart(), or Django's wsgi.py; "+
+		"or write a %s", dir.Name(), requirementsName, dockerfileName)
+}
+
+// readRequirements reads the lines that name a package; the others are pip's alone (pip.pypa.io, Requirements File
+// Format).
+func readRequirements(requirements []byte) map[string]string {
+	needs := make(map[string]string)
+	for line := range strings.Lines(string(requirements)) {
+		line, _, _ = strings.Cut(line, "#")
+		line, _, _ = strings.Cut(line, ";")
+		if found := requirement.FindStringSubmatch(strings.TrimSpace(line)); found != nil {
+			needs[strings.ReplaceAll(strings.ToLower(found[1]), "_", "-")] = strings.ReplaceAll(found[0], " ", "")
+		}
+	}
+	return needs
+}
+
+// look finds weights, and the programs in the order in which they are likely to be the one that serves.
+func (p *python) look(ctx context.Context, dir *os.Root) (programs []string, err error) {
+	looked := 0
+	err = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		if looked++; looked > maxLooked {
+			return fmt.Errorf("%s has more than %d files; write a %s that names what belongs into the image", dir.Name(), maxLooked, dockerfileName)
+		}
+		switch {
+		case d.IsDir() && slices.Contains(skippedFolders, d.Name()):
+			return fs.SkipDir
+		case !d.Type().IsRegular():
+		case slices.Contains(weightNames, strings.ToLower(path.Ext(name))):
+			p.weights = append(p.weights, name)
+		case moduleName.MatchString(name):
+			programs = append(programs, name)
+		}
+		return nil
+	})
+	likely := []string{"main.py", "app.py", "application.py", "server.py", "api.py", "asgi.py", "wsgi.py"}
+	rank := func(name string) int {
+		at := slices.Index(likely, path.Base(name))
+		if at < 0 {
+			at = len(likely)
+		}
+		return strings.Count(name, "/")*(len(likely)+1) + at
+	}
+	slices.SortFunc(programs, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b)) })
+	return programs, err
+}
+
+// serve finds the command that serves a program. One worker: each would load the model again.
+func (p *python) serve(program string, source []byte) bool {
+	module := strings.ReplaceAll(strings.TrimSuffix(program, ".py"), "/", ".")
+	gunicorn := []string{"gunicorn", "--bind=0.0.0.0:" + pythonPort, "--workers=1", "--threads=4", "--timeout=600"}
+	server := "gunicorn"
+	switch found := application.FindSubmatch(source); {
+	case found == nil && path.Base(program) == "wsgi.py" && wsgi.Match(source):
+		p.command = append(gunicorn, module+":application")
+	case found == nil:
+		return false
+	case string(found[2]) == "Flask":
+		p.command = append(gunicorn, module+":"+string(found[1]))
+	default:
+		server = "uvicorn"
+		p.command = []string{"uvicorn", module + ":" + string(found[1]), "--host=0.0.0.0", "--port=" + pythonPort}
+	}
+	if _, named := p.needs[server]; !named {
+		p.serves = server
+	}
+	return true
+}
+
+// dockerfile writes from what changes rarely to what changes often, so that a change of the code is a new layer of
+// the code alone.
+func (p *python) dockerfile() []byte {
+	var b bytes.Buffer
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("# Written by penstock build from %s. It is yours now: change it as you like.", requirementsName)
+	line("FROM python:%s-slim AS base", p.version)
+	line("ENV PYTHONUNBUFFERED=1")
+	line("WORKDIR /app")
+	if torch := p.torch(); len(torch) > 0 {
+		line("\n# PyTorch for CPUs: the default one has 2 GB of CUDA with it.")
+		line("RUN %s", list(append([]string{"pip", "install", "--no-cache-dir", "--index-url=https://download.pytorch.org/whl/cpu"}, torch...)...))
+	}
+	for _, smaller := range [][2]string{{"tensorflow", "tensorflow-cpu"}, {"onnxruntime-gpu", "onnxruntime"}} {
+		if p.any(smaller[0]) {
+			line("\n# %s works without a GPU in place of %s, and is smaller.", smaller[1], smaller[0])
+		}
+	}
+	line("\n# Dependencies: a layer that changes with %s only.", requirementsName)
+	line("COPY %s ./", requirementsName)
+	line("RUN sed -i 's/+cu[0-9]*//' %s && pip install --no-cache-dir -r %s%s", requirementsName, requirementsName, strings.TrimSuffix(" "+p.serves, " "))
+	if len(p.weights) > 0 {
+		line("\n# Weights: layers of their own, for they are large and change seldom.")
+		for _, w := range p.weights {
+			line("COPY %s", list(w, "./"+w))
+		}
+		line("\n# The code: all that is left.")
+		line("FROM base AS code")
+		line("COPY . /code/")
+		line("RUN %s", list(append([]string{"rm", "-f", "--"}, inFolder("/code/", p.weights)...)...))
+		line("\nFROM base")
+		line("COPY --from=code /code/ ./")
+	} else {
+		line("\n# The code.")
+		line("COPY . ./")
+	}
+	if p.counts() {
+		line("\n# Threads of the mathematical libraries. Penstock sets the vCPUs of the manifest; elsewhere, more than these spin and wait.")
+		line("ENV OMP_NUM_THREADS=1")
+	}
+	if p.downloads() {
+		line("\n# What is loaded from the Hub while it runs. In the image it would start faster.")
+		line("ENV HF_HOME=/tmp/huggingface")
+	}
+	line("\nUSER 65532:65532")
+	line("EXPOSE %s", pythonPort)
+	line("CMD %s", list(p.command...))
+	return b.Bytes()
+}
+
+// torch are PyTorch's own packages, without a version of CUDA.
+func (p *python) torch() []string {
+	var found []string
+	for _, name := range []string{"torch", "torchaudio", "torchvision"} {
+		if need, ok := p.needs[name]; ok {
+			found = append(found, cudaVersion.ReplaceAllString(need, ""))
+		}
+	}
+	return found
+}
+
+func (p *python) any(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { _, ok := p.needs[name]; return ok })
+}
+
+func (p *python) counts() bool {
+	return p.any("torch", "numpy", "scipy", "scikit-learn", "onnxruntime", "transformers", "sentence-transformers", "xgboost", "lightgbm", "tensorflow")
+}
+
+func (p *python) downloads() bool {
+	return p.any("transformers", "sentence-transformers", "huggingface-hub", "diffusers", "datasets")
+}
+
+// list is the exec form, which no shell reads.
+func list(words ...string) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(words) // strings can always be written
+	return strings.TrimSpace(b.String())
+}
+
+func inFolder(folder string, names []string) []string {
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = folder + name
+	}
+	return all
+}
