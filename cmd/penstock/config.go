@@ -34,6 +34,8 @@ type Config struct {
 	Domain  string // parent of every app's host name
 	Runtime string // "containerd" or "fake"
 
+	Storages map[string]string // folders by "environment/storage"
+
 	MemoryReserve int64   // bytes that containers may not be promised
 	Overcommit    float64 // share of the rest that may be promised; above 1 on test machines only
 
@@ -132,6 +134,7 @@ func settings() []setting {
 		text("arm", "address of the management API", func(c *Config) *string { return &c.ARM }),
 		text("domain", "parent of every app's host name", func(c *Config) *string { return &c.Domain }),
 		text("runtime", "what runs containers: containerd or fake", func(c *Config) *string { return &c.Runtime }),
+		storagesSetting(),
 		{"memory-reserve", "memory that containers are not promised, such as 1Gi",
 			func(c *Config) string { return formatBytes(c.MemoryReserve) },
 			func(c *Config, s string) (err error) { c.MemoryReserve, err = parseBytes(s); return err }},
@@ -253,6 +256,11 @@ func (c *Config) Validate() error {
 	}
 	if c.Runtime != "containerd" && c.Runtime != "fake" {
 		fault("runtime: want containerd or fake, got %q", c.Runtime)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Storages)) {
+		if why := wrongStorage(c, c.Storages[name]); why != "" {
+			fault("storages: %s: %s", name, why)
+		}
 	}
 	if c.MemoryReserve < 0 {
 		fault("memory-reserve: want 0 or more, got %s", formatBytes(c.MemoryReserve))

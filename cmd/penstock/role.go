@@ -99,6 +99,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		Images:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
 		MemoryReserve: c.MemoryReserve,
 		Overcommit:    c.Overcommit,
+		Storages:      c.Storages,
 		Log:           log,
 		Ready:         in.Ready,
 		Stop:          in.Stop,

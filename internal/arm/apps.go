@@ -89,6 +89,9 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}
+	if err := c.checkStorages(ctx, environment.ID, wanted.Template); err != nil {
+		return err
+	}
 	secrets, err := c.seal(wanted.ID, a.Configuration.Secrets, wanted.Configuration.Secrets)
 	if err != nil {
 		return err

@@ -55,6 +55,9 @@ func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) erro
 	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}
+	if err := c.checkStorages(c.r.Context(), environment.ID, wanted.Template); err != nil {
+		return err
+	}
 	secrets, err := c.seal(wanted.ID, j.Configuration.Secrets, wanted.Configuration.Secrets)
 	if err != nil {
 		return err

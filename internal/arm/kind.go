@@ -22,6 +22,8 @@ type kind[T any] struct {
 	table      func(*store.Store) *store.Table[T]
 	meta       func(*T) *resource.Meta
 
+	// absent (may be nil) is Azure's answer for one that is not there, where it is not that of all.
+	absent func(resource.ID) error
 	// parent (may be nil) refuses requests for what is in something that is not there.
 	parent func(*call) error
 	// read decodes the body of a PUT and finds its faults.
@@ -63,7 +65,7 @@ type resources interface {
 
 // kinds are all of them. What is added here has its routes, its operations and its place in lists of what there is.
 func kinds() []resources {
-	return []resources{environmentKind(), appKind(), jobKind(), executionKind{}, certificateKind()}
+	return []resources{environmentKind(), storageKind(), appKind(), jobKind(), executionKind{}, certificateKind()}
 }
 
 // kindOf is the kind of a type. There is one for every resource that has operations.
@@ -137,6 +139,9 @@ func (k kind[T]) find(c *call) (T, error) {
 	id := k.id(c)
 	v, err := k.table(c.Store).Get(c.r.Context(), id)
 	if errors.Is(err, resource.ErrNotFound) {
+		if k.absent != nil {
+			return v, k.absent(id)
+		}
 		return v, notFound(id)
 	}
 	return v, err

@@ -43,7 +43,6 @@ var notHere = map[string]string{
 	"ManagedCertificates.*":                 "404 InvalidResourceType",
 	"ManagedEnvironmentDiagnostics.*":       "404 InvalidResourceType",
 	"ManagedEnvironmentsDiagnostics.*":      "404 InvalidResourceType",
-	"ManagedEnvironmentsStorages.*":         "404 InvalidResourceType",
 }
 
 // Each operation of each client of the Azure SDK for Go is either here and does what it says, down to the end of what it
@@ -295,6 +294,11 @@ func (w *caller) body(typ reflect.Type) reflect.Value {
 			EnvironmentID: environment,
 			Configuration: &armappcontainers.JobConfiguration{TriggerType: to.Ptr(armappcontainers.TriggerTypeManual), ReplicaTimeout: to.Ptr[int32](60)},
 			Template:      &armappcontainers.JobTemplate{Containers: containers},
+		}},
+		armappcontainers.ManagedEnvironmentStorage{Properties: &armappcontainers.ManagedEnvironmentStorageProperties{
+			AzureFile: &armappcontainers.AzureFileProperties{
+				AccountName: to.Ptr("models"), AccountKey: to.Ptr("a2V5"), ShareName: to.Ptr("chat"), AccessMode: to.Ptr(armappcontainers.AccessModeReadWrite),
+			},
 		}},
 		armappcontainers.CheckNameAvailabilityRequest{Name: to.Ptr("x"), Type: to.Ptr("Microsoft.App/managedEnvironments/certificates")},
 	} {

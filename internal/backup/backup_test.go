@@ -36,7 +36,7 @@ func write(t testing.TB, images bool) []byte {
 	}
 	for name, mode := range map[string]fs.FileMode{
 		"instance": 0o644, "token": 0o600, "pki/ca.key": 0o600, "network/network.json": 0o600, "later/some.key": 0o600,
-		"lock": 0o644, "client.json": 0o644, "server.log": 0o640, "logs/console/1": 0o600, "containerd/meta.db": 0o600, "pki/.new-1": 0o600,
+		"lock": 0o644, "client.json": 0o644, "server.log": 0o640, "logs/console/1": 0o600, "storages/s/g/e/models/weights": 0o666, "containerd/meta.db": 0o600, "pki/.new-1": 0o600,
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(data, name)), 0o700); err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ type Source struct {
 // what names this process, and what is half written.
 func left(name string) bool {
 	switch name {
-	case "containerd", "logs", "lock", "client.json", "server.log", "server.log.1", ImportDir:
+	case "containerd", "logs", "lock", "client.json", "server.log", "server.log.1", "storages", ImportDir:
 		return true
 	}
 	return strings.HasPrefix(name, database) || strings.HasPrefix(path.Base(name), ".")

@@ -10,7 +10,7 @@ func newEnvironmentCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "env", Short: "Environments that apps live in"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
-	cmd.AddCommand(newEnvironmentListCmd(env, s), newCertificateCmd(env, s))
+	cmd.AddCommand(newEnvironmentListCmd(env, s), newStorageCmd(env, s), newCertificateCmd(env, s))
 	return group(cmd)
 }
 

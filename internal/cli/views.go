@@ -118,6 +118,22 @@ type environmentView struct {
 	} `json:"properties"`
 }
 
+// storageView is a storage of an environment; one of its two is set.
+type storageView struct {
+	Name       string `json:"name"`
+	Properties struct {
+		AzureFile    *shareView `json:"azureFile"`
+		NfsAzureFile *shareView `json:"nfsAzureFile"`
+	} `json:"properties"`
+}
+
+type shareView struct {
+	AccountName string `json:"accountName"`
+	Server      string `json:"server"`
+	AccessMode  string `json:"accessMode"`
+	ShareName   string `json:"shareName"`
+}
+
 // statusView is GET /penstock/v1/status.
 type statusView struct {
 	Instance  string `json:"instance"`

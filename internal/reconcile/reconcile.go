@@ -238,6 +238,15 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 				return err
 			}
 		}
+		storages, err := r.cfg.Store.Storages().List(ctx, store.Scope{Parent: id})
+		if err != nil {
+			return err
+		}
+		for _, s := range storages {
+			if err := r.cfg.Store.Storages().Delete(ctx, s.ID); err != nil {
+				return err
+			}
+		}
 		if err := r.cfg.Store.Environments().Delete(ctx, id); err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ const (
 	TypeReplica     = "Microsoft.App/containerApps/revisions/replicas"
 	TypeCertificate = "Microsoft.App/managedEnvironments/certificates"
 	TypeGroup       = "Microsoft.Resources/resourceGroups"
+	TypeStorage     = "Microsoft.App/managedEnvironments/storages"
 	TypeJob         = "Microsoft.App/jobs"
 	TypeExecution   = "Microsoft.App/jobs/executions"
 )
@@ -148,7 +149,7 @@ func canonicalProvider(s string) string {
 }
 
 func canonicalType(s string) string {
-	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeCertificate, TypeJob, TypeExecution} {
+	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeCertificate, TypeStorage, TypeJob, TypeExecution} {
 		if strings.EqualFold(s, t) {
 			return t
 		}

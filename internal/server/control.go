@@ -45,6 +45,7 @@ type ControlOptions struct {
 	UnpackedLimit           int64      // bytes that an image may weigh unpacked
 	MemoryReserve           int64      // bytes that replicas are not promised
 	Overcommit              float64
+	Storages                map[string]string // folders by "environment/storage", in lower case
 	Log                     *slog.Logger
 	Ready                   func()
 	// Stop ends the whole server; the shutdown call uses it.
@@ -125,6 +126,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:      o.Log,
 		Capacity: room,
 		Secrets:  secrets{documents, box}.values,
+		Storage:  storages{documents, filepath.Join(o.Data, "storages"), o.Storages}.folder,
 		Fetch:    machine.fetch(documents),
 		Answered: hub.Answered,
 	})

@@ -117,6 +117,10 @@ func (s *Store) Certificates() *Table[resource.Certificate] {
 	return &Table[resource.Certificate]{s, "certificate", func(v *resource.Certificate) *resource.ID { return &v.ID }}
 }
 
+func (s *Store) Storages() *Table[resource.Storage] {
+	return &Table[resource.Storage]{s, "storage", func(v *resource.Storage) *resource.ID { return &v.ID }}
+}
+
 func (s *Store) Operations() *Operations { return &Operations{s} }
 
 // transact runs f in a transaction of the writer, and tells ended how it came out before the next write begins. An error

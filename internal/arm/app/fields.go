@@ -33,7 +33,7 @@ type Field struct {
 
 // Fields lists all of them, for the compatibility page.
 func Fields() []Field {
-	return slices.Concat(appFields(), environmentFields(), jobFields(), certificateFields())
+	return slices.Concat(appFields(), environmentFields(), jobFields(), certificateFields(), storageFields())
 }
 
 func appFields() []Field {
@@ -59,9 +59,8 @@ func appFields() []Field {
 		refused("configuration.ingress.exposedPort", "the ingress has no TCP ports").unless("0", numbers(0)),
 		refused("configuration.ingress.additionalPortMappings", "an app has one port"),
 		refused("configuration.ingress.targetPortHttpScheme", "the ingress speaks plain HTTP to replicas").unless("http", words("http")),
-		refused("template.volumes[].storageType", "environments have no storages").unless("EmptyDir or Secret", notWords("AzureFile", "NfsAzureFile", "Smb")),
-		refused("template.volumes[].storageName", "environments have no storages"),
-		refused("template.volumes[].mountOptions", "environments have no storages"),
+		refused("template.volumes[].storageType", "storages are folders of this machine").unless("EmptyDir, Secret, AzureFile or NfsAzureFile", notWords("Smb")),
+		stored("template.volumes[].mountOptions", "storages are folders of this machine, whose files keep their owners and modes; of the options only ro is heeded").unless("ro", words("ro")),
 		refused("template.serviceBinds", "there are no dev services"),
 		refused("template.containers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),
 		refused("template.initContainers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),

@@ -41,9 +41,10 @@ var samples = map[string]string{
 	resource.TypeApp + " configuration.ingress.exposedPort":                                          `5432`,
 	resource.TypeApp + " configuration.ingress.additionalPortMappings":                               `[{"external":false,"targetPort":9090}]`,
 	resource.TypeApp + " configuration.ingress.targetPortHttpScheme":                                 `"https"`,
-	resource.TypeApp + " template.volumes[].storageType":                                             `"AzureFile"`,
-	resource.TypeApp + " template.volumes[].storageName":                                             `"share"`,
-	resource.TypeApp + " template.volumes[].mountOptions":                                            `"ro"`,
+	resource.TypeApp + " template.volumes[].storageType":                                             `"Smb"`,
+	resource.TypeApp + " template.volumes[].mountOptions":                                            `"dir_mode=0777,uid=1000"`,
+	resource.TypeStorage + " properties.azureFile.accountKeyVaultProperties":                         `{"keyVaultUrl":"https://v","identity":"system"}`,
+	resource.TypeStorage + " properties.azureFile.identity":                                          `"system"`,
 	resource.TypeApp + " template.serviceBinds":                                                      `[{"name":"redis"}]`,
 	resource.TypeApp + " template.containers[].imageType":                                            `"CloudBuild"`,
 	resource.TypeApp + " template.initContainers[].imageType":                                        `"CloudBuild"`,
@@ -105,7 +106,10 @@ func set(doc map[string]any, path string, v any) {
 					at[name] = []any{map[string]any{"name": "a", "workloadProfileType": "D4", "maximumCount": 1}}
 				}
 				if name == "volumes" {
-					at[name] = []any{map[string]any{"name": "v"}}
+					at[name] = []any{map[string]any{"name": "v", "storageType": "AzureFile", "storageName": "share"}}
+					if strings.HasSuffix(path, ".storageType") {
+						at[name] = []any{map[string]any{"name": "v"}}
+					}
 				}
 				if name == "registries" {
 					at[name] = []any{map[string]any{"server": "registry.example"}}
@@ -127,6 +131,9 @@ func set(doc map[string]any, path string, v any) {
 
 func minimal(t testing.TB, typ string) map[string]any {
 	t.Helper()
+	if typ == resource.TypeStorage {
+		return document(t, `{"properties":{"azureFile":{"accountName":"models","accountKey":"hidden","shareName":"chat","accessMode":"ReadOnly"}}}`)
+	}
 	if typ == resource.TypeEnvironment || typ == resource.TypeCertificate {
 		return document(t, `{"location":"koreacentral","properties":{}}`)
 	}
@@ -150,6 +157,10 @@ func read(t testing.TB, typ string, doc map[string]any) (again map[string]any, n
 	if typ == resource.TypeCertificate {
 		c, notes, err := app.ReadCertificate(resource.EnvironmentID("s", "g", "e").Child("certificates", "site"), body)
 		return document(t, app.NewCertificate(c, time.Now())), notes, err
+	}
+	if typ == resource.TypeStorage {
+		s, notes, err := app.ReadStorage(resource.EnvironmentID("s", "g", "e").Child("storages", "models"), body)
+		return document(t, app.NewStorage(s)), notes, err
 	}
 	if typ == resource.TypeEnvironment {
 		e, notes, err := app.ReadEnvironment(resource.EnvironmentID("s", "g", "e"), body)
@@ -320,5 +331,5 @@ func TestFieldsPage(t *testing.T) {
 }
 
 func sectionOf(typ string) string {
-	return map[string]string{resource.TypeApp: "Container apps", resource.TypeEnvironment: "Environments", resource.TypeJob: "Jobs", resource.TypeCertificate: "Certificates"}[typ]
+	return map[string]string{resource.TypeApp: "Container apps", resource.TypeEnvironment: "Environments", resource.TypeJob: "Jobs", resource.TypeCertificate: "Certificates", resource.TypeStorage: "Storages"}[typ]
 }

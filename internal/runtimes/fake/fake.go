@@ -72,6 +72,8 @@ type Driver struct {
 	containers map[string]*container
 	watchers   map[*watcher]struct{}
 	lastPID    int
+
+	storages disk
 }
 
 type sandbox struct {
@@ -100,6 +102,7 @@ func New(o Options) *Driver {
 		containers: map[string]*container{},
 		watchers:   map[*watcher]struct{}{},
 		lastPID:    firstPID,
+		storages:   disk{mu: &sync.Mutex{}, files: files{}},
 	}
 }
 
@@ -137,7 +140,7 @@ func (d *Driver) CreateSandbox(_ context.Context, s local.Sandbox) (netip.Addr, 
 		return have.addr, nil
 	}
 	addr := d.freeAddr()
-	d.sandboxes[s.Replica] = &sandbox{Sandbox: s, addr: addr, disk: disk{&sync.Mutex{}, files{}}}
+	d.sandboxes[s.Replica] = &sandbox{Sandbox: s, addr: addr, disk: disk{&sync.Mutex{}, files{}, &d.storages}}
 	return addr, nil
 }
 
@@ -222,7 +225,9 @@ func (d *Driver) Start(_ context.Context, id string) (pid int, err error) {
 	p := newProcess(d.sandboxes[c.Replica], c.Container, c.behaviour, d.lastPID)
 	c.process, c.started = p, time.Now()
 	if args := c.Args; strings.HasPrefix(c.Image, Write) && len(args) == 2 {
-		p.disk.write(p.spec, args[0], args[1])
+		if !p.disk.write(p.spec, args[0], args[1]) {
+			p.behaviour.exitCode = 1
+		}
 	}
 	p.outOfMemory = func() {
 		d.send(local.Event{Container: id, OOM: &local.OOM{

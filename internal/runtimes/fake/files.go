@@ -13,24 +13,29 @@ import (
 // files are the files that were written, by volume, or by container for those in none.
 type files map[string]map[string]string
 
-// disk is the files that a container sees. Its lock is the sandbox's.
+// disk is the files that a container sees: its sandbox's, and the storages that all share.
 type disk struct {
-	mu    *sync.Mutex
-	files files
+	mu       *sync.Mutex
+	files    files
+	storages *disk
 }
 
 // place says where a container's file is: in the volume of the longest mount above it, or in the container.
-func place(c local.Container, name string) (where, file string) {
+func (d disk) place(c local.Container, name string) (in disk, where, file string, writable bool) {
 	name = path.Clean(name)
-	where, file = "container "+c.ID, name
+	in, where, file, writable = d, "container "+c.ID, name, true
 	longest := -1
 	for _, m := range c.Mounts {
 		at := path.Clean(m.Path)
 		if rest, ok := strings.CutPrefix(name, at+"/"); ok && len(at) > longest {
 			longest, where, file = len(at), "volume "+m.Volume, path.Join("/", m.SubPath, rest)
+			in, writable = d, m.Type != resource.SecretFiles && !m.Storage.ReadOnly
+			if m.Type.OfStorage() {
+				in, where = *d.storages, "storage "+m.Storage.Folder
+			}
 		}
 	}
-	return where, file
+	return in, where, file, writable
 }
 
 // replace makes a volume hold these files and no others.
@@ -46,20 +51,24 @@ func (d disk) replace(where string, secrets map[string]resource.Secret) (changed
 	return changed
 }
 
-func (d disk) write(c local.Container, name, text string) {
+func (d disk) write(c local.Container, name, text string) (ok bool) {
+	d, where, file, writable := d.place(c, name)
+	if !writable {
+		return false
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	where, file := place(c, name)
 	if d.files[where] == nil {
 		d.files[where] = map[string]string{}
 	}
 	d.files[where][file] = text
+	return true
 }
 
 func (d disk) read(c local.Container, name string) (text string, ok bool) {
+	d, where, file, _ := d.place(c, name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	where, file := place(c, name)
 	text, ok = d.files[where][file]
 	return text, ok
 }

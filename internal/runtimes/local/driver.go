@@ -138,9 +138,18 @@ type Container struct {
 // Mount puts a volume of a sandbox, or what is at a path in it, into a container. An EmptyDir is a folder on the
 // sandbox's disk, made when it is first mounted. A volume of secrets was put there by PutSecrets and cannot be written to;
 // a path in it shows what was there when the container was created.
+// A storage is a folder of the machine, in which containers of all replicas have the same users.
 type Mount struct {
 	resource.VolumeMount
 	Type resource.VolumeType
+	// Storage is set when Type is one of storages.
+	Storage Storage
+}
+
+// Storage is a folder of the machine that replicas share.
+type Storage struct {
+	Folder   string
+	ReadOnly bool
 }
 
 // SandboxStatus is a sandbox and what runs in it.

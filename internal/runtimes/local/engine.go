@@ -34,6 +34,9 @@ type Config struct {
 	// Answered says whether a replica has sent a byte of an answer to a request since then: a container that does not
 	// answer its liveness probe in time while others get answers is busy, not hung. It must not block. nil: nobody knows.
 	Answered func(replica string, since time.Time) bool
+	// Storage finds a storage of an environment. It is asked at each start of a container that mounts it. nil: there are
+	// none.
+	Storage func(ctx context.Context, environment resource.ID, name string) (Storage, error)
 	// Backoff spaces out restarts; the zero value is Kubernetes'.
 	Backoff Backoff
 	// Starts is how many containers are made at a time; 0: one a CPU, and at least 2.
@@ -80,6 +83,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Answered == nil {
 		cfg.Answered = func(string, time.Time) bool { return false }
+	}
+	if cfg.Storage == nil {
+		cfg.Storage = noStorage
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID

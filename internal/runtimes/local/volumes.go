@@ -31,9 +31,22 @@ func (k *keeper) mounts(ctx context.Context, spec resource.Container) ([]Mount, 
 			}
 			done[v.Name] = true
 		}
-		list = append(list, Mount{VolumeMount: m, Type: v.Type})
+		mount := Mount{VolumeMount: m, Type: v.Type}
+		if v.Type.OfStorage() {
+			var err error
+			if mount.Storage, err = k.e.cfg.Storage(ctx, k.rev.Environment, v.Storage); err != nil {
+				return nil, fmt.Errorf("volume %q: storage %q: %w", v.Name, v.Storage, err)
+			}
+			mount.Storage.ReadOnly = mount.Storage.ReadOnly || v.ReadOnly()
+		}
+		list = append(list, mount)
 	}
 	return list, nil
+}
+
+// noStorage is the answer of an engine that was given nobody to ask.
+func noStorage(context.Context, resource.ID, string) (Storage, error) {
+	return Storage{}, resource.ErrNotFound
 }
 
 // putSecrets brings the files of a volume up to date.

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -48,6 +49,8 @@ func (d *Driver) bindVolume(c *container, s *sandbox, i int, m local.Mount) erro
 		folder, err = d.openVolume(s, m.VolumeMount)
 	case resource.SecretFiles:
 		folder, err = d.openSecrets(c, s, i, m.Volume, m.SubPath)
+	case resource.AzureFile, resource.NfsAzureFile:
+		folder, err = openStorage(m)
 	default:
 		err = fmt.Errorf("volumes of type %q cannot be mounted here", m.Type)
 	}
@@ -77,12 +80,34 @@ func (d *Driver) bindVolume(c *container, s *sandbox, i int, m local.Mount) erro
 	if readOnly(m) {
 		attributes.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
-	return bind(folder, target, attributes)
+	if m.Type.OfStorage() && s.FirstID != 0 {
+		// Replicas have users of their own each. In a storage user 1000 of each is user 1000 of the machine, and root is root.
+		users, err := usersOf(s)
+		if err != nil {
+			return err
+		}
+		defer users.Close()
+		attributes.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attributes.Userns_fd = uint64(users.Fd())
+	}
+	if err := bind(folder, target, attributes); err != nil {
+		if errors.Is(err, unix.EINVAL) && attributes.Userns_fd != 0 {
+			err = fmt.Errorf("the file system of %s cannot map the owners of files (idmapped mounts): %w", m.Storage.Folder, err)
+		}
+		return err
+	}
+	return nil
+}
+
+// usersOf is a user namespace by which a mount shows the machine's users as those of a sandbox.
+func usersOf(s *sandbox) (*os.File, error) {
+	mapping := fmt.Sprintf("0:%d:%d", s.FirstID, idCount)
+	return mount.GetUsernsFD(mapping, mapping)
 }
 
 // readOnly says whether a container may only read a mount. The kernel keeps its root from changing that: the mount was
 // made by a mightier one.
-func readOnly(m local.Mount) bool { return m.Type == resource.SecretFiles }
+func readOnly(m local.Mount) bool { return m.Type == resource.SecretFiles || m.Storage.ReadOnly }
 
 // bind mounts an open folder or file, and nothing that is mounted in it, at target.
 func bind(what *os.File, target string, attributes unix.MountAttr) error {
@@ -110,12 +135,30 @@ func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error
 	if err != nil {
 		return nil, err
 	}
-	steps := []string{m.Volume}
-	if m.SubPath != "" {
-		steps = append(steps, strings.Split(path.Clean(m.SubPath), "/")...)
+	return walk(dir, path.Join(m.Volume, m.SubPath), int(s.FirstID))
+}
+
+// openStorage opens what a mount of a storage shows. The operator's path may lead through symbolic links, what is in the
+// folder may not.
+func openStorage(m local.Mount) (*os.File, error) {
+	dir, err := os.OpenFile(m.Storage.Folder, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil || m.SubPath == "" {
+		return dir, err
 	}
-	for _, name := range steps {
-		next, err := step(dir, name, int(s.FirstID))
+	owner := 0
+	if m.Storage.ReadOnly {
+		owner = nobody
+	}
+	return walk(dir, path.Clean(m.SubPath), owner)
+}
+
+// nobody makes no folders.
+const nobody = -1
+
+// walk opens what is at a path below dir, which it closes, and makes the folders that are missing for their owner.
+func walk(dir *os.File, below string, owner int) (*os.File, error) {
+	for name := range strings.SplitSeq(below, "/") {
+		next, err := step(dir, name, owner)
 		dir.Close()
 		if err != nil {
 			return nil, err
@@ -141,6 +184,9 @@ func step(dir *os.File, name string, owner int) (*os.File, error) {
 			return nil, fmt.Errorf("open %q: %w", name, err)
 		}
 		return os.NewFile(uintptr(fd), name), nil
+	}
+	if owner == nobody {
+		return open(unix.O_PATH)
 	}
 	err := unix.Mkdirat(int(dir.Fd()), name, 0o700)
 	if errors.Is(err, fs.ErrExist) {

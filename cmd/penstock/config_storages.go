@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// storagesSetting names folders of this machine for storages of environments. Clients of the API choose none.
+func storagesSetting() setting {
+	return setting{"storages", "folders of storages, as ENVIRONMENT/STORAGE=FOLDER,...; the others are below the data folder",
+		func(c *Config) string {
+			var list []string
+			for _, name := range slices.Sorted(maps.Keys(c.Storages)) {
+				list = append(list, name+"="+c.Storages[name])
+			}
+			return strings.Join(list, ",")
+		},
+		func(c *Config, s string) (err error) {
+			c.Storages, err = parseStorages(s)
+			return err
+		}}
+}
+
+var storageName = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9-]+$`)
+
+// parseStorages reads "default/models=/srv/models,default/cache=/srv/cache".
+func parseStorages(s string) (map[string]string, error) {
+	folders := map[string]string{}
+	if strings.TrimSpace(s) == "" {
+		return folders, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		name, folder, ok := strings.Cut(strings.TrimSpace(part), "=")
+		name = strings.ToLower(name)
+		if !ok || !storageName.MatchString(name) || !filepath.IsAbs(folder) {
+			return nil, fmt.Errorf("want ENVIRONMENT/STORAGE=FOLDER with a folder from /, as in default/models=/srv/models, got %q", part)
+		}
+		if folders[name] != "" {
+			return nil, fmt.Errorf("%s is given twice", name)
+		}
+		folders[name] = filepath.Clean(folder)
+	}
+	return folders, nil
+}
+
+// wrongStorage says why a folder can be no storage; "" when it can.
+func wrongStorage(c *Config, folder string) string {
+	for _, own := range []string{c.Data, c.Run, c.Engines} {
+		if within(own, folder) || within(folder, own) {
+			return fmt.Sprintf("want a folder apart from the server's own %s, got %s", own, folder)
+		}
+	}
+	return ""
+}
+
+// within says whether a folder is another one, or in it.
+func within(folder, other string) bool {
+	return folder == other || other == "/" || strings.HasPrefix(folder, other+"/")
+}
