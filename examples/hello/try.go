@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"os"
@@ -33,7 +34,9 @@ func attempt(what, path string, pid int) error {
 		return syscall.Unmount(path, 0)
 	case "mknod": // the machine's first disk
 		const vda = 253 << 8
-		return syscall.Mknod("/tmp/disk", syscall.S_IFBLK|0o600, vda)
+		return syscall.Mknod(cmp.Or(path, "/tmp/disk"), syscall.S_IFBLK|0o600, vda)
+	case "hard link": // of a file in its root
+		return os.Link("/hello", path)
 	case "unshare":
 		return locked(func() error { return syscall.Unshare(syscall.CLONE_NEWUSER) })
 	case "ptrace":

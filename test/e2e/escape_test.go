@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,11 +55,12 @@ func TestEscape(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	folder := m.shares(t)
 	m.environment(t, "far")
 	m.pushThief(t, prize, target)
 	m.apply(t, neighbour("victim", "", true))
 	m.apply(t, neighbour("away", "far", true))
-	m.apply(t, strings.ReplaceAll(neighbour("thief", "", true), "hello:1", "thief:1"))
+	m.apply(t, thiefManifest())
 	if status, answer := m.ask(t, http.MethodGet, "thief", "/file?path=/proc/self/status", ""); status != http.StatusOK || !strings.Contains(answer, "\nUid:\t0\t0\t0\t0\n") {
 		t.Fatalf("the thief is not root in its container: %d %s", status, answer)
 	}
@@ -84,6 +87,7 @@ func TestEscape(t *testing.T) {
 		}
 	}
 	kept()
+	m.linkOut(t, folder)
 
 	bombs := []struct{ what, path, told, by string }{
 		{"disk bomb: 4 GiB into /tmp", "/write?mb=4096&path=/tmp/bomb", "no space left on device", "the replica's own disk image of its ephemeral storage"},
@@ -219,6 +223,14 @@ func (m *machine) attempts(t *testing.T, prize string) []attempt {
 	write("/sys/kernel/uevent_helper", "/sys/kernel/uevent_helper", "", "/sys is bound read-only")
 	write("a cgroup's limit", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "", "/sys is bound read-only")
 
+	const locked = "a mount of the machine's root, read-only"
+	write("a storage that is ReadOnly", "/readonly/new", fixed, locked)
+	write("a secret", "/keys/password", fixed, locked)
+	write("a secret's folder", "/keys/..data/new", fixed, locked)
+	read("a device in a storage", "/models/device", "permission denied", "nodev")
+	read("a file of the host by a link in a storage", "/models/link", absent, mounts)
+	read("a file of the host by ../ of a storage", "/models/../../../../../.."+prize, absent, mounts)
+
 	try := func(what, query, said, by string) {
 		list = append(list, attempt{what, http.MethodPost, "/try?" + query, said, by})
 	}
@@ -236,6 +248,10 @@ func (m *machine) attempts(t *testing.T, prize string) []attempt {
 	try("remount /sys for writing", q("what", "remount", "path", "/sys"), denied, capability)
 	try("unmount a mask of /proc", q("what", "unmount", "path", "/proc/kcore"), denied, capability)
 	try("make a device of the host's disk", q("what", "mknod"), denied, "user namespace: CAP_MKNOD reaches no device")
+	try("make a device in a storage", q("what", "mknod", "path", "/models/disk"), denied, "user namespace: CAP_MKNOD reaches no device")
+	try("link a file of its root into a storage", q("what", "hard link", "path", "/models/hello"), "invalid cross-device link", "its own mount")
+	try("remount a storage for writing", q("what", "remount", "path", "/readonly"), denied, capability)
+	try("unmount a storage", q("what", "unmount", "path", "/models"), denied, capability)
 	try("a new user namespace", q("what", "unshare"), denied, "seccomp")
 	try("trace another replica's process", q("what", "ptrace", "pid", pid), "no such process", "its own pid namespace")
 	try("kill another replica's process", q("what", "kill", "pid", pid), "no such process", "its own pid namespace")
@@ -245,6 +261,69 @@ func (m *machine) attempts(t *testing.T, prize string) []attempt {
 	try("reboot", q("what", "reboot"), denied, "no CAP_SYS_BOOT, seccomp")
 	try("read the host's disk", q("what", "read device", "path", "/dev/vda"), absent, "its own /dev")
 	return list
+}
+
+// thiefManifest is the thief with a volume of each kind.
+func thiefManifest() string {
+	return strings.NewReplacer(
+		"hello:1", "thief:1",
+		"    ingress:", "    secrets: [{name: password, value: xyz}]\n    ingress:",
+		"        resources:", "        volumeMounts: [{volumeName: models, mountPath: /models}, {volumeName: readonly, mountPath: /readonly}, {volumeName: keys, mountPath: /keys}]\n        resources:",
+		"    scale:", `    volumes:
+      - {name: models, storageType: AzureFile, storageName: models}
+      - {name: readonly, storageType: NfsAzureFile, storageName: readonly}
+      - {name: keys, storageType: Secret}
+    scale:`,
+	).Replace(neighbour("thief", "", true))
+}
+
+// shares makes two storages, and returns the folder of the one that may be written to, with what a foolish operator has
+// left there.
+func (m *machine) shares(t *testing.T) (folder string) {
+	t.Helper()
+	key := m.file(t, "a2V5")
+	m.must(t, "env", "storage", "set", "default", "models", "--access-mode", "ReadWrite", "--azure-file-account-name", "models",
+		"--azure-file-share-name", "all", "--azure-file-account-key-file", key)
+	m.must(t, "env", "storage", "set", "default", "readonly", "--storage-type", "NfsAzureFile", "--access-mode", "ReadOnly",
+		"--server", "files.example", "--azure-file-share-name", "/all")
+	folder = filepath.Join(m.data, "storages", "00000000-0000-0000-0000-000000000000", "default", "default", "models")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const null = 1<<8 | 3
+	if err := syscall.Mknod(filepath.Join(folder, "device"), syscall.S_IFCHR|0o666, null); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(filepath.Join(folder, "device"), 0o666), os.Symlink(m.data+"/token", filepath.Join(folder, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+// linkOut has an app mount what a program has made of a part of a storage, which leads no mount out of it, and looks at
+// what was written there from outside.
+func (m *machine) linkOut(t *testing.T, folder string) {
+	t.Helper()
+	if status, answer := m.ask(t, http.MethodPost, "thief", "/write?mb=0&path=/models/mine", ""); status != http.StatusOK {
+		t.Errorf("write to a storage: %d %s", status, answer)
+	}
+	info, err := os.Stat(filepath.Join(folder, "mine"))
+	if err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("what root has written to a storage: %+v, %v", info, err)
+	}
+	// What root leaves there may be set-user-id: nobody else gets as far.
+	if info, err := os.Stat(filepath.Join(m.data, "storages")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder of storages: %v, %v", info.Mode(), err)
+	}
+	for sub, want := range map[string]string{"link": "symbolic link", "link/x": "symbolic link", "device": "want a folder or a file"} {
+		manifest := strings.ReplaceAll(strings.Replace(thiefManifest(), "mountPath: /models", "mountPath: /models, subPath: "+sub, 1), "name: thief\n", "name: thief2\n")
+		_, said, code := m.run(t, "up", "-f", m.file(t, manifest))
+		t.Logf("%-48s %-62q stopped by %s", "mount "+sub+" of a storage", want, "a walk that follows no link")
+		if code == 0 || !strings.Contains(said, want) {
+			t.Errorf("subPath %s: exit %d\n%s", sub, code, said)
+		}
+		m.run(t, "app", "delete", "thief2")
+	}
 }
 
 // addressOf is a replica's own address, as its container has it.
