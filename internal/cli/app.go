@@ -15,7 +15,7 @@ func newAppCmd(env *Env) *cobra.Command {
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	cmd.AddCommand(newAppListCmd(env, s), newAppShowCmd(env, s), newAppDeleteCmd(env, s),
-		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s), newAppRequestsCmd(env, s), newAppExecCmd(env, s), newHostnameCmd(env, s))
+		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s), newAppRequestsCmd(env, s), newAppExecCmd(env, s), newHostnameCmd(env, s), newIngressCmd(env, s))
 	return group(cmd)
 }
 
