@@ -25,7 +25,15 @@ func Authenticate(token string, next http.Handler) http.Handler {
 		}
 		if !equal(given, token) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="penstock"`)
-			http.Error(w, "want the server's token: as a bearer token, or as the password of any user", http.StatusUnauthorized)
+			const want = "want the server's token: as a bearer token, or as the password of any user"
+			if strings.HasPrefix(r.URL.Path, "/v2/") {
+				// What clients of registries look for: OCI distribution specification 1.1, "Error Codes".
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(http.StatusUnauthorized)
+				_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"` + want + `"}]}`)) // the client has gone when this fails
+				return
+			}
+			http.Error(w, want, http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -104,7 +104,11 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Body = &countedBody{ReadCloser: req.Body, moved: w.moved}
 	}
-	return w.next.RoundTrip(req)
+	resp, err := w.next.RoundTrip(req)
+	if err != nil && req.Method == http.MethodPatch && req.GetBody != nil {
+		return w.resume(req, err)
+	}
+	return resp, err
 }
 
 type countedBody struct {
