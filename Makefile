@@ -58,4 +58,7 @@ fmt: ## format, and use the newest idioms
 golden: ## rewrite the expected answers of golden tests; read the diff
 	$(GO) test ./internal/... -run Golden -update
 
-.PHONY: help up down build deb langdetect chat check bench-handover fmt golden
+bench-images: build ## what moving a 1.2 GB image costs, beside skopeo; as root
+	PENSTOCK_FIGURES=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestImageFigures ./test/e2e
+
+.PHONY: help up down build deb langdetect chat check bench-handover bench-images fmt golden
