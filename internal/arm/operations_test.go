@@ -178,8 +178,8 @@ func (w *caller) operations() []string {
 	for i := range w.factory.NumMethod() {
 		client := strings.TrimSuffix(strings.TrimPrefix(w.factory.Type().Method(i).Name, "New"), "Client")
 		of := w.factory.Method(i).Type().Out(0)
-		for j := range of.NumMethod() {
-			all = append(all, client+"."+of.Method(j).Name)
+		for method := range of.Methods() {
+			all = append(all, client+"."+method.Name)
 		}
 	}
 	rank := func(op string) int {
@@ -220,8 +220,8 @@ func (w *caller) call(t *testing.T, client, method string) error {
 	f := w.factory.MethodByName("New" + client + "Client").Call(nil)[0].MethodByName(method)
 	names := w.names(client)
 	var in []reflect.Value
-	for i := range f.Type().NumIn() {
-		switch want := f.Type().In(i); {
+	for in0 := range f.Type().Ins() {
+		switch want := in0; {
 		case want == reflect.TypeFor[context.Context]():
 			in = append(in, reflect.ValueOf(w.ctx))
 		case want.Kind() == reflect.String:
@@ -230,7 +230,7 @@ func (w *caller) call(t *testing.T, client, method string) error {
 		case want.Kind() == reflect.Struct:
 			in = append(in, w.body(want))
 		case want == reflect.TypeFor[*armappcontainers.ContainerAppsClientListCustomHostNameAnalysisOptions]():
-			in = append(in, reflect.ValueOf(&armappcontainers.ContainerAppsClientListCustomHostNameAnalysisOptions{CustomHostname: to.Ptr("mine.example.com")}))
+			in = append(in, reflect.ValueOf(&armappcontainers.ContainerAppsClientListCustomHostNameAnalysisOptions{CustomHostname: new("mine.example.com")}))
 		case want == reflect.TypeFor[*armappcontainers.CertificatesClientCreateOrUpdateOptions]():
 			var sent struct{ Properties struct{ Value []byte } }
 			body, _ := upload(t, time.Hour, "mine.example.com")
@@ -238,7 +238,7 @@ func (w *caller) call(t *testing.T, client, method string) error {
 				t.Fatal(err)
 			}
 			in = append(in, reflect.ValueOf(&armappcontainers.CertificatesClientCreateOrUpdateOptions{CertificateEnvelope: &armappcontainers.Certificate{
-				Location: to.Ptr("koreacentral"), Properties: &armappcontainers.CertificateProperties{Value: sent.Properties.Value},
+				Location: new("koreacentral"), Properties: &armappcontainers.CertificateProperties{Value: sent.Properties.Value},
 			}}))
 		default:
 			in = append(in, reflect.Zero(want))
@@ -280,27 +280,27 @@ func (w *caller) call(t *testing.T, client, method string) error {
 
 // body is a value of a type that an operation sends.
 func (w *caller) body(typ reflect.Type) reflect.Value {
-	environment := to.Ptr(base + "/managedEnvironments/e")
+	environment := new(base + "/managedEnvironments/e")
 	// As prepare has it, so that the revision stays.
 	containers := []*armappcontainers.Container{{
-		Name: to.Ptr("chat"), Image: to.Ptr(fake.Echo), Resources: &armappcontainers.ContainerResources{CPU: to.Ptr(0.5), Memory: to.Ptr("1Gi")},
+		Name: new("chat"), Image: to.Ptr(fake.Echo), Resources: &armappcontainers.ContainerResources{CPU: new(0.5), Memory: new("1Gi")},
 	}}
 	for _, v := range []any{
-		armappcontainers.ManagedEnvironment{Location: to.Ptr("koreacentral"), Properties: &armappcontainers.ManagedEnvironmentProperties{}},
-		armappcontainers.ContainerApp{Location: to.Ptr("koreacentral"), Properties: &armappcontainers.ContainerAppProperties{
+		armappcontainers.ManagedEnvironment{Location: new("koreacentral"), Properties: &armappcontainers.ManagedEnvironmentProperties{}},
+		armappcontainers.ContainerApp{Location: new("koreacentral"), Properties: &armappcontainers.ContainerAppProperties{
 			EnvironmentID: environment, Template: &armappcontainers.Template{Containers: containers},
 		}},
-		armappcontainers.Job{Location: to.Ptr("koreacentral"), Properties: &armappcontainers.JobProperties{
+		armappcontainers.Job{Location: new("koreacentral"), Properties: &armappcontainers.JobProperties{
 			EnvironmentID: environment,
 			Configuration: &armappcontainers.JobConfiguration{TriggerType: to.Ptr(armappcontainers.TriggerTypeManual), ReplicaTimeout: to.Ptr[int32](60)},
 			Template:      &armappcontainers.JobTemplate{Containers: containers},
 		}},
 		armappcontainers.ManagedEnvironmentStorage{Properties: &armappcontainers.ManagedEnvironmentStorageProperties{
 			AzureFile: &armappcontainers.AzureFileProperties{
-				AccountName: to.Ptr("models"), AccountKey: to.Ptr("a2V5"), ShareName: to.Ptr("chat"), AccessMode: to.Ptr(armappcontainers.AccessModeReadWrite),
+				AccountName: new("models"), AccountKey: new("a2V5"), ShareName: new("chat"), AccessMode: to.Ptr(armappcontainers.AccessModeReadWrite),
 			},
 		}},
-		armappcontainers.CheckNameAvailabilityRequest{Name: to.Ptr("x"), Type: to.Ptr("Microsoft.App/managedEnvironments/certificates")},
+		armappcontainers.CheckNameAvailabilityRequest{Name: new("x"), Type: new("Microsoft.App/managedEnvironments/certificates")},
 	} {
 		if reflect.TypeOf(v) == typ {
 			return reflect.ValueOf(v)
