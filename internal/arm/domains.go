@@ -90,8 +90,18 @@ func analyseHost(c *call) error {
 	return nil
 }
 
-// findConflict says whether the name is one of an app's or an environment's already.
+// findConflict says whether the name is another app's or an environment's already.
 func (c *call) findConflict(a *hostAnalysis, of resource.App) error {
+	neighbours, err := c.appsIn(c.r.Context(), of.Environment)
+	if err != nil {
+		return err
+	}
+	for _, other := range neighbours {
+		in := other.Configuration.Ingress
+		if in != nil && other.ID.Key() != of.ID.Key() && slices.ContainsFunc(in.Domains, func(d resource.CustomDomain) bool { return strings.EqualFold(d.Name, a.HostName) }) {
+			a.HasConflictOnEnvironment, a.ConflictingApp = true, other.ID.String()
+		}
+	}
 	environments, err := c.Store.Environments().List(c.r.Context(), store.Scope{})
 	if err != nil {
 		return err

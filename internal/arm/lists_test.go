@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"penstock/internal/arm"
 )
@@ -158,7 +159,31 @@ func TestCustomHostNames(t *testing.T) {
 	if a := ask("chat.e.penstock.localhost"); a.get(t, "hasConflictOnManagedEnvironment") != true || !strings.HasSuffix(fmt.Sprint(a.get(t, "conflictingContainerAppResourceId")), "/chat") {
 		t.Errorf("the name of an app: %s", a.body)
 	}
+	s.app("other", withDomains(`[{"name":"Taken.example.com","bindingType":"Disabled"}]`))
+	if a := ask("taken.example.com"); a.get(t, "hasConflictOnManagedEnvironment") != true || !strings.HasSuffix(fmt.Sprint(a.get(t, "conflictingContainerAppResourceId")), "/other") {
+		t.Errorf("a domain of another app: %s", a.body)
+	}
 	s.want(400, "POST", base+"/containerApps/chat/listCustomHostNameAnalysis"+version+"&customHostname=no_name", "")
+}
+
+func TestNamesThatAreFree(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	body, _ := upload(t, time.Hour, "chat.example.com")
+	s.want(200, "PUT", certificates+"/site"+version, body)
+	ask := func(status int, name, typ string) answer {
+		t.Helper()
+		return s.want(status, "POST", environmentE+"/checkNameAvailability"+version, fmt.Sprintf(`{"name":%q,"type":%q}`, name, typ))
+	}
+	const typ = "Microsoft.App/managedEnvironments/certificates"
+	for name, want := range map[string]any{"free": nil, "SITE": "AlreadyExists", "": "Invalid"} {
+		if a := ask(200, name, typ); a.get(t, "reason") != want || a.get(t, "nameAvailable") != (want == nil) {
+			t.Errorf("%q: want %v, got %s", name, want, a.body)
+		}
+	}
+	if a := ask(400, "free", "Microsoft.App/managedEnvironments/dreams"); !strings.Contains(string(a.body), "want one of ") || !strings.Contains(string(a.body), typ) {
+		t.Errorf("got %s", a.body)
+	}
 }
 
 // The token of an environment opens its event stream and no other.

@@ -65,6 +65,66 @@ func TestParseYAML(t *testing.T) {
 	}
 }
 
+// The shapes that Container Apps' YAML comes in: by hand, from the documentation's examples, and as az show prints it.
+func TestParseYAMLShapes(t *testing.T) {
+	const environment = "/subscriptions/s/resourceGroups/g/providers/Microsoft.App/managedEnvironments/e"
+	tests := map[string]string{
+		"the old name of the environment, no envelope": `
+properties:
+  managedEnvironmentId: ENV
+  template:
+    containers: [{name: chat, image: "chat:1"}]`,
+		"an init container of the documentation's, half a GiB without a nought": `
+location: East US
+identity: {type: None}
+tags: {}
+properties:
+  environmentId: ENV
+  workloadProfileName: Consumption
+  configuration: {activeRevisionsMode: single, ingress: null, secrets: [], registries: [], dapr: {enabled: false}, maxInactiveRevisions: 10}
+  template:
+    revisionSuffix: ''
+    initContainers: [{name: init, image: "chat:1", command: [/bin/sh], args: [-c, "sleep 20"], resources: {cpu: 0.2, memory: 100Mi}}]
+    containers: [{name: chat, image: "chat:1", resources: {cpu: .25, memory: .5Gi}}]
+    scale: {minReplicas: null, maxReplicas: 2, rules: []}
+    volumes: null`,
+		"anchors": `
+properties:
+  environmentId: ENV
+  template:
+    containers:
+    - &one {name: chat, image: "chat:1", resources: &size {cpu: 0.25, memory: 0.5Gi}}
+    - {name: side, image: "chat:1", resources: *size}`,
+	}
+	for name, text := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, body, err := app.ParseYAML([]byte(strings.ReplaceAll(text, "ENV", environment)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, notes, err := app.ReadApp(resource.AppID("s", "g", "chat"), body)
+			if err != nil || len(notes) > 0 {
+				t.Fatalf("got %v, notes %q", err, notes)
+			}
+			if a.Environment.String() != environment || a.Template.Containers[0].Resources.Memory != 1<<29 {
+				t.Errorf("got %+v", a)
+			}
+			// What is answered, as az show -o yaml prints it, is the same app again.
+			answer, err := json.Marshal(app.NewContainerApp(a, "penstock.localhost", site))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, again, err := app.ParseYAML(answer) // JSON is YAML
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, notes, err := app.ReadApp(a.ID, again); err != nil || len(notes) > 0 || !b.Template.Equal(a.Template) {
+				t.Errorf("read back: %v, notes %q", err, notes)
+			}
+		})
+	}
+}
+
 func TestParseYAMLLeavesToAzWhatAzFillsIn(t *testing.T) {
 	name, body, err := app.ParseYAML([]byte("properties:\n  template:\n    containers:\n    - {name: chat, image: 'chat:1'}\n"))
 	if err != nil || name != "" || bytes.Contains(body, []byte("nvironment")) {
