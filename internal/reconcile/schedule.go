@@ -16,8 +16,6 @@ const (
 	lateLimit = time.Hour
 	// lateTold is from when on an execution is called late in the log.
 	lateTold = time.Minute
-	// maxUnfinished bounds the executions of one job that are under way or wait for room.
-	maxUnfinished = resource.MaxUnfinished
 )
 
 // onSchedule begins the execution that is due, if one is, and says when to look again. Two calls begin the same one.
@@ -52,7 +50,7 @@ func (r *Reconciler) onSchedule(ctx context.Context, job resource.Job, execution
 		// Begun before a crash; the job did not learn of it.
 	case late > lateLimit:
 		r.warn(job.ID, "", "ScheduleMissed", fmt.Sprintf("The execution that was due at %s is not begun: that is more than %s ago", due.Format(time.RFC3339), lateLimit))
-	case unfinished >= maxUnfinished:
+	case unfinished >= resource.MaxUnfinished:
 		r.warn(job.ID, "", "ExecutionSkipped", fmt.Sprintf("The execution that was due at %s is not begun: %d executions of the job have not ended", due.Format(time.RFC3339), unfinished))
 	default:
 		if late >= lateTold {
