@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
@@ -75,7 +76,13 @@ func said(path string, arg string) string {
 		return "unknown version"
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return cmp.Or(versionPattern.FindString(first), first)
+	if v := versionPattern.FindString(first); v != "" {
+		return v
+	}
+	if info, err := buildinfo.ReadFile(path); err == nil { // one that `go install` made does not know its own
+		return cmp.Or(info.Main.Version, first)
+	}
+	return first
 }
 
 // startIngress runs the role as production does, but by a table that is there when it starts, and without control.
