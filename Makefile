@@ -41,6 +41,10 @@ chat: ## the binary and the weights of examples/chat
 	cd examples/chat && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/chat .
 	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.safetensors
 
+example-torch: ## the weights of examples/torch, trained in some seconds
+	@scripts/packages.sh mmdebstrap python3-torch
+	/usr/bin/python3 examples/torch/train.py
+
 deb: build ## a Debian package of bin/, into dist/
 	@scripts/deb.sh dist
 
