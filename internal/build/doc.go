@@ -10,7 +10,7 @@
 //
 // Below the layers there may be a base: an image that the server has, one in an OCI layout, a root file system, or
 // Debian packages. These are installed by mmdebstrap; its tar is checked, made to follow from the packages alone
-// (rootfs), and split into what every Debian has and what the packages add.
+// (rootfs), and split into what every Debian has and what the packages add, as examples/nginx and examples/torch have it.
 //
 // A folder with a Dockerfile is built by BuildKit or buildah, which push through a gate; for one with a
 // requirements.txt a Dockerfile is written first.
