@@ -6,7 +6,6 @@ export PATH := $(CURDIR)/bin:$(dir $(GO)):$(PATH)
 export GOTOOLCHAIN := local
 
 DATA       ?= /var/lib/penstock
-FUZZTIME   ?= 5s
 TOOL       := $(GO) tool -modfile=tools/go.mod
 # The engine's runc, pinned in tools/go.mod and built beside penstock.
 RUNC       := github.com/opencontainers/runc

@@ -308,14 +308,14 @@ func sparse(t testing.TB, size int64) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	// archive/tar writes no sparse files, so the records are written as a header of their own.
-	records := ""
+	var records strings.Builder
 	for _, r := range [][2]string{{"GNU.sparse.major", "1"}, {"GNU.sparse.minor", "0"}, {"GNU.sparse.name", "holes"}, {"GNU.sparse.realsize", fmt.Sprint(size)}} {
 		line := fmt.Sprintf(" %s=%s\n", r[0], r[1])
 		n := len(line) + 2
-		records += fmt.Sprintf("%d%s", n, line)
+		records.WriteString(fmt.Sprintf("%d%s", n, line))
 	}
-	b.Write(raw("PaxHeaders/holes", 'x', int64(len(records))))
-	b.WriteString(records + strings.Repeat("\x00", 512-len(records)%512))
+	b.Write(raw("PaxHeaders/holes", 'x', int64(len(records.String()))))
+	b.WriteString(records.String() + strings.Repeat("\x00", 512-len(records.String())%512))
 	b.Write(raw("GNUSparseFile.0/holes", '0', 512))
 	b.WriteString("0\n" + strings.Repeat("\x00", 510))
 	if err := w.Close(); err != nil {
