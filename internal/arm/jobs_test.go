@@ -154,7 +154,11 @@ func TestExecutionFromStartToEnd(t *testing.T) {
 	}
 
 	// What it printed and what was done are filed under the job, with the execution's name.
-	events := s.want(200, "GET", strings.Replace(jobPath, "/providers/Microsoft.App", "", 1)+"/eventstream?tailLines=300", "").text()
+	var events string
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(events, `"Completed"`) && time.Now().Before(deadline); {
+		// The end is told once it is stored.
+		events = s.want(200, "GET", strings.Replace(jobPath, "/providers/Microsoft.App", "", 1)+"/eventstream?tailLines=300", "").text()
+	}
 	at := 0
 	for _, reason := range []string{"SuccessfulCreate", "AssigningReplica", "PulledImage", "ContainerStarted", "ContainerTerminated", "Completed"} {
 		i := strings.Index(events[at:], `"Reason":"`+reason+`"`)

@@ -18,13 +18,13 @@ func (k *keeper) start(ctx context.Context, c *container) {
 	c.trouble, c.due = "", time.Time{}
 	// Shown while the image is fetched and the container made: both can take long.
 	k.publish()
-	pid, err := k.bringUp(ctx, c)
+	pid, started, err := k.bringUp(ctx, c)
 	if err == nil {
 		if c.last != nil {
 			c.restarts++
 		}
 		c.missing = false
-		k.runs(ctx, c, pid, time.Now())
+		k.runs(ctx, c, pid, started)
 		return
 	}
 	if ctx.Err() != nil {
@@ -47,55 +47,55 @@ func (k *keeper) start(ctx context.Context, c *container) {
 }
 
 // bringUp does what has to be done to run the container's process.
-func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, err error) {
+func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, started time.Time, err error) {
 	d := k.e.cfg.Driver
 	if !k.sandbox {
 		// All images first: a replica that lacks one takes nothing else.
 		for _, other := range k.containers {
 			if err := k.pull(ctx, other); err != nil {
-				return 0, err
+				return 0, started, err
 			}
 		}
 	} else if err := k.pull(ctx, c); err != nil {
-		return 0, err
+		return 0, started, err
 	}
 	revision := k.rev.ID.Key()
 	if err := k.e.starts.enter(ctx, revision); err != nil {
-		return 0, err
+		return 0, started, err
 	}
 	defer func() { k.e.starts.leave(revision, k.e.replicasUp()) }()
 	if !k.sandbox {
 		if err := k.makeSandbox(ctx); err != nil {
-			return 0, err
+			return 0, started, err
 		}
 	}
 	if c.exists {
 		if err := d.Delete(ctx, c.id); err != nil {
-			return 0, fmt.Errorf("delete what ran before: %w", err)
+			return 0, started, fmt.Errorf("delete what ran before: %w", err)
 		}
 		c.exists = false
 	}
 	spec, err := k.resolved(ctx, c.spec)
 	if err != nil {
-		return 0, err
+		return 0, started, err
 	}
 	mounts, err := k.mounts(ctx, spec)
 	if err != nil {
-		return 0, err
+		return 0, started, err
 	}
 	began := time.Now()
 	if err := d.Create(ctx, k.container(c, spec, mounts)); err != nil {
 		c.pulled = false // the image may have gone
-		return 0, fmt.Errorf("create: %w", err)
+		return 0, started, fmt.Errorf("create: %w", err)
 	}
 	c.exists = true
 	k.tell(normal, "ContainerCreated", time.Since(began), "Created container '%s'", c.spec.Name)
-	began = time.Now()
+	started = time.Now() // and not after: it may have ended by then
 	if pid, err = d.Start(ctx, c.id); err != nil {
-		return 0, fmt.Errorf("start: %w", err)
+		return 0, started, fmt.Errorf("start: %w", err)
 	}
-	k.tell(normal, "ContainerStarted", time.Since(began), "Started container '%s'", c.spec.Name)
-	return pid, nil
+	k.tell(normal, "ContainerStarted", time.Since(started), "Started container '%s'", c.spec.Name)
+	return pid, started, nil
 }
 
 func (k *keeper) pull(ctx context.Context, c *container) error {
