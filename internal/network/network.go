@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -157,6 +159,39 @@ func (n *Network) Environment(environment string) (addresses netip.Prefix, gatew
 	}
 	addresses = n.plan.subnet(place)
 	return addresses, gatewayOf(addresses), nil
+}
+
+// Environments lists those that have a place.
+func (n *Network) Environments() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.plan.Environments))
+}
+
+// Release gives the place of an environment that is no more to the next one that needs it. It fails while a replica is
+// attached. Releasing what has no place is no error.
+func (n *Network) Release(environment string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	place, ok := n.plan.Environments[environment]
+	if !ok {
+		return nil
+	}
+	for replica, a := range n.attached {
+		if a.Environment == environment {
+			return fmt.Errorf("release environment %s: replica %s is attached", environment, replica)
+		}
+	}
+	if err := removeLink(n.bridgeName(environment)); err != nil {
+		return fmt.Errorf("release environment %s: %w", environment, err)
+	}
+	delete(n.bridged, environment)
+	delete(n.plan.Environments, environment)
+	if err := n.plan.save(n.planPath()); err != nil {
+		n.plan.Environments[environment] = place // the file has it still
+		return fmt.Errorf("release environment %s: %w", environment, err)
+	}
+	return nil
 }
 
 // Destroy removes every namespace, bridge and rule of the instance, and its plan.

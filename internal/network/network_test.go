@@ -438,8 +438,45 @@ func TestAnEnvironmentKeepsItsAddresses(t *testing.T) {
 	}
 }
 
-// tagOf is what an instance's devices and tables have in their names, read off the bridge of one of its replicas.
-func tagOf(t testing.TB, a network.Attachment) string {
+// An instance holds 32 environments at a time, however many there were before.
+func TestADeletedEnvironmentGivesItsPlaceBack(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	for i := range 31 {
+		if _, _, err := n.Environment(fmt.Sprintf("standing-%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("passing-%d", i)
+		a := attach(t, n, "r", name)
+		if err := n.Release(name); err == nil || !strings.Contains(err.Error(), "replica r is attached") {
+			t.Errorf("with a replica in it: got %v, want an error that names it", err)
+		}
+		if _, _, err := n.Environment("one too many"); err == nil {
+			t.Error("a 33rd environment got a place")
+		}
+		if err := n.Detach(t.Context(), "r"); err != nil {
+			t.Fatal(err)
+		}
+		bridge := bridgeOf(t, a.Gateway)
+		for range 2 {
+			if err := n.Release(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := netlink.LinkByName(bridge); err == nil {
+			t.Errorf("the bridge %s is left", bridge)
+		}
+	}
+	if got := n.Environments(); len(got) != 31 || slices.Contains(got, "passing-2") {
+		t.Errorf("environments %v, want the 31 that stand", got)
+	}
+}
+
+// bridgeOf is the device that has the address of a gateway.
+func bridgeOf(t testing.TB, gateway netip.Addr) string {
 	t.Helper()
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -451,13 +488,19 @@ func tagOf(t testing.TB, a network.Attachment) string {
 			t.Fatal(err)
 		}
 		for _, addr := range addrs {
-			if addr.IP.String() == a.Gateway.String() {
-				return l.Attrs().Name[2:7]
+			if addr.IP.String() == gateway.String() {
+				return l.Attrs().Name
 			}
 		}
 	}
-	t.Fatalf("no device has the gateway %s", a.Gateway)
+	t.Fatalf("no device has the gateway %s", gateway)
 	return ""
+}
+
+// tagOf is what an instance's devices and tables have in their names, read off the bridge of one of its replicas.
+func tagOf(t testing.TB, a network.Attachment) string {
+	t.Helper()
+	return bridgeOf(t, a.Gateway)[2:7]
 }
 
 // leftovers lists the devices, tables, mounts and files of an instance.

@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -133,4 +134,25 @@ func TestARestartReplacesWhatDoesNotServeAtOnce(t *testing.T) {
 		now := w.running(revision)
 		return len(now) == 1 && now[0] != old[0]
 	})
+}
+
+func TestADeletedEnvironmentGivesItsAddressesBack(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.store.Environments().Put(t.Context(), environment, func(e *resource.Environment, _ bool) error {
+		e.Provisioning = resource.Deleting
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.reconciler.Touch(environment)
+	w.until("the environment is gone", func() bool {
+		_, err := w.store.Environments().Get(t.Context(), environment)
+		return errors.Is(err, resource.ErrNotFound)
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.released) != 1 || w.released[0] != environment {
+		t.Errorf("released %v, want %v", w.released, environment)
+	}
 }

@@ -50,6 +50,8 @@ type Config struct {
 	// Addresses says which addresses replicas of an environment have, and where they reach the ingress. Zero values are
 	// for replicas without a network of their own.
 	Addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
+	// Release gives back the addresses of an environment that is deleted.
+	Release func(environment resource.ID) error
 	// Domain is the parent of the environments' domains.
 	Domain string
 	Emit   func(resource.Event)
@@ -246,6 +248,10 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 			if err := r.cfg.Store.Storages().Delete(ctx, s.ID); err != nil {
 				return err
 			}
+		}
+		if err := r.cfg.Release(id); err != nil {
+			// A replica that nobody knows may be in it; the next start of the server tries again.
+			r.cfg.Log.Warn("a deleted environment keeps its addresses", "environment", id.Base(), "err", err)
 		}
 		if err := r.cfg.Store.Environments().Delete(ctx, id); err != nil {
 			return err

@@ -33,9 +33,10 @@ type world struct {
 	images *images
 	routes *routes
 
-	mu      sync.Mutex
-	events  []resource.Event
-	secrets map[string]string
+	mu       sync.Mutex
+	released []resource.ID // environments whose addresses were given back
+	events   []resource.Event
+	secrets  map[string]string
 
 	reconciler *reconcile.Reconciler
 	engine     *local.Engine
@@ -88,6 +89,12 @@ func (w *world) start() {
 		Store:   w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
 		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
 		Key:         func(c resource.Certificate) ([]byte, error) { return c.Sealed, nil },
+		Release: func(id resource.ID) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.released = append(w.released, id)
+			return nil
+		},
 		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {
 			return netip.MustParsePrefix("10.9.0.0/21"), netip.MustParseAddr("10.9.0.1")
 		},

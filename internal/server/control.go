@@ -142,6 +142,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 			return []byte(key), err
 		},
 		Addresses: machine.addresses,
+		Release:   machine.release,
 		Domain:    o.Domain,
 		Emit:      emit,
 		Created:   advisor.created,
@@ -149,6 +150,9 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Log:       o.Log,
 	})
 	if err := firstEnvironment(ctx, documents, o.Domain); err != nil {
+		return err
+	}
+	if err := releaseAddresses(ctx, documents, machine); err != nil {
 		return err
 	}
 
@@ -295,6 +299,20 @@ func firstEnvironment(ctx context.Context, documents *store.Store, domain string
 		return nil
 	})
 	return err
+}
+
+// releaseAddresses gives back those of environments that were deleted while a replica was in them.
+func releaseAddresses(ctx context.Context, documents *store.Store, m *machine) error {
+	environments, err := documents.Environments().List(ctx, store.Scope{})
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, e := range environments {
+		known[e.ID.Key()] = true
+	}
+	m.releaseOthers(known)
+	return nil
 }
 
 // certificates makes what the ingress shows for host names.

@@ -38,7 +38,11 @@ type machine struct {
 	load func(ctx context.Context, archive io.Reader, as string) (names []string, err error)
 	// addresses are where replicas of an environment are, and their gateway.
 	addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
-	close     func() error
+	// release gives them back.
+	release func(environment resource.ID) error
+	// releaseOthers gives back those of environments whose keys are not among these.
+	releaseOthers func(known map[string]bool)
+	close         func() error
 	// clear undoes what close leaves for the next start: bridges and rules. Only when no replica is left.
 	clear func(ctx context.Context) error
 }
@@ -55,6 +59,9 @@ func openMachine(ctx context.Context, o ControlOptions, console local.Console, d
 			close:     func() error { driver.Close(); return nil },
 			clear:     func(context.Context) error { return nil },
 			addresses: func(resource.ID) (netip.Prefix, netip.Addr) { return netip.Prefix{}, netip.Addr{} },
+			release:   func(resource.ID) error { return nil },
+
+			releaseOthers: func(map[string]bool) {},
 		}, nil
 	case "containerd":
 		return openContainerd(ctx, o, console, documents, box)
@@ -118,7 +125,18 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			client.Close()
 			return driver.Close()
 		},
-		clear: net.Destroy,
+		clear:   net.Destroy,
+		release: func(environment resource.ID) error { return net.Release(environment.Key()) },
+		releaseOthers: func(known map[string]bool) {
+			for _, key := range net.Environments() {
+				if known[key] {
+					continue
+				}
+				if err := net.Release(key); err != nil {
+					o.Log.Warn("an environment that is no more keeps its addresses", "environment", key, "err", err)
+				}
+			}
+		},
 		addresses: func(environment resource.ID) (netip.Prefix, netip.Addr) {
 			addresses, gateway, err := net.Environment(environment.Key())
 			if err != nil {

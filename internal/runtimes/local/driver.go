@@ -62,7 +62,7 @@ type Driver interface {
 	// List tells every sandbox that this driver made and has not removed, with its containers.
 	List(ctx context.Context) ([]SandboxStatus, error)
 
-	// Watch sends exits and OOM kills from now on. An exit that happened while nobody watched shows in List. The channel
+	// Watch sends exits, OOM kills and the names of images that come or change from now on. An exit that happened while nobody watched shows in List. The channel
 	// closes when ctx ends.
 	Watch(ctx context.Context) (<-chan Event, error)
 
@@ -181,9 +181,11 @@ const (
 	Exited  State = "exited"
 )
 
-// Event is what Watch sends. Exactly one of Exit and OOM is set; the OOM of a process comes before the exit that it
-// may cause.
+// Event is what Watch sends. Exactly one of Exit, OOM and Image is set; the OOM of a process comes before the exit that
+// it may cause.
 type Event struct {
+	// Image is the name of an image that was not there before, or means another one now.
+	Image     string
 	Container string // ID
 	// PID is what Start returned for the process that ended. Because an ID is used again, it tells the exit of this
 	// process from the late news of one before it. Not set for an OOM.

@@ -373,11 +373,31 @@ func (e *Engine) giveBack(k *keeper) {
 
 // dispatch hands what the driver saw to the keeper whom it concerns.
 func (e *Engine) dispatch(ev Event) {
+	if ev.Image != "" {
+		e.imageCame()
+		return
+	}
 	e.mu.Lock()
 	k := e.containers[ev.Container]
 	e.mu.Unlock()
 	if k != nil {
 		k.inbox.put(note{container: ev.Container, pid: ev.PID, exit: ev.Exit, oom: ev.OOM})
+	}
+}
+
+// imageCame makes the replicas look again that wait for an image. Which one came is not asked: names of one image are
+// many, and a look is cheap.
+func (e *Engine) imageCame() {
+	e.mu.Lock()
+	var waiting []*keeper
+	for _, k := range e.keepers {
+		if k.view.Hopeless {
+			waiting = append(waiting, k)
+		}
+	}
+	e.mu.Unlock()
+	for _, k := range waiting {
+		k.inbox.put(note{image: true})
 	}
 }
 

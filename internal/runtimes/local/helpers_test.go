@@ -220,6 +220,8 @@ type spy struct {
 	failRemoves int                             // so many calls of RemoveSandbox fail
 	deafOnce    bool                            // the next watch ends before it has told anything, as its exits are lost
 
+	came chan local.Event // told to who watches, beside what the fake tells; nil: nothing
+
 	mu         sync.Mutex
 	making     func(local.Container) // before Create
 	sandboxes  []local.Sandbox
@@ -269,8 +271,30 @@ func (s *spy) Watch(ctx context.Context) (<-chan local.Event, error) {
 	deaf := s.deafOnce
 	s.deafOnce = false
 	s.mu.Unlock()
-	if !deaf {
+	if !deaf && s.came == nil {
 		return s.Driver.Watch(ctx)
+	}
+	if !deaf {
+		all, err := s.Driver.Watch(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out := make(chan local.Event)
+		go func() {
+			defer close(out)
+			for {
+				select {
+				case e, ok := <-all:
+					if !ok {
+						return
+					}
+					out <- e
+				case e := <-s.came:
+					out <- e
+				}
+			}
+		}()
+		return out, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	all, err := s.Driver.Watch(ctx)

@@ -250,6 +250,14 @@ func (k *keeper) handle(ctx context.Context, n note) {
 		k.refresh(ctx)
 		return
 	}
+	if n.image {
+		for _, c := range k.containers {
+			if c.missing && c.phase == idle && !c.due.IsZero() {
+				c.due = time.Now()
+			}
+		}
+		return
+	}
 	i := -1
 	for j, c := range k.containers {
 		if c.id == n.container {
@@ -384,6 +392,7 @@ type note struct {
 	exit      *resource.Exit
 	oom       *OOM
 	verdict   *probe.Verdict
+	image     bool // one has come
 	run       int  // which process of the container the verdict is about
 	secrets   bool // those that it has as files may have changed
 }

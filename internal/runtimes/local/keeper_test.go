@@ -245,6 +245,33 @@ func TestBusyIsNotHung(t *testing.T) {
 	}
 }
 
+// A replica whose image is missing starts when it comes, whatever its back-off has come to.
+func TestAPushedImageIsNotWaitedFor(t *testing.T) {
+	var pushed atomic.Bool
+	b := setUp(t, func(c *local.Config) {
+		c.Backoff = local.Backoff{First: time.Hour, Max: time.Hour}
+		d := c.Driver.(*spy)
+		d.came = make(chan local.Event)
+		d.pull = func(context.Context) error {
+			if !pushed.Load() {
+				return fmt.Errorf("web:1: %w", local.ErrImageNotFound)
+			}
+			return nil
+		}
+	})
+	b.apply(t, web(1))
+	b.until(t, "it waits", func(list []resource.Replica) bool {
+		return list[0].State == resource.ReplicaWaiting && list[0].Hopeless
+	})
+	b.driver.came <- local.Event{Image: "other:1"} // not the one: it looks, and waits on
+	b.until(t, "a look in vain", func([]resource.Replica) bool { return b.events.count("ContainerCreateFailure") == 2 })
+	pushed.Store(true)
+	b.driver.came <- local.Event{Image: "web:1"}
+	if r := b.ready(t, 1)[0]; r.Hopeless {
+		t.Error("a replica with its image is without hope")
+	}
+}
+
 func TestLivenessKills(t *testing.T) {
 	b := setUp(t, nil)
 	w := web(1, env("FAKE_HANG_ON=/hang")...)

@@ -185,7 +185,7 @@ func (d *Driver) begin(ctx context.Context) error {
 	if d.remap = slices.Contains(capabilities, "remap-ids"); !d.remap {
 		d.log.Warn("this kernel cannot map the owners of an overlay's layers, so containers share the host's user ids and get fewer capabilities")
 	}
-	events, errs := d.client.Subscribe(own, `topic=="/tasks/exit"`, `topic=="/tasks/oom"`)
+	events, errs := d.client.Subscribe(own, `topic=="/tasks/exit"`, `topic=="/tasks/oom"`, `topic~="^/images/(create|update)$"`)
 	d.wg.Go(func() { d.follow(own, events, errs) })
 	if err := d.adopt(own); err != nil {
 		return err

@@ -115,6 +115,10 @@ func (d *Driver) handle(e *events.Envelope) {
 		if c := d.byKey(event.ContainerID); c != nil {
 			d.ended(c, d.exitOf(c, event.ExitStatus, event.ExitedAt.AsTime()))
 		}
+	case *eventsapi.ImageCreate:
+		d.tell(local.Event{Image: event.Name})
+	case *eventsapi.ImageUpdate:
+		d.tell(local.Event{Image: event.Name})
 	case *eventsapi.TaskOOM:
 		if c := d.byKey(event.ContainerID); c != nil {
 			d.tellOOM(c, e.Timestamp, true)

@@ -209,6 +209,21 @@ func victim(dir string) int {
 	select {}
 }
 
+func TestAPushIsTold(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	events := l.watch()
+	image := l.push(nil)
+	select {
+	case e := <-events:
+		if !strings.HasSuffix(e.Image, image) || e.Exit != nil || e.OOM != nil {
+			t.Errorf("got %+v, want the name of %s", e, image)
+		}
+	case <-time.After(15 * time.Second):
+		t.Errorf("%s was pushed, and nobody was told", image)
+	}
+}
+
 func TestCallsThatFindNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

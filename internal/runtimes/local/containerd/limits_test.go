@@ -28,6 +28,9 @@ func next(t testing.TB, ch <-chan local.Event) local.Event {
 		if !ok {
 			t.Fatal("the events have ended")
 		}
+		if e.Image != "" {
+			return next(t, ch) // pushes have a test of their own
+		}
 		return e
 	case <-time.After(15 * time.Second):
 		t.Fatal("waited 15 s for an event")
