@@ -37,6 +37,7 @@ type Config struct {
 	Storages map[string]string // folders by "environment/storage"
 
 	MemoryReserve int64   // bytes that containers may not be promised
+	DiskReserve   int64   // bytes of the data folder's disk below which no replica is made
 	Overcommit    float64 // share of the rest that may be promised; above 1 on test machines only
 
 	RegistryInsecure []string            // registries that are spoken to over plain http
@@ -71,6 +72,7 @@ func defaults(root bool, exe string) Config {
 		Domain:           "penstock.localhost",
 		Runtime:          "containerd",
 		MemoryReserve:    1 << 30,
+		DiskReserve:      2 << 30,
 		Overcommit:       1,
 		ImagesSuperseded: time.Hour,
 		ImagesUnpacked:   64 << 30,
@@ -138,6 +140,9 @@ func settings() []setting {
 		{"memory-reserve", "memory that containers are not promised, such as 1Gi",
 			func(c *Config) string { return formatBytes(c.MemoryReserve) },
 			func(c *Config, s string) (err error) { c.MemoryReserve, err = parseBytes(s); return err }},
+		{"disk-reserve", "space on the disk of the data folder that has to be free for another replica to be made, such as 2Gi",
+			func(c *Config) string { return formatBytes(c.DiskReserve) },
+			func(c *Config, s string) (err error) { c.DiskReserve, err = parseBytes(s); return err }},
 		{"overcommit", "share of the memory above the reserve that may be promised; above 1 on test machines only",
 			func(c *Config) string { return strconv.FormatFloat(c.Overcommit, 'g', -1, 64) },
 			func(c *Config, s string) (err error) {
@@ -264,6 +269,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MemoryReserve < 0 {
 		fault("memory-reserve: want 0 or more, got %s", formatBytes(c.MemoryReserve))
+	}
+	if c.DiskReserve < 0 {
+		fault("disk-reserve: want 0 or more, got %s", formatBytes(c.DiskReserve))
 	}
 	if !(c.Overcommit > 0) || math.IsInf(c.Overcommit, 0) {
 		fault("overcommit: want a number above 0, got %v", c.Overcommit)

@@ -98,6 +98,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		UnpackedLimit: c.ImagesUnpacked,
 		Images:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
 		MemoryReserve: c.MemoryReserve,
+		DiskReserve:   c.DiskReserve,
 		Overcommit:    c.Overcommit,
 		Storages:      c.Storages,
 		Log:           log,

@@ -37,7 +37,7 @@ type Routes interface {
 	Drained(ctx context.Context, version uint64, replica string) error
 }
 
-// Config is what a Reconciler works with. All fields are needed.
+// Config is what a Reconciler works with. All fields are needed that do not say otherwise.
 type Config struct {
 	Store   *store.Store
 	Runtime runtimes.Runtime
@@ -50,7 +50,7 @@ type Config struct {
 	// Addresses says which addresses replicas of an environment have, and where they reach the ingress. Zero values are
 	// for replicas without a network of their own.
 	Addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
-	// Release gives back the addresses of an environment that is deleted.
+	// Release gives back the addresses of an environment that is deleted. nil: it has none.
 	Release func(environment resource.ID) error
 	// Domain is the parent of the environments' domains.
 	Domain string
@@ -87,6 +87,9 @@ type Reconciler struct {
 
 // New starts nothing.
 func New(cfg Config) *Reconciler {
+	if cfg.Release == nil {
+		cfg.Release = func(resource.ID) error { return nil }
+	}
 	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}}
 }
 

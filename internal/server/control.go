@@ -44,6 +44,7 @@ type ControlOptions struct {
 	Images                  oci.Policy // which images go by themselves
 	UnpackedLimit           int64      // bytes that an image may weigh unpacked
 	MemoryReserve           int64      // bytes that replicas are not promised
+	DiskReserve             int64      // bytes of the data folder's disk that are kept free for the replicas that run
 	Overcommit              float64
 	Storages                map[string]string // folders by "environment/storage", in lower case
 	Log                     *slog.Logger

@@ -163,7 +163,19 @@ func capacity(o ControlOptions) (local.Capacity, error) {
 		Reserve:    o.MemoryReserve,
 		MilliCPU:   int64(runtime.NumCPU()) * 1000,
 		Overcommit: o.Overcommit,
+
+		DiskFree:    func() (int64, error) { return diskFree(o.Data) },
+		DiskReserve: o.DiskReserve,
 	}, nil
+}
+
+// diskFree is how many bytes of the disk that a folder is on can still be written.
+func diskFree(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // consoleSink files what containers print under their app.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"penstock/internal/resource"
 	"penstock/internal/runtimes"
@@ -15,13 +16,18 @@ import (
 // Capacity is what a machine has for containers.
 //
 // Memory is promised: the limits of all replicas together stay under what may be promised. CPU is not: a replica that
-// wants more than there is runs slower.
+// wants more than there is runs slower. Disk is not promised either, because few replicas fill theirs: no replica is made
+// while less than a reserve is free, so that those that run can go on writing.
 type Capacity struct {
 	Memory   int64 // bytes; 0: not bounded
 	Reserve  int64 // bytes of it that are never promised: the platform, the system, page cache
 	MilliCPU int64 // thousandths of a CPU; 0: not known
 	// Overcommit multiplies what may be promised, for machines on which replicas do not use what they ask for. 0 is 1.
 	Overcommit float64
+	// DiskFree says how many bytes the disk has that replicas write to, and DiskReserve how many of them have to be free
+	// for another replica to be made. nil: not known.
+	DiskFree    func() (int64, error)
+	DiskReserve int64
 }
 
 // promise is how many bytes of memory replicas may have together; 0: no bound.
@@ -50,8 +56,34 @@ func (c Capacity) terms() string {
 	return s
 }
 
+// diskAgain is the pause before it is asked again whether there is disk space: nobody tells when a file is removed.
+const diskAgain = 5 * time.Second
+
+// refusal is why a replica cannot be made now.
+type refusal struct {
+	reason  string // of the event
+	message string
+	again   time.Duration // when to ask again; 0: when another replica has gone
+}
+
+// space refuses a replica while the disk has no more than its reserve. A disk that does not tell is no reason.
+func (c Capacity) space() *refusal {
+	if c.DiskFree == nil {
+		return nil
+	}
+	free, err := c.DiskFree()
+	if err != nil || free >= c.DiskReserve {
+		return nil
+	}
+	return &refusal{"InsufficientDisk", fmt.Sprintf("waiting for disk space: %s are free, and %s are kept free for the replicas that run",
+		bytes(free), bytes(c.DiskReserve)), diskAgain}
+}
+
 // admit promises a replica its memory, or says why it cannot be now.
-func (e *Engine) admit(k *keeper) (ok bool, why string) {
+func (e *Engine) admit(k *keeper) *refusal {
+	if no := e.cfg.Capacity.space(); no != nil {
+		return no
+	}
 	need, most := memory(k.rev), e.cfg.Capacity.promise()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -61,10 +93,10 @@ func (e *Engine) admit(k *keeper) (ok bool, why string) {
 	}
 	if most == 0 || used+need <= most {
 		e.promised[k.name] = need
-		return true, ""
+		return nil
 	}
-	return false, fmt.Sprintf("waiting for memory: needs %s, %s of %s are free; in use by %s",
-		bytes(need), bytes(max(0, most-used)), bytes(most), e.users())
+	return &refusal{"InsufficientMemory", fmt.Sprintf("waiting for memory: needs %s, %s of %s are free; in use by %s",
+		bytes(need), bytes(max(0, most-used)), bytes(most), e.users()), 0}
 }
 
 // users says who has how much memory, the largest first. The caller holds mu.

@@ -3,10 +3,14 @@ package local_test
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"penstock/internal/resource"
 	"penstock/internal/runtimes"
+	"penstock/internal/runtimes/fake"
 	"penstock/internal/runtimes/local"
 )
 
@@ -67,4 +71,40 @@ func TestMoreCPUThanThereIsRunsAndSaysSoOnce(t *testing.T) {
 	if n != 1 || !ev.Warning || ev.Revision != w.Revision.Name() {
 		t.Errorf("want one warning about %s, got %d: %+v", w.Revision.Name(), n, ev)
 	}
+}
+
+// A disk that is nearly full takes no further replica, says so with numbers, and is asked again by itself.
+func TestADiskKeepsItsReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Int64
+		free.Store(1 << 30)
+		b := setUp(t, func(c *local.Config) {
+			c.Capacity = local.Capacity{DiskFree: func() (int64, error) { return free.Load(), nil }, DiskReserve: 2 << 30}
+		})
+		w := web(1)
+		w.Revision.TargetPort = 0
+		w.Revision.Template.Containers[0].Image = fake.Exit
+		b.apply(t, w)
+		time.Sleep(time.Minute) // of the bubble
+		const why = "waiting for disk space: 1 GiB are free, and 2 GiB are kept free for the replicas that run"
+		if r := b.list(t)[0]; r.State != resource.ReplicaWaiting || r.Reason != why || r.Hopeless {
+			t.Errorf("below the reserve: %s, %q; want it waiting, %q", r.State, r.Reason, why)
+		}
+		b.events.want(t, "InsufficientDisk", why)
+		if n := b.events.count("InsufficientDisk"); n != 1 {
+			t.Errorf("told %d times, want once", n)
+		}
+		free.Store(2 << 30)
+		time.Sleep(time.Minute)
+		b.events.want(t, "ContainerStarted", "")
+		b.stop()
+	})
+}
+
+func TestADiskThatDoesNotTellIsNoReason(t *testing.T) {
+	b := setUp(t, func(c *local.Config) {
+		c.Capacity = local.Capacity{DiskFree: func() (int64, error) { return 0, errors.New("no such disk") }, DiskReserve: 1}
+	})
+	b.apply(t, web(1))
+	b.ready(t, 1)
 }

@@ -37,9 +37,11 @@ type keeper struct {
 	probing    sync.WaitGroup
 	admitted   bool
 	adopted    bool
-	refusal    string // why it was not admitted
-	touched    bool   // the driver may have something of it
-	sandbox    bool   // the sandbox is complete
+	refusal    string    // why it was not admitted
+	refusedFor string    // in one word
+	askAgain   time.Time // when that may have changed by itself
+	touched    bool      // the driver may have something of it
+	sandbox    bool      // the sandbox is complete
 	addr       netip.Addr
 	since      time.Time // of what a start is counted from
 	ready      time.Time
@@ -205,7 +207,10 @@ func (k *keeper) advance(ctx context.Context) {
 // next is when advance has something to do again; zero when only after news.
 func (k *keeper) next() time.Time {
 	var first time.Time
-	if !k.admitted || k.once.state != "" {
+	if !k.admitted {
+		return k.askAgain
+	}
+	if k.once.state != "" {
 		return first
 	}
 	if first = k.deadline(); k.once.why != "" {
@@ -231,12 +236,14 @@ func (k *keeper) next() time.Time {
 
 // admit asks for the replica's memory.
 func (k *keeper) admit() bool {
-	ok, why := k.e.admit(k)
-	if !ok {
-		if k.refusal == "" {
-			k.tell(warning, "InsufficientMemory", 0, "Replica '%s' is %s", k.name, why)
+	if no := k.e.admit(k); no != nil {
+		if k.refusedFor != no.reason {
+			k.tell(warning, no.reason, 0, "Replica '%s' is %s", k.name, no.message)
 		}
-		k.refusal = why
+		k.refusal, k.refusedFor, k.askAgain = no.message, no.reason, time.Time{}
+		if no.again > 0 {
+			k.askAgain = time.Now().Add(no.again)
+		}
 		return false
 	}
 	k.admitted, k.refusal, k.since = true, "", time.Now()
