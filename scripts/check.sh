@@ -41,11 +41,7 @@ fuzz() {
   done
 }
 
-<<<<<<< HEAD
-step 'install what the tests need'       scripts/packages.sh ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config skopeo
-=======
-step 'install what the tests need'       scripts/packages.sh buildah ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config
->>>>>>> 0f6fff3 (build: Dockerfiles, and one for a requirements.txt)
+step 'install what the tests need'       scripts/packages.sh buildah ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config skopeo
 step 'gofmt'                             formatted
 step 'go vet'                            "$go" vet ./...
 step 'go fix'                            modern
