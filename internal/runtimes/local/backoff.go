@@ -3,6 +3,8 @@ package local
 import (
 	"cmp"
 	"time"
+
+	"penstock/internal/resource"
 )
 
 // Backoff spaces out the restarts of a container that ends again and again. The zero value is Kubernetes'
@@ -40,4 +42,22 @@ func (b Backoff) after(n int) time.Duration {
 		}
 	}
 	return min(d, b.Max)
+}
+
+// pause is how long a container that has just ended waits. Replicas that fail together back off together: while none of
+// its revision is ready, the cause is in the revision, and a new replica waits as long as those that have failed before.
+func (k *keeper) pause(c *container) time.Duration {
+	k.e.mu.Lock()
+	defer k.e.mu.Unlock()
+	ends := c.ends
+	for _, sibling := range k.e.live(k.rev.ID) {
+		if sibling == k {
+			continue
+		}
+		if sibling.view.State == resource.ReplicaReady {
+			return k.e.cfg.Backoff.after(c.ends)
+		}
+		ends = max(ends, sibling.ends)
+	}
+	return k.e.cfg.Backoff.after(ends)
 }

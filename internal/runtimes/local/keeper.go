@@ -31,6 +31,7 @@ type keeper struct {
 	// Guarded by the engine's mu.
 	ending bool
 	view   resource.Replica
+	ends   int // in a row, of the container of which they are most; belongs to view
 
 	// The goroutine's own.
 	containers []*container // those of init first
@@ -306,8 +307,13 @@ func (k *keeper) publish() {
 		}
 		view = k.status()
 	}
+	ends := 0
+	for _, c := range k.containers {
+		ends = max(ends, c.ends)
+	}
 	k.e.mu.Lock()
 	defer k.e.mu.Unlock()
+	k.ends = ends
 	if k.ending {
 		view = stopping(view)
 	}

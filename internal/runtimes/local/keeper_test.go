@@ -157,6 +157,33 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
+// A replica that comes when its revision has failed for a while does not begin with the short pauses.
+func TestReplicasThatFailTogetherBackOffTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setUp(t, func(c *local.Config) { c.Backoff = local.Backoff{} })
+		w := web(1)
+		w.Revision.TargetPort = 0
+		w.Revision.Template.Containers[0].Image = fake.Exit
+		b.apply(t, w)
+		time.Sleep(3 * time.Minute) // the sixth end is behind it; the next start comes 160 s after that
+		first := b.list(t)[0].Name
+		w.Replicas = 2
+		came := time.Now()
+		b.apply(t, w)
+		time.Sleep(10 * time.Minute)
+		var starts []time.Duration
+		for _, ev := range b.events.all() {
+			if ev.Reason == "ContainerStarted" && ev.Replica != first {
+				starts = append(starts, ev.At.Sub(came))
+			}
+		}
+		want := []time.Duration{0, 160 * time.Second}
+		if len(starts) < 3 || !slices.Equal(starts[:2], want) || starts[2]-starts[1] < 160*time.Second {
+			t.Errorf("the second replica was started after %v, want %v and no less than 160s later", starts, want)
+		}
+	})
+}
+
 func TestBackoffStartsAgainAfterHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setUp(t, func(c *local.Config) { c.Backoff = local.Backoff{} })

@@ -37,9 +37,9 @@ func (k *keeper) start(ctx context.Context, c *container) {
 		k.neverStarts(ctx, c, err)
 		return
 	}
-	pause := k.e.cfg.Backoff.after(c.ends)
+	pause := k.pause(c)
 	if c.missing {
-		pause = k.e.cfg.Backoff.after(c.ends + 1) // asking again at once finds no more
+		pause = max(pause, k.e.cfg.Backoff.after(c.ends+1)) // asking again at once finds no more
 	}
 	c.due = time.Now().Add(pause)
 	c.trouble = fmt.Sprintf("container '%s' cannot be started: %v", c.spec.Name, err)

@@ -74,7 +74,7 @@ func (k *keeper) over(c *container, exit resource.Exit) {
 func (k *keeper) again(c *container, exit resource.Exit) {
 	k.was, k.since = false, exit.At
 	c.last, c.ready = &exit, false
-	pause := k.e.cfg.Backoff.after(c.ends)
+	pause := k.pause(c)
 	c.due = time.Now().Add(pause)
 	c.trouble = fmt.Sprintf("container '%s' ended with exit code %d (%s); end %d in a row", c.spec.Name, exit.Code, exit.Reason, c.ends)
 	if pause > 0 {
