@@ -64,4 +64,7 @@ golden: ## rewrite the expected answers of golden tests; read the diff
 bench-images: build ## what moving a 1.2 GB image costs, beside skopeo; as root
 	PENSTOCK_FIGURES=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestImageFigures ./test/e2e
 
-.PHONY: help up down build deb langdetect chat check bench-handover bench-images fmt golden
+bench-replicas: build ## what 200 replicas of a tiny app cost: time, memory, CPU at rest; as root
+	PENSTOCK_REPLICAS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestManyReplicas ./test/e2e
+
+.PHONY: help up down build deb langdetect chat check bench-handover bench-images bench-replicas fmt golden
