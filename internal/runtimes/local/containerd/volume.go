@@ -135,7 +135,12 @@ func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error
 	if err != nil {
 		return nil, err
 	}
-	return walk(dir, path.Join(m.Volume, m.SubPath), int(s.FirstID))
+	// Not joined: a subPath of ../other would lead to another volume by that.
+	steps := []string{m.Volume}
+	if m.SubPath != "" {
+		steps = append(steps, strings.Split(path.Clean(m.SubPath), "/")...)
+	}
+	return walk(dir, steps, int(s.FirstID))
 }
 
 // openStorage opens what a mount of a storage shows. The operator's path may lead through symbolic links, what is in the
@@ -149,15 +154,15 @@ func openStorage(m local.Mount) (*os.File, error) {
 	if m.Storage.ReadOnly {
 		owner = nobody
 	}
-	return walk(dir, path.Clean(m.SubPath), owner)
+	return walk(dir, strings.Split(path.Clean(m.SubPath), "/"), owner)
 }
 
 // nobody makes no folders.
 const nobody = -1
 
-// walk opens what is at a path below dir, which it closes, and makes the folders that are missing for their owner.
-func walk(dir *os.File, below string, owner int) (*os.File, error) {
-	for name := range strings.SplitSeq(below, "/") {
+// walk goes down from dir, which it closes, folder by folder, and makes those that are missing for their owner.
+func walk(dir *os.File, steps []string, owner int) (*os.File, error) {
+	for _, name := range steps {
 		next, err := step(dir, name, owner)
 		dir.Close()
 		if err != nil {
