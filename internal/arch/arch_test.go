@@ -48,8 +48,9 @@ var may = map[string][]string{
 	"arm/terminal":     {},
 	"arm/app":          {"resource"},
 	"arm":              {"resource", "runtimes", "store", "logs", "access", "pki", "arm/app", "arm/terminal"},
-	"ingress":          {"resource", "link", "access", "ingress/upstream"},
-	"ingress/upstream": {},
+	"ingress":          {"resource", "link", "access", "ingress/http1", "ingress/upstream"},
+	"ingress/http1":    {},
+	"ingress/upstream": {"ingress/http1"},
 	// wiring
 	"server":          {"*"},
 	"supervisor":      {"supervisor/port"},

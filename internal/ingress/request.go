@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"penstock/internal/access"
+	"penstock/internal/ingress/http1"
 	"penstock/internal/ingress/upstream"
 )
 
@@ -126,7 +127,7 @@ func forwarded(r *http.Request, c *client) string {
 // fitsHTTP1 says whether a request of HTTP/2 can stand in a line of HTTP/1.1 and is as long as it says, which net/http
 // does not look at (RFC 9113 sections 8.1.1 and 8.3.1). In HTTP/1.1 it does.
 func fitsHTTP1(r *http.Request) bool {
-	if !upstream.Token(r.Method) {
+	if !http1.Token(r.Method) {
 		return false
 	}
 	target := r.RequestURI

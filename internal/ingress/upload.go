@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"penstock/internal/ingress/http1"
 	"penstock/internal/ingress/upstream"
 )
 
@@ -325,7 +326,7 @@ func (u *upload) write(conn sink, buf []byte, n int, last bool) error {
 func (u *upload) appendEnd(p []byte) []byte {
 	p = append(p, "0\r\n"...)
 	for name, values := range u.r.Trailer {
-		if upstream.ForbiddenInTrailer(name) {
+		if http1.ForbiddenInTrailer(name) {
 			continue
 		}
 		for _, value := range values {

@@ -195,7 +195,8 @@ func (c *Conn) more(large bool) error {
 // the trailer is complete. Before it waits for the network it flushes to, so that nothing is held back.
 func (c *Conn) Next(to http.Flusher) ([]byte, error) {
 	for {
-		p, need, err := c.body.take(c)
+		p, n, need, err := c.body.Take(c.in[c.r:c.w])
+		c.r += n
 		if err != nil || len(p) > 0 {
 			return p, err
 		}
@@ -210,10 +211,10 @@ func (c *Conn) Next(to http.Flusher) ([]byte, error) {
 }
 
 // Trailer is what followed a chunked body.
-func (c *Conn) Trailer() http.Header { return c.body.trailer }
+func (c *Conn) Trailer() http.Header { return c.body.Body.Trailer() }
 
 // Reusable says whether the connection stands between two exchanges; the request must have been sent whole.
-func (c *Conn) Reusable() bool { return c.body.done && !c.body.close && c.r == c.w }
+func (c *Conn) Reusable() bool { return c.body.Done() && !c.body.close && c.r == c.w }
 
 // Raw ends the HTTP part, after a 101: it returns what was received beyond the head, valid until Close.
 func (c *Conn) Raw() (received []byte, nc net.Conn) {

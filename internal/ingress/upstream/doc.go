@@ -14,13 +14,17 @@
 //	  └──── Close ────┘
 package upstream
 
-import "errors"
+import (
+	"errors"
+
+	"penstock/internal/ingress/http1"
+)
 
 // Errors that say why an exchange ended early. Those of the network come as they are.
 var (
 	// ErrProtocol is wrapped by everything that a replica sent and that HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) on a
 	// Stream, does not allow.
-	ErrProtocol = errors.New("not the http that was expected")
+	ErrProtocol = http1.ErrMalformed
 	// ErrSilent means that no byte moved in either direction for Limits.Silence.
 	ErrSilent = errors.New("silent for too long")
 	// ErrTooLong means that the exchange was not over at Limits.End.

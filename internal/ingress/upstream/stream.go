@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"penstock/internal/ingress/http1"
 )
 
 // Stream is one exchange over a connection that carries many (HTTP/2 in the clear by prior knowledge, RFC 9113 section
@@ -126,7 +128,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 func (s *Stream) End(trailer http.Header) error {
 	s.body.trailer = make(http.Header, len(trailer))
 	for name, values := range trailer {
-		if _, named := s.body.request.Trailer[name]; named && !ForbiddenInTrailer(name) {
+		if _, named := s.body.request.Trailer[name]; named && !http1.ForbiddenInTrailer(name) {
 			s.body.trailer[name] = values
 		}
 	}
@@ -210,7 +212,7 @@ func (s *Stream) Trailer() http.Header {
 	}
 	h := make(http.Header, len(s.resp.Trailer))
 	for name, values := range s.resp.Trailer {
-		if !ForbiddenInTrailer(name) && len(values) > 0 {
+		if !http1.ForbiddenInTrailer(name) && len(values) > 0 {
 			h[name] = values
 		}
 	}

@@ -1,0 +1,206 @@
+package http1
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+)
+
+// Body is how much of a message's body is still to come. The zero value is that of a message without one.
+type Body struct {
+	framing framing
+	left    int64 // of the content-length, or of the chunk
+	chunk   chunkState
+	excess  int // bytes of chunks that are not the body's, beyond what each chunk may have
+	trailer http.Header
+	done    bool
+}
+
+type framing int
+
+const (
+	framedNone framing = iota
+	framedLength
+	framedChunks
+	framedClose
+)
+
+type chunkState int
+
+const (
+	chunkHead chunkState = iota
+	chunkData
+	chunkEnd
+	chunkTrailer
+)
+
+const (
+	// maxChunkHead bounds a chunk's size line, with whatever extensions it has.
+	maxChunkHead = 4 << 10
+	// A sender that spends more than chunkAllowance bytes a chunk and twice the chunk's data on everything else is let
+	// off maxExcess bytes in all, as net/http does: chunks of one byte with long extensions cost more than they bring.
+	chunkAllowance = 16
+	maxExcess      = 16 << 10
+)
+
+// ByLength is a body of n bytes.
+func ByLength(n int64) Body { return Body{framing: framedLength, left: n} }
+
+// Chunked is a body in chunks.
+func Chunked() Body { return Body{framing: framedChunks} }
+
+// ToTheEnd is a body that ends with its connection.
+func ToTheEnd() Body { return Body{framing: framedClose} }
+
+// Done says whether the body has come whole.
+func (b *Body) Done() bool { return b.done }
+
+// Empty says whether the message has no body at all.
+func (b *Body) Empty() bool {
+	return b.framing == framedNone || b.framing == framedLength && b.left == 0
+}
+
+// HasLength says whether the length of the body was told before it.
+func (b *Body) HasLength() bool { return b.framing == framedLength }
+
+// Trailer is what followed a chunked body that is done.
+func (b *Body) Trailer() http.Header { return b.trailer }
+
+// End says that the connection has ended, and whether the body is whole by that.
+func (b *Body) End() (whole bool) {
+	b.done = b.done || b.framing == framedClose
+	return b.done
+}
+
+// Take consumes the first n bytes of p, which came next, and returns those of them that are the body's. Without any and
+// without an error, more says whether there is more to receive.
+func (b *Body) Take(p []byte) (data []byte, n int, more bool, err error) {
+	if b.done {
+		return nil, 0, false, nil
+	}
+	switch b.framing {
+	case framedNone:
+		b.done = true
+		return nil, 0, false, nil
+	case framedLength:
+		data = b.cut(p)
+		b.done = b.left == 0
+		return data, len(data), !b.done, nil
+	case framedClose:
+		return p, len(p), true, nil
+	default:
+		return b.takeChunk(p)
+	}
+}
+
+// cut is as much of p as is left.
+func (b *Body) cut(p []byte) []byte {
+	p = p[:min(int64(len(p)), b.left)]
+	b.left -= int64(len(p))
+	return p
+}
+
+func (b *Body) takeChunk(p []byte) (data []byte, n int, more bool, err error) {
+	for {
+		rest := p[n:]
+		switch b.chunk {
+		case chunkHead:
+			line, took, err := chunkLine(rest)
+			if err != nil || took == 0 {
+				return nil, n, true, err
+			}
+			if b.left, err = chunkSize(line); err != nil {
+				return nil, n, false, err
+			}
+			n += took
+			b.excess = max(b.excess+took-chunkAllowance-2*int(min(b.left, maxExcess)), 0)
+			if b.excess > maxExcess {
+				return nil, n, false, fmt.Errorf("%w: chunks with more around the data than data", ErrMalformed)
+			}
+			b.chunk = chunkData
+			if b.left == 0 {
+				b.chunk = chunkTrailer
+			}
+		case chunkData:
+			data = b.cut(rest)
+			n += len(data)
+			if b.left == 0 {
+				b.chunk = chunkEnd
+			}
+			if len(data) > 0 || b.left > 0 {
+				return data, n, true, nil
+			}
+		case chunkEnd:
+			if len(rest) < 2 {
+				return nil, n, true, nil
+			}
+			if rest[0] != '\r' || rest[1] != '\n' {
+				return nil, n, false, fmt.Errorf("%w: a chunk is longer than its size says", ErrMalformed)
+			}
+			n += 2
+			b.chunk = chunkHead
+		case chunkTrailer:
+			end, lines, err := HeadEnd(rest)
+			if err != nil {
+				return nil, n, false, err
+			}
+			if end < 0 {
+				return nil, n, true, nil
+			}
+			section := rest[:end]
+			if bytes.Count(section, []byte("\r\n")) != lines+1 {
+				return nil, n, false, fmt.Errorf("%w: a line of the trailer ends without CR", ErrMalformed)
+			}
+			if lines > 0 {
+				if b.trailer, err = parseTrailer(string(section), lines); err != nil {
+					return nil, n, false, err
+				}
+			}
+			b.done = true
+			return nil, n + end, false, nil
+		}
+	}
+}
+
+// chunkLine is the first line, which ends in CR LF, and how many bytes that takes; 0 while its end has not come. Unlike in
+// a head, a lone LF does not do: where a size line ends must not be a matter of opinion.
+func chunkLine(p []byte) (line []byte, n int, err error) {
+	i := bytes.IndexByte(p, '\n')
+	switch {
+	case i > maxChunkHead || i < 0 && len(p) > maxChunkHead:
+		return nil, 0, fmt.Errorf("%w: a chunk's size line is longer than %d bytes", ErrMalformed, maxChunkHead)
+	case i < 0:
+		return nil, 0, nil
+	case i == 0 || p[i-1] != '\r':
+		return nil, 0, fmt.Errorf("%w: a chunk's size line ends without CR", ErrMalformed)
+	}
+	return p[:i-1], i + 1, nil
+}
+
+// chunkSize reads "1a" or "1a;name=value".
+func chunkSize(line []byte) (int64, error) {
+	digits, ext, extended := bytes.Cut(line, []byte{';'})
+	if extended {
+		for _, ch := range ext {
+			if ch < ' ' && ch != '\t' || ch == 0x7f {
+				return 0, fmt.Errorf("%w: a control character in a chunk extension", ErrMalformed)
+			}
+		}
+		digits = bytes.TrimRight(digits, " \t")
+	}
+	if len(digits) == 0 || len(digits) > 15 {
+		return 0, fmt.Errorf("%w: chunk size %.20q, want 1 to 15 hexadecimal digits", ErrMalformed, digits)
+	}
+	var n int64
+	for _, ch := range digits {
+		switch {
+		case '0' <= ch && ch <= '9':
+			n = n<<4 | int64(ch-'0')
+		case 'a' <= ch|0x20 && ch|0x20 <= 'f':
+			n = n<<4 | int64(ch|0x20-'a'+10)
+		default:
+			return 0, fmt.Errorf("%w: chunk size %.20q, want 1 to 15 hexadecimal digits", ErrMalformed, digits)
+		}
+	}
+	return n, nil
+}
