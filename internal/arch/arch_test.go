@@ -48,9 +48,11 @@ var may = map[string][]string{
 	"arm/terminal":     {},
 	"arm/app":          {"resource"},
 	"arm":              {"resource", "runtimes", "store", "logs", "access", "pki", "arm/app", "arm/terminal"},
-	"ingress":          {"resource", "link", "access", "ingress/http1", "ingress/upstream"},
+	"ingress":          {"resource", "link", "access", "ingress/front", "ingress/http1", "ingress/upstream"},
+	"ingress/buffer":   {},
+	"ingress/front":    {"ingress/buffer", "ingress/http1"},
 	"ingress/http1":    {},
-	"ingress/upstream": {"ingress/http1"},
+	"ingress/upstream": {"ingress/buffer", "ingress/http1"},
 	// wiring
 	"server":          {"*"},
 	"supervisor":      {"supervisor/port"},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"penstock/internal/access"
 )
@@ -50,10 +49,6 @@ func (x *exchange) answer(status int, flag access.Flags, text string) {
 func (x *exchange) plain(status int, kind, text string) {
 	h := x.w.Header()
 	clear(h)
-	if x.r.ContentLength != 0 && x.body == nil && !x.read {
-		// net/http reads what there is of the body first. Deadlines fail where the client is gone.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(lingerFor))
-	}
 	if isGRPC(x.r.Header) {
 		x.answerGRPC(status, text)
 		x.in.count(x.client).refused.Add(1)
@@ -112,15 +107,14 @@ func (x *exchange) redirect() {
 func (x *exchange) commit(status int) {
 	h := x.w.Header()
 	if x.in.life.draining.Load() || x.r.ProtoMajor == 1 && x.body.unread() {
-		// net/http must not look for a request behind a body that was not read to its end: what a replica did not
-		// want of it would become one.
+		// The client need not send the rest of a body that the replica did not want to have.
 		h.Set("Connection", "close")
 	}
 	if x.retryAfter != "" {
 		h.Set("Retry-After", x.retryAfter)
 	}
 	if h["Content-Type"] == nil {
-		h["Content-Type"] = nil // else net/http would guess one
+		h["Content-Type"] = nil // else net/http would guess one, for HTTP/2
 	}
 	x.mark(h)
 	x.rec.Status = status

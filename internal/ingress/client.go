@@ -2,22 +2,19 @@ package ingress
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 )
 
 // client is what is known of one connection of the front.
 type client struct {
-	number  uint64          // counted by the ingress
-	address string          // without port, for X-Forwarded-For
-	addr    netip.Addr      // the same; invalid when it is no IP address
-	conn    net.Conn        // nil when the server was not set up by Serve
-	raw     syscall.RawConn // nil like conn
+	number  uint64     // counted by the ingress
+	address string     // without port, for X-Forwarded-For
+	addr    netip.Addr // the same; invalid when it is no IP address
+	conn    net.Conn   // nil when the server was not set up by Serve
 	// until is conn's write deadline. It is used by HTTP/1 only, where one request comes after another.
 	until time.Time
 
@@ -36,14 +33,6 @@ func newClient(remote string, conn net.Conn) *client {
 	if addr, err := netip.ParseAddr(c.address); err == nil {
 		addr = addr.Unmap().WithZone("")
 		c.address, c.addr = addr.String(), addr
-	}
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	if sc, ok := conn.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-		}
 	}
 	return c
 }

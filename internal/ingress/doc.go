@@ -1,7 +1,7 @@
 // Package ingress is the data path: it leads each request to a replica of the app that its host names, holds it while
 // there is none, and counts it.
 //
-//	listener ─► net/http server ─► route ─► room ──────────► exchange ─► upstream.Conn ─► replica
+//	listener ─► front.Server ────► route ─► room ──────────► exchange ─► upstream.Conn ─► replica
 //	            (HTTP/1.1, 2, TLS)  by host  claim a place,   head, body, one goroutine,
 //	                                         or wait for one  answer      a second for a body
 //

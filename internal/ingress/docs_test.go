@@ -18,6 +18,11 @@ func TestDocumentedTestsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	below, err := filepath.Glob("*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, below...)
 	var code strings.Builder
 	for _, name := range files {
 		text, err := os.ReadFile(name)

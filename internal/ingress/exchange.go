@@ -11,11 +11,8 @@ import (
 	"penstock/internal/ingress/upstream"
 )
 
-// Why a request's context ended, or its wait.
-var (
-	errClientGone = errors.New("the client left")
-	errCut        = errors.New("the drain took too long")
-)
+// errCut is why the contexts of requests end that a drain does not wait for any longer. Else it is the client that left.
+var errCut = errors.New("the drain took too long")
 
 // exchange is one request and its response.
 type exchange struct {
@@ -74,7 +71,7 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 		x.finish()
 		in.exchanges.Put(x)
 		if v == cut {
-			// net/http's one way to end a response so that the client sees that it is not whole.
+			// A handler's one way to end a response so that the client sees that it is not whole.
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -88,9 +85,6 @@ func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *h
 		Scheme: scheme, Proto: r.Proto, Host: hostname(r.Host), Method: r.Method, Path: requested(r), UserAgent: r.UserAgent(),
 	}
 	x.ticket = ticket{host: x.rec.Host, from: x.client.addr, since: now}
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		x.ticket.conn = x.client
-	}
 	if c := x.client; !c.until.IsZero() && c.until.Sub(now) < staleGuard {
 		c.until = time.Time{}
 		_ = c.conn.SetWriteDeadline(time.Time{}) // see guard
@@ -299,7 +293,7 @@ func (x *exchange) answered() {
 	x.body.settle()
 }
 
-// trail has net/http send what followed the body.
+// trail has the server send what followed the body.
 func (x *exchange) trail(trailer http.Header) {
 	h := x.w.Header()
 	for name, values := range trailer {
@@ -307,8 +301,8 @@ func (x *exchange) trail(trailer http.Header) {
 	}
 }
 
-// interim passes on a response before the response. A 100 is for the body's sender: net/http has its own for the
-// client, sent when the body is first read.
+// interim passes on a response before the response. A 100 is for the body's sender: the server has its own for
+// the client, sent when the body is first read.
 func (x *exchange) interim(status int, h http.Header) {
 	switch {
 	case status == http.StatusContinue:

@@ -130,7 +130,7 @@ func TestClientFraming(t *testing.T) {
 		status  string
 	}{
 		"length and coding": {"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" +
-			"0\r\n\r\nGET /evil HTTP/1.1\r\nHost: app.test\r\n\r\n", "POST /a ", "200"},
+			"0\r\n\r\nGET /evil HTTP/1.1\r\nHost: app.test\r\n\r\n", "", "400"},
 		"two lengths":        {"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody!", "", "400"},
 		"bad length":         {"POST /a HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4x\r\n\r\nbody", "", "400"},
 		"unknown coding":     {"POST /a HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", "", "501"},
@@ -167,7 +167,7 @@ func TestClientFraming(t *testing.T) {
 					t.Errorf("the replica got %q, want %q", reached, test.reaches)
 				}
 			}
-			if reached := receive(t, "request", got); reached != "GET /next " && reached != "GET /evil " {
+			if reached := receive(t, "request", got); reached != "GET /next " {
 				t.Errorf("the replica got %q, want only the next request", reached)
 			}
 		})

@@ -66,11 +66,9 @@ func (x *exchange) maybeAnswered(conn *upstream.Conn, err error) error {
 
 // readSmall reads the body. The client is given the idle timeout for it.
 func (x *exchange) readSmall() error {
-	control := http.NewResponseController(x.w)
-	if idle := x.ticket.settings.IdleTimeout; idle > 0 {
+	if idle := x.ticket.settings.IdleTimeout; idle > 0 && !x.hasCome() {
 		// Without deadlines (a server that has none) the client's connection is its own limit.
-		_ = control.SetReadDeadline(time.Now().Add(idle))
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(idle))
 	}
 	x.small = slices.Grow(x.small[:0], int(x.r.ContentLength))[:x.r.ContentLength]
 	n, err := io.ReadFull(x.r.Body, x.small)
@@ -80,6 +78,12 @@ func (x *exchange) readSmall() error {
 	}
 	x.read = true
 	return nil
+}
+
+// hasCome says whether the whole body is known to have been received.
+func (x *exchange) hasCome() bool {
+	b, ok := x.r.Body.(interface{ Buffered() int })
+	return ok && int64(b.Buffered()) >= x.r.ContentLength
 }
 
 // errBody wraps what kept the request's body from being read.

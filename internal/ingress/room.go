@@ -55,7 +55,6 @@ type ticket struct {
 	from  netip.Addr
 	since time.Time  // when it came; who came first goes first, also after a second try
 	tried []*replica // that did not accept its connection
-	conn  *client    // set when only the connection tells whether the client is still there
 
 	sticky bool   // the client is to stay on one replica
 	badge  string // the one that it had, by its cookie

@@ -3,6 +3,7 @@ package ingress
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -14,6 +15,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"penstock/internal/access"
+	"penstock/internal/ingress/front"
 )
 
 // keepAlive is how long a client's connection may be idle. It is longer than the idle time of common clients and
@@ -50,11 +54,9 @@ func (l *life) wait(ctx context.Context) {
 	}
 }
 
+// state is told of the connections that speak HTTP/2, which have entered before.
 func (l *life) state(_ net.Conn, s http.ConnState) {
-	switch s {
-	case http.StateNew:
-		l.enter()
-	case http.StateClosed, http.StateHijacked:
+	if s == http.StateClosed || s == http.StateHijacked {
 		l.exit()
 	}
 }
@@ -69,24 +71,21 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) erro
 	defer end(nil)
 
 	var wg sync.WaitGroup
-	var servers []*http.Server
-	run := func(scheme string, ln net.Listener, serve func(*http.Server) error) {
-		server := in.server(requests, scheme)
+	var servers []*front.Server
+	run := func(scheme string, ln net.Listener, config *tls.Config) {
+		server := in.server(requests, scheme, config)
 		servers = append(servers, server)
 		wg.Go(func() {
-			if err := serve(server); ctx.Err() == nil {
+			if err := server.Serve(requests, ln); ctx.Err() == nil {
 				stop(fmt.Errorf("serve %s on %v: %w", scheme, ln.Addr(), err))
 			}
 		})
 	}
 	for _, ln := range plain {
-		run("http", ln, func(s *http.Server) error { return s.Serve(ln) })
+		run("http", ln, nil)
 	}
 	for _, ln := range secure {
-		run("https", ln, func(s *http.Server) error {
-			s.TLSConfig = in.TLSConfig()
-			return s.ServeTLS(ln, "", "")
-		})
+		run("https", ln, in.TLSConfig())
 	}
 	wg.Go(func() { in.sweep(requests) })
 
@@ -101,26 +100,50 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) erro
 	return err
 }
 
-func (in *Ingress) server(requests context.Context, scheme string) *http.Server {
+func (in *Ingress) server(requests context.Context, scheme string, config *tls.Config) *front.Server {
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(scheme == "https")
-	protocols.SetUnencryptedHTTP2(scheme == "http") // by prior knowledge
-	return &http.Server{
-		Handler:                      in.Handler(scheme),
-		Protocols:                    protocols,
-		DisableGeneralOptionsHandler: true, // "OPTIONS *" is the app's to answer
-		ReadHeaderTimeout:            in.cfg.HeaderTimeout,
-		IdleTimeout:                  keepAlive,
-		MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
-		ConnState:                    in.life.state,
-		BaseContext:                  func(net.Listener) context.Context { return requests },
-		ConnContext:                  in.withClient,
-		ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
+	protocols.SetHTTP2(config != nil)
+	protocols.SetUnencryptedHTTP2(config == nil) // by prior knowledge
+	handler := in.Handler(scheme)
+	return &front.Server{
+		Handler: handler,
+		HTTP2: &http.Server{
+			Handler:                      handler,
+			Protocols:                    protocols,
+			DisableGeneralOptionsHandler: true, // "OPTIONS *" is the app's to answer
+			ReadHeaderTimeout:            in.cfg.HeaderTimeout,
+			IdleTimeout:                  keepAlive,
+			MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
+			ConnState:                    in.life.state,
+			BaseContext:                  func(net.Listener) context.Context { return requests },
+			ConnContext:                  in.withClient,
+			ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
+		},
+		TLS:            config,
+		Context:        in.withClient,
+		Opened:         in.life.enter,
+		Closed:         in.life.exit,
+		Refused:        func(ctx context.Context, status int, _ string) { in.refused(ctx, scheme, status) },
+		HeaderTimeout:  in.cfg.HeaderTimeout,
+		IdleTimeout:    keepAlive,
+		MaxHeaderBytes: in.cfg.MaxHeaderBytes,
+		Log:            in.cfg.Log,
 	}
 }
 
-// serverLog takes what net/http logs: of clients that fail a handshake or talk garbage, and of panics.
+// refused notes what was no request, and was answered as such.
+func (in *Ingress) refused(ctx context.Context, scheme string, status int) {
+	c, ok := ctx.Value(clientKey{}).(*client)
+	if !ok || in.cfg.Observe == nil {
+		return
+	}
+	in.cfg.Observe(&access.Record{
+		Start: time.Now(), Client: c.address, Forwarded: c.address, Connection: c.number, Scheme: scheme,
+		Status: status, Flags: access.FlagDownstreamProtocol,
+	})
+}
+
+// serverLog takes what net/http logs of HTTP/2: of clients that talk garbage, and of panics.
 type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Write(p []byte) (int, error) {
@@ -134,7 +157,7 @@ func (l serverLog) Write(p []byte) (int, error) {
 
 // drain ends servers so that clients notice as little as can be. Shutdown alone closes idle connections in the moment
 // in which a request may be on its way on them; "Connection: close" on the responses before that does not.
-func (in *Ingress) drain(servers []*http.Server, listeners []net.Listener, end context.CancelCauseFunc) {
+func (in *Ingress) drain(servers []*front.Server, listeners []net.Listener, end context.CancelCauseFunc) {
 	in.life.draining.Store(true)
 	for _, ln := range listeners {
 		ln.Close() // Serve's own, or a duplicate: in neither case is there a use for an error
@@ -161,7 +184,7 @@ func (in *Ingress) drain(servers []*http.Server, listeners []net.Listener, end c
 	defer cancelLast()
 	in.life.wait(last)
 	for _, s := range servers {
-		_ = s.Close() // closes connections; listeners are closed already, which is its error
+		s.Close()
 	}
 	in.life.wait(context.Background())
 }

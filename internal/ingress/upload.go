@@ -24,9 +24,6 @@ const (
 	// lastWrite is how long the end of a body may still be on its way when the response is there already, before it
 	// counts as a body that the replica did not want to have.
 	lastWrite = 100 * time.Millisecond
-	// lingerFor is how long net/http may read what a client still sends of a body that nobody wants, so that the
-	// client gets to read the response.
-	lingerFor = 2 * time.Second
 
 	// chunkSpace is in front of a chunk's data for its size.
 	chunkSpace = 10
@@ -74,12 +71,6 @@ func (x *exchange) newUpload() *upload {
 	}
 	if mayResend(x.r.Method, x.ticket.settings.Retry) {
 		u.keep = maxKept
-	}
-	if x.r.ProtoMajor == 1 {
-		// Else net/http reads the body to its end before the response's head goes out.
-		if err := http.NewResponseController(x.w).EnableFullDuplex(); err != nil {
-			x.in.cfg.Log.Debug("responses wait for the end of uploads", "err", err)
-		}
 	}
 	go u.run()
 	return u
@@ -177,10 +168,7 @@ func (x *exchange) endUpload() {
 	if u.unread() {
 		// Its connection is closed, so that it can only be reading. Deadlines fail where the client is gone, and then
 		// the read fails by itself.
-		control := http.NewResponseController(x.w)
-		_ = control.SetReadDeadline(time.Now().Add(-time.Second))
-		<-u.over
-		_ = control.SetReadDeadline(time.Now().Add(lingerFor))
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(-time.Second))
 	}
 	<-u.over
 	x.rec.BytesIn = u.read.Load()

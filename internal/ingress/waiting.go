@@ -93,37 +93,22 @@ func (rm *room) line(w *waiter) *list.Element {
 	return rm.waiting.PushFront(w)
 }
 
-// lookEvery is how often it is looked whether the client of a waiting request is still there, where nothing tells.
-const lookEvery = 500 * time.Millisecond
-
 func (rm *room) wait(ctx context.Context, w *waiter, place *list.Element, left time.Duration) (*replica, error) {
 	began := time.Now()
 	defer func() { w.held += time.Since(began) }()
 	late := time.NewTimer(left)
 	defer late.Stop()
-	var look <-chan time.Time
-	if w.conn != nil {
-		tick := time.NewTicker(lookEvery)
-		defer tick.Stop()
-		look = tick.C
-	}
-	for {
-		select {
-		case o := <-w.outcome:
-			if o.replica != nil && w.conn != nil && w.conn.gone() {
-				rm.release(o.replica)
-				return nil, errClientGone
-			}
-			return o.replica, o.err
-		case <-ctx.Done():
-			return nil, rm.leave(w, place, context.Cause(ctx))
-		case <-look:
-			if w.conn.gone() {
-				return nil, rm.leave(w, place, errClientGone)
-			}
-		case <-late.C:
-			return nil, rm.leave(w, place, rm.inVain())
+	select {
+	case o := <-w.outcome:
+		if o.replica != nil && ctx.Err() != nil {
+			rm.release(o.replica)
+			return nil, context.Cause(ctx)
 		}
+		return o.replica, o.err
+	case <-ctx.Done():
+		return nil, rm.leave(w, place, context.Cause(ctx))
+	case <-late.C:
+		return nil, rm.leave(w, place, rm.inVain())
 	}
 }
 

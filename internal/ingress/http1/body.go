@@ -63,6 +63,9 @@ func (b *Body) Empty() bool {
 // HasLength says whether the length of the body was told before it.
 func (b *Body) HasLength() bool { return b.framing == framedLength }
 
+// Left is how much of a body with a length is still to come.
+func (b *Body) Left() int64 { return b.left }
+
 // Trailer is what followed a chunked body that is done.
 func (b *Body) Trailer() http.Header { return b.trailer }
 

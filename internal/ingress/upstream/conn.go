@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"penstock/internal/ingress/buffer"
 )
 
 // Limits bound one exchange.
@@ -26,7 +28,7 @@ type Conn struct {
 	parked time.Time // when it became idle
 
 	pool    *Pool
-	buffers *buffers
+	buffers *buffer.Pool
 	in      []byte // taken from buffers for the time of an exchange
 	r, w    int    // in[r:w] was received and not yet consumed
 	body    body
@@ -65,7 +67,7 @@ func (c *Conn) Begin(now time.Time, limits Limits) {
 	c.heard = false
 	c.moved.Store(now.UnixNano())
 	if c.in == nil {
-		c.in = c.buffers.getSmall()
+		c.in = c.buffers.Small()
 	}
 	c.r, c.w = 0, 0
 	c.body = body{}
@@ -129,7 +131,7 @@ func (c *Conn) Close() {
 
 func (c *Conn) drop() {
 	if c.in != nil {
-		c.buffers.put(c.in)
+		c.buffers.Put(c.in)
 		c.in = nil
 	}
 }
@@ -169,9 +171,9 @@ func (c *Conn) more(large bool) error {
 	if c.r == c.w {
 		full := c.w == len(c.in)
 		c.r, c.w = 0, 0
-		if large && full && len(c.in) < largeSize {
-			c.buffers.put(c.in)
-			c.in = c.buffers.getLarge()
+		if large && full && len(c.in) < buffer.LargeSize {
+			c.buffers.Put(c.in)
+			c.in = c.buffers.Large()
 		}
 	}
 	if c.w == len(c.in) {
@@ -179,10 +181,10 @@ func (c *Conn) more(large bool) error {
 		case c.r > 0:
 			c.w = copy(c.in, c.in[c.r:c.w])
 			c.r = 0
-		case len(c.in) < largeSize:
-			bigger := c.buffers.getLarge()
+		case len(c.in) < buffer.LargeSize:
+			bigger := c.buffers.Large()
 			c.w = copy(bigger, c.in[:c.w])
-			c.buffers.put(c.in)
+			c.buffers.Put(c.in)
 			c.in = bigger
 		default:
 			return errTooLarge

@@ -8,10 +8,11 @@ import (
 	"net/textproto"
 	"strings"
 
+	"penstock/internal/ingress/buffer"
 	"penstock/internal/ingress/http1"
 )
 
-var errTooLarge = fmt.Errorf("%w: the head is larger than %d KiB", ErrProtocol, largeSize>>10)
+var errTooLarge = fmt.Errorf("%w: the head is larger than %d KiB", ErrProtocol, buffer.LargeSize>>10)
 
 // Head is the first part of a response.
 type Head struct {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"penstock/internal/ingress/buffer"
 )
 
 // maxIdle bounds the idle connections that are kept to one replica, and MaxRest how long: what a burst has opened is
@@ -19,13 +21,13 @@ const (
 // Client is what all pools have in common.
 type Client struct {
 	dialer  net.Dialer
-	buffers buffers
+	buffers buffer.Pool
 	streams *http.Transport
 }
 
 // NewClient returns a client that gives up a dial after that time.
 func NewClient(dialTimeout time.Duration) *Client {
-	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout}, buffers: newBuffers()}
+	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout}}
 	cl.streams = cl.newStreams()
 	return cl
 }

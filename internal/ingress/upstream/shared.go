@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"penstock/internal/ingress/buffer"
 )
 
 // shared is a connection that carries many exchanges. All but cc is guarded by the pool's mu.
@@ -31,7 +33,7 @@ func (cl *Client) newStreams() *http.Transport {
 		DialContext:            cl.dialer.DialContext,
 		Protocols:              protocols,
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: largeSize,
+		MaxResponseHeaderBytes: buffer.LargeSize,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"penstock/internal/ingress/buffer"
 	"penstock/internal/ingress/http1"
 )
 
@@ -181,10 +182,10 @@ func copyFields(to, from http.Header) {
 func (s *Stream) Next(to http.Flusher) ([]byte, error) {
 	switch {
 	case s.buf == nil:
-		s.buf = s.pool.client.buffers.getSmall()
-	case s.full && len(s.buf) < largeSize:
-		s.pool.client.buffers.put(s.buf)
-		s.buf = s.pool.client.buffers.getLarge()
+		s.buf = s.pool.client.buffers.Small()
+	case s.full && len(s.buf) < buffer.LargeSize:
+		s.pool.client.buffers.Put(s.buf)
+		s.buf = s.pool.client.buffers.Large()
 	}
 	// A head with which the response ends must go on as one: gRPC knows no empty body behind it.
 	if !s.full && s.resp.ContentLength != 0 && s.resp.Request.Method != http.MethodHead {
@@ -282,7 +283,7 @@ func (s *Stream) Close() {
 		s.resp.Body.Close()
 	}
 	if s.buf != nil {
-		s.pool.client.buffers.put(s.buf)
+		s.pool.client.buffers.Put(s.buf)
 		s.buf = nil
 	}
 	if !s.sent {

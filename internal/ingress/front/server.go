@@ -1,0 +1,222 @@
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"penstock/internal/ingress/buffer"
+)
+
+// Server serves connections. Its fields are set before Serve, all but those that say otherwise.
+type Server struct {
+	Handler http.Handler
+	// HTTP2 is given the connections that speak it. Its own listener and TLS are not used.
+	HTTP2 *http.Server
+	// TLS is what connections begin with; nil: they are in the clear.
+	TLS *tls.Config
+	// Context makes a connection's context, in which conn is the one that requests come by.
+	Context func(ctx context.Context, conn net.Conn) context.Context
+	// Opened and Closed are told of each connection. Closed is told of those that are hijacked too, and not of those that
+	// HTTP2 has taken, whose ConnState tells.
+	Opened, Closed func()
+	// Refused is told of what was no request that could be handled, if it is not nil.
+	Refused func(ctx context.Context, status int, why string)
+
+	HeaderTimeout  time.Duration // for a request's head, and for the handshake
+	IdleTimeout    time.Duration // between two requests
+	MaxHeaderBytes int           // of a head
+	Log            *slog.Logger
+
+	buffers buffer.Pool
+	turns   sync.Pool
+	watch   *watch
+	closing atomic.Bool
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	door  *door
+	gone  chan struct{} // receives when a connection has ended while closing; takes one without blocking
+	wg    sync.WaitGroup
+}
+
+// ErrClosed is what Serve returns after Shutdown or Close.
+var ErrClosed = errors.New("the server was closed")
+
+// ErrClientGone is why the context of a request ends whose client has closed the connection, or its half of it.
+var ErrClientGone = errors.New("the client left")
+
+// Serve takes connections from ln until that fails or the server is closed, and returns then; Close waits for what it has
+// begun. Requests have contexts below ctx. It is called once.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	if err := s.open(ctx, ln); err != nil {
+		return err
+	}
+	pause := time.Duration(0)
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.take(ctx, nc)
+		case s.closing.Load():
+			return ErrClosed
+		case !passes(err):
+			return err
+		default:
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.Log.Warn("a connection cannot be accepted; it is tried again", "err", err, "in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+}
+
+// passes says whether a failure to accept is about one connection, or about something that comes back.
+func passes(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) open(ctx context.Context, ln net.Listener) error {
+	w, err := newWatch()
+	if err != nil {
+		return fmt.Errorf("watch clients: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = w
+	s.turns.New = func() any { return newTurn() }
+	s.conns = map[*conn]struct{}{}
+	s.gone = make(chan struct{}, 1)
+	s.door = &door{addr: ln.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
+	s.wg.Go(w.run)
+	s.wg.Go(func() {
+		if err := s.HTTP2.Serve(s.door); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			s.Log.Error("HTTP/2 is not served any more", "err", err)
+		}
+	})
+	return nil
+}
+
+func (s *Server) take(ctx context.Context, nc net.Conn) {
+	s.Opened()
+	c := newConn(s, nc)
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.wg.Go(func() { c.serve(ctx) })
+}
+
+// drop forgets a connection whose goroutine ends.
+func (s *Server) drop(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	if s.closing.Load() {
+		select {
+		case s.gone <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Shutdown closes connections that have no request, each of the others after the one that it has, and waits for them
+// until ctx ends. Connections that were hijacked are not its business. The listener is the caller's to close before.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.closing.Store(true)
+	var wg sync.WaitGroup
+	var second error
+	wg.Go(func() { second = s.HTTP2.Shutdown(ctx) })
+	first := s.await(ctx)
+	wg.Wait()
+	return errors.Join(first, second)
+}
+
+func (s *Server) await(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		for c := range s.conns {
+			c.closeIdle()
+		}
+		left := len(s.conns)
+		s.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-s.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Close ends all connections, and returns when nothing of the server is left but handlers that have hijacked theirs.
+func (s *Server) Close() {
+	s.closing.Store(true)
+	s.mu.Lock()
+	for c := range s.conns {
+		c.nc.Close()
+	}
+	door, watch := s.door, s.watch
+	s.mu.Unlock()
+	if door == nil {
+		return // Serve was not called, or failed
+	}
+	_ = s.HTTP2.Close() // its one error is that of the door, which has none
+	door.shut()
+	watch.close()
+	s.wg.Wait()
+}
+
+// door is the listener by which HTTP2 gets its connections.
+type door struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	select {
+	case nc := <-d.conns:
+		return nc, nil
+	case <-d.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (d *door) Close() error {
+	d.shut()
+	return nil
+}
+
+func (d *door) Addr() net.Addr { return d.addr }
+
+func (d *door) shut() { d.once.Do(func() { close(d.closed) }) }
+
+// pass gives a connection to HTTP2, and says whether that took it.
+func (d *door) pass(nc net.Conn) bool {
+	select {
+	case d.conns <- nc:
+		return true
+	case <-d.closed:
+		return false
+	}
+}
