@@ -19,6 +19,7 @@ import (
 
 	"penstock/internal/access"
 	"penstock/internal/ingress"
+	"penstock/internal/resource"
 )
 
 // roleVariable makes the test binary a replica that answers 1 KiB, so that its CPU time is not the proxy's.
@@ -117,7 +118,7 @@ func BenchmarkCPU(b *testing.B) {
 	defer writing.Wait()
 	defer cancel()
 	f := serve(b, ingress.Config{Observe: records.Add})
-	f.Apply(replicas(addr))
+	f.Apply(set(replicas(addr), func(s *resource.Settings) { s.IdleTimeout = 10 * time.Minute })) // the default
 	_, end = child(b, "load="+f.plain)
 	defer end()
 	until(b, "it is warm", func() bool { return f.Stats().Requests > 5000 })

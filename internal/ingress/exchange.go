@@ -1,7 +1,6 @@
 package ingress
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -37,10 +36,11 @@ type exchange struct {
 	certificate string // that the client has shown, as the replica gets it
 	badge       string // of the replica that the client is told to come back to
 
-	out   []byte // the request's head, and a small body behind it; kept for the next exchange
-	small []byte // the request's body when it is small, once it was read; kept likewise
-	read  bool   // small has been read
-	body  *upload
+	out    []byte   // the request's head, and a small body behind it; kept for the next exchange
+	small  []byte   // the request's body when it is small, once it was read; kept likewise
+	values []string // of the response's fields; kept likewise
+	read   bool     // small has been read
+	body   *upload
 
 	fresh   bool      // no pooled connection: one was stale
 	resent  bool      // once is enough for a request that may have brought a replica down
@@ -79,7 +79,7 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 
 func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
-	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: clientOf(r), out: x.out[:0], small: x.small[:0]}
+	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: clientOf(r), out: x.out[:0], small: x.small[:0], values: x.values[:0]}
 	x.rec = access.Record{
 		Start: now, Client: x.client.address, Forwarded: forwarded(r, x.client), Connection: x.client.number,
 		Scheme: scheme, Proto: r.Proto, Host: hostname(r.Host), Method: r.Method, Path: requested(r), UserAgent: r.UserAgent(),
@@ -99,7 +99,8 @@ func (x *exchange) finish() {
 	if x.in.cfg.Observe != nil {
 		x.in.cfg.Observe(&x.rec)
 	}
-	*x = exchange{out: trim(x.out), small: trim(x.small)}
+	clear(x.values)
+	*x = exchange{out: trim(x.out), small: trim(x.small), values: x.values}
 }
 
 // trim lets a buffer go that one large head has blown up.
@@ -235,12 +236,12 @@ func (x *exchange) try(rm *room, r *replica) verdict {
 	}
 	x.count(reused)
 	conn.Begin(time.Now(), upstream.Limits{Silence: settings.IdleTimeout, End: x.end})
-	stop := context.AfterFunc(ctx, conn.Abort)
+	unbind := x.client.bind(ctx, conn)
 	v, clean, err := x.talk(conn)
 	if err != nil {
 		v = x.broken(rm, r, conn, reused, err)
 	}
-	if stop() && clean {
+	if unbind() && clean {
 		r.pool.Put(conn, time.Now())
 	} else {
 		conn.Close()
@@ -266,7 +267,7 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	h := x.w.Header()
 	var head upstream.Head
 	for {
-		if head, err = conn.ReadHead(x.r.Method, h); err != nil {
+		if head, x.values, err = conn.ReadHead(x.r.Method, h, x.values); err != nil {
 			return over, false, err
 		}
 		if !head.Interim() {

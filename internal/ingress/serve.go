@@ -120,7 +120,7 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 			ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
 		},
 		TLS:            config,
-		Context:        in.withClient,
+		Context:        in.withOneClient,
 		Opened:         in.life.enter,
 		Closed:         in.life.exit,
 		Refused:        func(ctx context.Context, status int, _ string) { in.refused(ctx, scheme, status) },

@@ -26,6 +26,7 @@ func malformed(format string, args ...any) error {
 type turn struct {
 	conn     *conn
 	request  http.Request
+	url      url.URL     // of the request, where its target is simple
 	header   http.Header // of the request, and values, what is in it
 	values   []string
 	body     requestBody
@@ -119,6 +120,10 @@ func (t *turn) parseTarget() (err error) {
 		r.URL, r.Host = &url.URL{Host: target}, target
 	case target == "*" && r.Method == http.MethodOptions:
 		r.URL = &url.URL{Path: target}
+	case target[0] == '/' && simple(target):
+		path, query, _ := strings.Cut(target, "?")
+		t.url = url.URL{Path: path, RawQuery: query, ForceQuery: query == "" && len(path) < len(target)}
+		r.URL = &t.url
 	case target[0] == '/':
 		if r.URL, err = url.ParseRequestURI(target); err != nil {
 			return malformed("target %.60q: %v", target, reason(err))
@@ -133,6 +138,19 @@ func (t *turn) parseTarget() (err error) {
 		r.Host = r.URL.Host // RFC 9112 section 3.2.2
 	}
 	return nil
+}
+
+// simple says whether a path and its query are themselves what a parser would make of them.
+func simple(target string) bool {
+	if strings.HasPrefix(target, "//") {
+		return false
+	}
+	for i := range len(target) {
+		if c := target[i]; c == '%' || c == '#' || c >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
 
 // reason is what is wrong with a URL, without the URL.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"penstock/internal/ingress/buffer"
@@ -24,13 +25,14 @@ type Head struct {
 func (h Head) Interim() bool { return h.Status < 200 && h.Status != http.StatusSwitchingProtocols }
 
 // ReadHead waits for the head of the response to a request with that method and puts its fields into h, without those
-// that concern this connection only. After an interim head it is called again.
-func (c *Conn) ReadHead(method string, h http.Header) (Head, error) {
+// that concern this connection only. The values are kept in the slice that is given and returned, as long as h is used.
+// After an interim head it is called again.
+func (c *Conn) ReadHead(method string, h http.Header, values []string) (Head, []string, error) {
 	var end, lines int
 	for {
 		var err error
 		if end, lines, err = http1.HeadEnd(c.in[c.r:c.w]); err != nil {
-			return Head{}, err
+			return Head{}, values, err
 		}
 		if end >= 0 {
 			break
@@ -39,30 +41,30 @@ func (c *Conn) ReadHead(method string, h http.Header) (Head, error) {
 			if errors.Is(err, io.EOF) && c.w > c.r {
 				err = ErrTruncated
 			}
-			return Head{}, err
+			return Head{}, values, err
 		}
 	}
 	text := string(c.in[c.r : c.r+end])
 	c.r += end
-	head, framed, err := parseHead(text, lines, method, h)
+	values = slices.Grow(values, lines)
+	head, framed, err := parseHead(text, method, h, &values)
 	if err != nil {
-		return Head{}, err
+		return Head{}, values, err
 	}
 	if !head.Interim() {
 		c.body = framed
 	}
-	return head, nil
+	return head, values, nil
 }
 
-// parseHead takes a head apart. lines is how many it has.
-func parseHead(text string, lines int, method string, h http.Header) (Head, body, error) {
+// parseHead takes a head apart. Values has room for what is in it.
+func parseHead(text string, method string, h http.Header, values *[]string) (Head, body, error) {
 	line, rest := http1.NextLine(text)
 	head, minor, err := parseStatus(line)
 	if err != nil {
 		return Head{}, body{}, err
 	}
 	own := hop{length: -1}
-	values := make([]string, 0, lines)
 	for {
 		if line, rest = http1.NextLine(rest); line == "" {
 			break
@@ -74,7 +76,7 @@ func parseHead(text string, lines int, method string, h http.Header) (Head, body
 		if took, err := own.take(name, value); err != nil {
 			return Head{}, body{}, err
 		} else if !took {
-			http1.Add(h, &values, name, value)
+			http1.Add(h, values, name, value)
 		}
 	}
 	for _, name := range own.named {
@@ -90,7 +92,7 @@ func parseHead(text string, lines int, method string, h http.Header) (Head, body
 	case head.Interim():
 	case framed.HasLength(), method == http.MethodHead && own.length >= 0,
 		head.Status == http.StatusNotModified && own.length >= 0:
-		h["Content-Length"] = []string{own.lengthText}
+		http1.Add(h, values, "Content-Length", own.lengthText)
 	}
 	return head, framed, nil
 }

@@ -48,7 +48,7 @@ func exchange(t testing.TB, pool *upstream.Pool, server func(net.Conn), ln net.L
 		}
 		go server(peer)
 	}
-	if _, err := c.ReadHead(http.MethodGet, http.Header{}); err != nil {
+	if _, _, err := c.ReadHead(http.MethodGet, http.Header{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -179,7 +179,7 @@ func FuzzResponse(f *testing.F) {
 		h := http.Header{}
 		var got upstream.Head
 		for {
-			if got, err = c.ReadHead(method, h); err != nil {
+			if got, _, err = c.ReadHead(method, h, nil); err != nil {
 				return
 			}
 			if !got.Interim() {
