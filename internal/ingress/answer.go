@@ -49,6 +49,7 @@ func (x *exchange) answer(status int, flag access.Flags, text string) {
 func (x *exchange) plain(status int, kind, text string) {
 	h := x.w.Header()
 	clear(h)
+	x.guardFor(takeAnswer)
 	if isGRPC(x.r.Header) {
 		x.answerGRPC(status, text)
 		x.in.count(x.client).refused.Add(1)
@@ -97,6 +98,7 @@ func (x *exchange) redirect() {
 	if port := x.in.cfg.HTTPSPort; port != 443 && x.in.table.Load().neighbourhood(x.client.addr) == nil {
 		to += fmt.Sprintf(":%d", port)
 	}
+	x.guardFor(takeAnswer)
 	h := x.w.Header()
 	h.Set("Location", to+x.r.URL.RequestURI())
 	h.Set("Content-Length", "0")

@@ -347,13 +347,17 @@ func (x *exchange) receive(conn response) error {
 	}
 }
 
+// takeAnswer is how long a client may take for an answer of the ingress's own, before it has an app's settings.
+const takeAnswer = time.Minute
+
 // staleGuard is how near a deadline that an earlier request left on the connection may be for it to be lifted.
 const staleGuard = 30 * time.Second
 
 // guard moves the time by which the client must have taken what is written. It is moved in large steps, as that is
 // cheaper; a client that takes nothing is ended after three quarters to the whole of the idle timeout.
-func (x *exchange) guard() {
-	idle := x.ticket.settings.IdleTimeout
+func (x *exchange) guard() { x.guardFor(x.ticket.settings.IdleTimeout) }
+
+func (x *exchange) guardFor(idle time.Duration) {
 	if idle <= 0 || x.r.ProtoMajor == 1 && x.client.conn == nil {
 		return
 	}

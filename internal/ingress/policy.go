@@ -88,6 +88,7 @@ func (x *exchange) answerBeforeRoute(p *policy) bool {
 		return false
 	}
 	x.preflight = true
+	x.guardFor(takeAnswer)
 	h := x.w.Header()
 	clear(h)
 	for _, field := range [...]struct{ name, value string }{

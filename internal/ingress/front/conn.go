@@ -39,6 +39,7 @@ const (
 // conn is a client's connection. Its goroutine is in serve; what others may call says so.
 type conn struct {
 	server *Server
+	socket net.Conn        // what was accepted
 	nc     net.Conn        // what is read and written
 	raw    syscall.RawConn // of the socket; nil where it has none
 	plain  bool            // nc is the socket
@@ -60,8 +61,9 @@ type conn struct {
 	watched  watched
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{server: s, nc: nc, plain: true}
+func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
+	c := &conn{server: s, socket: nc, nc: nc, plain: true}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
@@ -72,11 +74,12 @@ func newConn(s *Server, nc net.Conn) *conn {
 }
 
 // serve is the life of the connection.
-func (c *conn) serve(ctx context.Context) {
+func (c *conn) serve() {
 	s := c.server
 	defer s.drop(c)
+	defer c.cancel(nil)
 	_ = c.setDeadline(time.Now().Add(s.HeaderTimeout))
-	if s.TLS != nil && !c.handshake(ctx) {
+	if s.TLS != nil && !c.handshake() {
 		c.nc.Close()
 		s.Closed()
 		return
@@ -84,8 +87,6 @@ func (c *conn) serve(ctx context.Context) {
 	if c.passed() { // by ALPN
 		return
 	}
-	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	defer c.cancel(nil)
 	s.watch.add(c)
 	c.requests()
 	s.watch.remove(c)
@@ -97,9 +98,9 @@ func (c *conn) serve(ctx context.Context) {
 }
 
 // handshake says whether there is TLS now.
-func (c *conn) handshake(ctx context.Context) bool {
+func (c *conn) handshake() bool {
 	tc := tls.Server(c.nc, c.server.TLS)
-	err := tc.HandshakeContext(ctx)
+	err := tc.HandshakeContext(c.ctx)
 	if err == nil {
 		c.nc, c.plain = tc, false
 		return true
@@ -215,7 +216,7 @@ func (c *conn) await(first bool) bool {
 // closeIdle ends the connection if it has no request. It may be called by any.
 func (c *conn) closeIdle() {
 	if c.state.CompareAndSwap(idle, shut) {
-		c.nc.Close()
+		c.socket.Close()
 	}
 }
 

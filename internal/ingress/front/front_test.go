@@ -344,13 +344,14 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func TestClientThatLeavesEndsItsRequest(t *testing.T) {
-	causes := make(chan error, 1)
-	began := make(chan struct{}, 1)
+	var causes chan error
+	var began chan struct{}
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		began <- struct{}{}
 		<-r.Context().Done()
 		causes <- context.Cause(r.Context())
 	}
+	anew := func() { causes, began = make(chan error, 2), make(chan struct{}, 2) } // for two requests
 	for name, request := range map[string]string{
 		"no body": "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "a body that is not read": "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf",
 		"another request behind it": "GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -359,6 +360,7 @@ func TestClientThatLeavesEndsItsRequest(t *testing.T) {
 			"closed": func(c net.Conn) { c.Close() }, "reset": func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() },
 			"half-closed": func(c net.Conn) { c.(*net.TCPConn).CloseWrite() },
 		} {
+			anew()
 			s := serve(t, handler, nil)
 			conn, _ := s.dial(t, request)
 			<-began
@@ -374,6 +376,7 @@ func TestClientThatLeavesEndsItsRequest(t *testing.T) {
 			s.stop()
 		}
 	}
+	anew()
 	s := serve(t, handler, secure(t))
 	conn, _ := s.dialTLS(t, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	<-began
@@ -512,6 +515,24 @@ func TestHandlerThatPanics(t *testing.T) {
 	s.stop()
 	if got := s.log.String(); strings.Count(got, "a handler panicked") != 1 || !strings.Contains(got, "oh no") || !strings.Contains(got, "front_test.go") {
 		t.Errorf("got the log %q, want the fault, once, and where it was", got)
+	}
+}
+
+func TestCloseEndsRequests(t *testing.T) {
+	began, causes := make(chan struct{}), make(chan error, 1)
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+		causes <- context.Cause(r.Context())
+	}, nil)
+	_, r := s.dial(t, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	<-began
+	s.stop()
+	if cause := <-causes; !errors.Is(cause, front.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", cause)
+	}
+	if _, err := io.ReadAll(r); err != nil && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("got %v, want the end", err)
 	}
 }
 

@@ -116,11 +116,11 @@ func (s *Server) open(ctx context.Context, ln net.Listener) error {
 
 func (s *Server) take(ctx context.Context, nc net.Conn) {
 	s.Opened()
-	c := newConn(s, nc)
+	c := newConn(ctx, s, nc)
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	s.wg.Go(func() { c.serve(ctx) })
+	s.wg.Go(c.serve)
 }
 
 // drop forgets a connection whose goroutine ends.
@@ -172,7 +172,8 @@ func (s *Server) Close() {
 	s.closing.Store(true)
 	s.mu.Lock()
 	for c := range s.conns {
-		c.nc.Close()
+		c.cancel(ErrClosed)
+		c.socket.Close()
 	}
 	door, watch := s.door, s.watch
 	s.mu.Unlock()

@@ -41,6 +41,8 @@ const (
 	// off maxExcess bytes in all, as net/http does: chunks of one byte with long extensions cost more than they bring.
 	chunkAllowance = 16
 	maxExcess      = 16 << 10
+	// maxTrailer bounds a trailer, which has to be there whole before it is read.
+	maxTrailer = 32 << 10
 )
 
 // ByLength is a body of n bytes.
@@ -146,6 +148,9 @@ func (b *Body) takeChunk(p []byte) (data []byte, n int, more bool, err error) {
 			end, lines, err := HeadEnd(rest)
 			if err != nil {
 				return nil, n, false, err
+			}
+			if end > maxTrailer || end < 0 && len(rest) > maxTrailer {
+				return nil, n, false, fmt.Errorf("%w: a trailer larger than %d KiB", ErrMalformed, maxTrailer>>10)
 			}
 			if end < 0 {
 				return nil, n, true, nil
