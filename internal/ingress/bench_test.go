@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,6 +134,45 @@ func BenchmarkCPU(b *testing.B) {
 	runtime.ReadMemStats(&after)
 	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(n), "allocs/req")
 	b.ReportMetric(float64(cpu.Nanoseconds())/1e3/float64(n), "us/req")
+}
+
+// BenchmarkHeld is how long 1,000 requests that were held take from the table that brings a replica, and the processes of
+// all three parties share the machine: the median and the last of them, the clients' time included.
+func BenchmarkHeld(b *testing.B) {
+	const requests = 1000
+	addr, end := child(b, "replica")
+	defer end()
+	f := serve(b, ingress.Config{})
+	var medians, lasts time.Duration
+	for b.Loop() {
+		f.Apply(replicas())
+		ended := make([]time.Time, requests)
+		var wg sync.WaitGroup
+		for i := range requests {
+			conn, r := f.dial(b, "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+			wg.Go(func() {
+				defer conn.Close()
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil || resp.StatusCode != 200 {
+					b.Errorf("got %v, %v, want 200", resp, err)
+					return
+				}
+				if n, err := io.Copy(io.Discard, resp.Body); n != 1024 || err != nil {
+					b.Errorf("got %d bytes, %v, want 1024", n, err)
+				}
+				ended[i] = time.Now()
+			})
+		}
+		f.waiting(b, requests)
+		released := time.Now()
+		f.Apply(replicas(addr))
+		wg.Wait()
+		slices.SortFunc(ended, time.Time.Compare)
+		medians += ended[requests/2].Sub(released)
+		lasts += ended[requests-1].Sub(released)
+	}
+	b.ReportMetric(float64(medians.Microseconds())/1e3/float64(b.N), "ms/median")
+	b.ReportMetric(float64(lasts.Microseconds())/1e3/float64(b.N), "ms/last")
 }
 
 func usage() time.Duration {

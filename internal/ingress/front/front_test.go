@@ -536,6 +536,22 @@ func TestCloseEndsRequests(t *testing.T) {
 	}
 }
 
+func TestServeAfterClose(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	s := &front.Server{HTTP2: new(http.Server)}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+	if err := s.Serve(t.Context(), ln); !errors.Is(err, front.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	began, end := make(chan struct{}), make(chan struct{})
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {

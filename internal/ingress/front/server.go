@@ -100,6 +100,10 @@ func (s *Server) open(ctx context.Context, ln net.Listener) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing.Load() { // Close, which had nothing to wait for, may be over
+		w.close()
+		return ErrClosed
+	}
 	s.watch = w
 	s.turns.New = func() any { return newTurn() }
 	s.conns = map[*conn]struct{}{}
