@@ -43,12 +43,13 @@ func (e statusError) Error() string { return "status code: " + strconv.Itoa(int(
 // says, never another machine for the platform to call.
 type asker struct {
 	addr   netip.Addr
+	port   func(context.Context) (int, error) // of Detected
 	dialer net.Dialer
 	client *http.Client
 }
 
-func newAsker(addr netip.Addr) *asker {
-	a := &asker{addr: addr}
+func newAsker(addr netip.Addr, port func(context.Context) (int, error)) *asker {
+	a := &asker{addr: addr, port: port}
 	a.client = &http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives:  true, // each question is about accepting connections too
@@ -96,7 +97,14 @@ func (a *asker) ask(ctx context.Context, p resource.Probe) error {
 }
 
 func (a *asker) tcp(ctx context.Context, t *resource.TCPSocket) error {
-	conn, err := a.dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.addr.String(), strconv.Itoa(t.Port)))
+	port := t.Port
+	if port == Detected {
+		var err error
+		if port, err = a.port(ctx); err != nil {
+			return err
+		}
+	}
+	conn, err := a.dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.addr.String(), strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
@@ -155,17 +163,17 @@ func (v Verdict) Message() string {
 		return fmt.Sprintf("Probe of %s failed with timeout in %s seconds.", name, seconds(v.Check.Timeout))
 	}
 	if errors.Is(v.Err, syscall.ECONNREFUSED) {
-		return fmt.Sprintf("Probe of %s failed: connection refused on port %d", name, v.Check.port())
+		return fmt.Sprintf("Probe of %s failed: connection refused on port %d", name, v.port())
 	}
 	return fmt.Sprintf("Probe of %s failed: %v", name, v.Err)
 }
 
-func (c Check) port() int {
-	if c.HTTP != nil {
-		return c.HTTP.Port
-	}
-	if c.TCP != nil {
-		return c.TCP.Port
+// port is the one that refused the connection.
+func (v Verdict) port() int {
+	if op, ok := errors.AsType[*net.OpError](v.Err); ok {
+		if at, ok := op.Addr.(*net.TCPAddr); ok {
+			return at.Port
+		}
 	}
 	return 0
 }

@@ -113,6 +113,35 @@ func TestImplicitProbes(t *testing.T) {
 	}
 }
 
+// Where nobody has named the port, readiness means one that was found too, whatever else is asked.
+func TestImplicitProbesOfAPortThatNobodyNamed(t *testing.T) {
+	own := []resource.Probe{
+		{Type: resource.Startup, TCP: &resource.TCPSocket{Port: 1}},
+		{Type: resource.Readiness, HTTP: &resource.HTTPGet{Port: 2}},
+	}
+	for name, test := range map[string]struct {
+		own  []resource.Probe
+		want []string // type, port
+	}{
+		"without own probes": {nil, []string{"Startup -1", "Readiness -1"}},
+		"with own probes":    {own, []string{"Startup 1", "Readiness 2", "Readiness -1"}},
+	} {
+		var got []string
+		for _, c := range probe.Checks(test.own, probe.Detected, resource.Fast) {
+			port := 0
+			if c.TCP != nil {
+				port = c.TCP.Port
+			} else {
+				port = c.HTTP.Port
+			}
+			got = append(got, fmt.Sprint(c.Type, " ", port))
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
 func TestAzureDefaultStartup(t *testing.T) {
 	checks := probe.Checks(nil, 8080, resource.Azure)
 	steps := simulate(checks, resource.Azure, time.Hour, from(never))

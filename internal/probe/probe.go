@@ -40,8 +40,12 @@ func implicit(port int) []resource.Probe {
 	}
 }
 
+// Detected stands for a target port that nobody has named: Target.Port is asked for it each time.
+const Detected = -1
+
 // Checks returns what is asked of a container: its own probes and, for a type that it has none of, the implicit one on
-// the target port. targetPort is 0 for containers that take no requests.
+// the target port. targetPort is 0 for containers that take no requests. With Detected the implicit readiness probe is
+// there beside one of the container's own: without a port it gets no requests.
 //
 // Under resource.Fast there is no implicit liveness probe: a full accept queue looks like a dead process to it, and
 // killing what is only busy makes things worse.
@@ -55,6 +59,9 @@ func Checks(own []resource.Probe, targetPort int, b resource.Behaviour) []Check 
 	}
 	for _, p := range implicit(targetPort) {
 		has := slices.ContainsFunc(own, func(o resource.Probe) bool { return o.Type == p.Type })
+		if has && targetPort == Detected && p.Type == resource.Readiness {
+			has = false
+		}
 		if has || p.Type == resource.Liveness && b != resource.Azure {
 			continue
 		}

@@ -17,6 +17,8 @@ type Target struct {
 	Started   time.Time
 	Checks    []Check
 	Behaviour resource.Behaviour
+	// Port says which port is meant by Detected. It is asked for one check at a time or for several at once.
+	Port func(context.Context) (int, error)
 	// Answered says whether the container has sent a byte of an answer to anybody since then. nil: nobody knows.
 	Answered func(since time.Time) bool
 }
@@ -43,7 +45,7 @@ func Run(ctx context.Context, t Target, report func(Verdict)) {
 	defer asking.Wait()
 	defer cancel()
 
-	ask := newAsker(t.Address)
+	ask := newAsker(t.Address, t.Port)
 	answers := make(chan answer, len(t.Checks)) // each check has one question under way at most
 	timer := time.NewTimer(0)
 	defer timer.Stop()

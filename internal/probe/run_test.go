@@ -2,6 +2,8 @@ package probe_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -172,6 +174,49 @@ func TestPortThatOpensLater(t *testing.T) {
 	}
 	defer ln.Close()
 	for !v.Ready {
+		v = next(t, verdicts)
+	}
+}
+
+// A port that nobody has named is asked for each time, and its number told when it refuses.
+func TestPortThatIsFoundOut(t *testing.T) {
+	at := serve(t, func(http.ResponseWriter, *http.Request) {})
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuses := closed.Addr().(*net.TCPAddr).Port
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var port atomic.Int64 // 0: none yet
+	target := probe.Target{
+		Address: at.Addr(), Started: time.Now().Add(-time.Hour), Checks: probe.Checks(nil, probe.Detected, resource.Fast), Behaviour: resource.Fast,
+		Port: func(context.Context) (int, error) {
+			if n := port.Load(); n != 0 {
+				return int(n), nil
+			}
+			return 0, errors.New("it listens on no port yet")
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	verdicts, done := make(chan probe.Verdict, 100), make(chan struct{})
+	go func() {
+		defer close(done)
+		probe.Run(ctx, target, func(v probe.Verdict) { verdicts <- v })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	if v := next(t, verdicts); v.Message() != "Probe of StartUp failed: it listens on no port yet" {
+		t.Errorf("without a port: got %q", v.Message())
+	}
+	port.Store(int64(refuses))
+	for want := fmt.Sprintf("Probe of StartUp failed: connection refused on port %d", refuses); ; {
+		if v := next(t, verdicts); v.Message() == want {
+			break
+		}
+	}
+	port.Store(int64(at.Port()))
+	for v := next(t, verdicts); !v.Ready; {
 		v = next(t, verdicts)
 	}
 }

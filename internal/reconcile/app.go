@@ -139,16 +139,13 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 		images, err = r.digests(ctx, app.Keyring(), app.Template)
 		fresh = err == nil && !reflect.DeepEqual(latest.Images, images)
 	}
-	port := 0
-	if in := app.Configuration.Ingress; in != nil {
-		port = in.TargetPort
-	}
+	serving := app.Configuration.Ingress.Serving()
 	if !fresh {
-		if latest.Settings == settings && latest.TargetPort == port {
+		if latest.Settings == settings && latest.Serving == serving {
 			return latest, false, nil
 		}
 		latest, err = r.cfg.Store.Revisions().Put(ctx, latest.ID, func(rev *resource.Revision, _ bool) error {
-			rev.Settings, rev.TargetPort = settings, port
+			rev.Settings, rev.Serving = settings, serving
 			return nil
 		})
 		return latest, false, err
@@ -171,7 +168,7 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 			Created:     time.Now().UTC(),
 			Generation:  app.Generation,
 			Template:    app.Template,
-			TargetPort:  port,
+			Serving:     serving,
 			Settings:    settings,
 			Images:      images,
 			Active:      true,
@@ -201,11 +198,11 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 // mode the one before keeps what it served with until its end.
 func (r *Reconciler) configure(ctx context.Context, latest resource.Revision, revisions []resource.Revision) error {
 	for i, rev := range revisions {
-		if !rev.Active || rev.Settings == latest.Settings && rev.TargetPort == latest.TargetPort {
+		if !rev.Active || rev.Settings == latest.Settings && rev.Serving == latest.Serving {
 			continue
 		}
 		changed, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, _ bool) error {
-			rev.Settings, rev.TargetPort = latest.Settings, latest.TargetPort
+			rev.Settings, rev.Serving = latest.Settings, latest.Serving
 			return nil
 		})
 		if err != nil {

@@ -18,7 +18,8 @@ const (
 
 // Ingress opens an app to HTTP requests.
 type Ingress struct {
-	External      bool
+	External bool
+	// TargetPort is 0 when it is to be found out what the app listens on.
 	TargetPort    int
 	Transport     Transport
 	AllowInsecure bool
@@ -26,6 +27,14 @@ type Ingress struct {
 	// Domains are host names beside the one of the environment.
 	Domains []CustomDomain `json:",omitempty"`
 	Policy
+}
+
+// Serving is what the app's revisions are told of the ingress; nil is an app without one.
+func (in *Ingress) Serving() Serving {
+	if in == nil {
+		return Serving{}
+	}
+	return Serving{TargetPort: in.TargetPort, DetectPort: in.TargetPort == 0}
 }
 
 // Policy is what an app asks of requests, whichever of its revisions they are for.
@@ -87,8 +96,8 @@ func validateIngress(a App) []Fault {
 	bad := func(at, format string, args ...any) {
 		faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
 	}
-	if f := port(field+".targetPort", in.TargetPort); f != nil {
-		faults = append(faults, *f)
+	if in.TargetPort < 0 || in.TargetPort > 65535 {
+		bad(".targetPort", "want 1 to 65535, or 0 for the port that the app is found to listen on, got %d", in.TargetPort)
 	}
 	validateDomains(in.Domains, bad)
 	for i, r := range in.IPRules {

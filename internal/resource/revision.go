@@ -13,9 +13,8 @@ type Revision struct {
 	Environment ID
 	Created     time.Time
 	Template    Template
-	// TargetPort is the ingress port that implicit probes and CONTAINER_APP_PORT use; 0 without ingress.
-	TargetPort int
-	Settings   Settings
+	Serving
+	Settings Settings
 	// Images maps each image reference of the template to the digest that it meant when the revision was made.
 	Images map[string]string
 
@@ -32,6 +31,15 @@ type Revision struct {
 	Reason string `json:",omitempty"`
 	// Ready is when the revision first had a ready replica since it was last stopped; zero before.
 	Ready time.Time
+}
+
+// Serving is how the replicas of a revision are reached. It follows the app's ingress without a new revision.
+type Serving struct {
+	// TargetPort is the ingress port that implicit probes and CONTAINER_APP_PORT use; 0 without ingress, and with
+	// DetectPort.
+	TargetPort int
+	// DetectPort is set when the port is to be found out, of each replica: it is in Replica.Port.
+	DetectPort bool `json:",omitempty"`
 }
 
 // App is the ID of the app whose revision this is.
@@ -82,7 +90,10 @@ type Replica struct {
 	Revision ID
 	State    ReplicaState
 	// Address is the host that the replica's ports are on.
-	Address    netip.Addr
+	Address netip.Addr
+	// Port is the one that requests go to: the revision's when the replica was made, or the one that it was found to
+	// listen on. 0: none, or not known yet.
+	Port       int `json:",omitempty"`
 	Created    time.Time
 	ReadySince time.Time // zero when not ready
 	// Restarts counts over all its containers.

@@ -12,7 +12,7 @@ import (
 
 // behaviour is what the variables of a container ask of it.
 type behaviour struct {
-	port                               int
+	port, also                         int
 	startDelay, readyAfter, exitAfter  time.Duration
 	exits                              bool
 	exitCode                           int
@@ -20,6 +20,9 @@ type behaviour struct {
 	deaf                               bool
 	createError, startError            string
 }
+
+// defaultPort is that of a container which nobody tells another one.
+const defaultPort = 8080
 
 // exitImageCode is what the image Exit ends with.
 const exitImageCode = 3
@@ -35,8 +38,11 @@ func readBehaviour(c local.Container) (behaviour, error) {
 		deaf: strings.HasPrefix(c.Image, Deaf) || env["FAKE_IGNORE_SIGTERM"] == "1",
 	}
 	var err error
-	if b.port, err = strconv.Atoi(cmp.Or(env["PORT"], env["CONTAINER_APP_PORT"], "8080")); err != nil || b.port < 1 || b.port > 65535 {
+	if b.port, err = strconv.Atoi(cmp.Or(env["PORT"], env["CONTAINER_APP_PORT"], strconv.Itoa(defaultPort))); err != nil || b.port < 1 || b.port > 65535 {
 		return b, fmt.Errorf("container %q: PORT: want 1 to 65535, got %q", c.Name, cmp.Or(env["PORT"], env["CONTAINER_APP_PORT"]))
+	}
+	if b.also, err = strconv.Atoi(cmp.Or(env["FAKE_LISTEN_ALSO"], "0")); err != nil || b.also < 0 || b.also > 65535 {
+		return b, fmt.Errorf("container %q: FAKE_LISTEN_ALSO: want 1 to 65535, got %q", c.Name, env["FAKE_LISTEN_ALSO"])
 	}
 	if b.exitCode, err = strconv.Atoi(cmp.Or(env["FAKE_EXIT_CODE"], "1")); err != nil {
 		return b, fmt.Errorf("container %q: FAKE_EXIT_CODE: want a number, got %q", c.Name, env["FAKE_EXIT_CODE"])

@@ -9,9 +9,11 @@
 //	fake/done  ends at once with code 0
 //	fake/write the same, after it has written its second argument to the file that the first names
 //
-// A container listens on its variable PORT, else CONTAINER_APP_PORT, else 8080. More variables make it misbehave:
+// A container listens on its variable PORT, else CONTAINER_APP_PORT, else 8080, which echo and deaf EXPOSE. More variables
+// make it misbehave:
 //
 //	FAKE_START_DELAY=2s      its port is closed for so long
+//	FAKE_LISTEN_ALSO=9090    it listens on that port too, and from its start on
 //	FAKE_READY_AFTER=2s      it answers 503 for so long after that
 //	FAKE_EXIT_AFTER=2s       it ends by itself, with FAKE_EXIT_CODE (1)
 //	FAKE_CRASH_ON=/path      it ends when it is asked for that path, without an answer, with FAKE_EXIT_CODE (1)
@@ -126,6 +128,9 @@ func (d *Driver) Image(_ context.Context, ref string) (local.Image, error) {
 		return local.Image{}, fmt.Errorf("%q is none of %s: %w", ref, strings.Join(all, ", "), local.ErrImageNotFound)
 	}
 	image := local.Image{Ref: ref, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(name)))}
+	if name == Echo || name == Deaf {
+		image.Ports = []int{defaultPort}
+	}
 	if pinned && digest != image.Digest {
 		return local.Image{}, fmt.Errorf("%q: %s has the digest %s: %w", ref, name, image.Digest, local.ErrImageNotFound)
 	}
@@ -355,12 +360,18 @@ func (d *Driver) Crash(replica string, code int) {
 }
 
 // Listening implements local.Listener.
-func (d *Driver) Listening(_ context.Context, id string) ([]int, error) {
+func (d *Driver) Listening(_ context.Context, id string) ([]netip.AddrPort, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.containers[id]
 	if c == nil || c.process == nil || c.exit != nil {
 		return nil, fmt.Errorf("container %q: %w", id, local.ErrGone)
 	}
-	return []int{int(c.process.addr.Port())}, nil
+	var all []netip.AddrPort
+	for _, other := range d.containers { // those of one replica share its ports
+		if other.Replica == c.Replica && other.process != nil && other.exit == nil {
+			all = append(all, other.process.listening()...)
+		}
+	}
+	return all, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -34,8 +35,11 @@ type process struct {
 	gone     chan struct{} // it has ended and the driver knows
 	termOnce sync.Once
 	// requests is read-locked by each request and locked when all are to have ended.
-	requests  sync.RWMutex
-	hung      atomic.Bool
+	requests sync.RWMutex
+	hung     atomic.Bool
+
+	mu        sync.Mutex
+	open      []netip.AddrPort // what it listens on
 	readyFrom time.Time
 }
 
@@ -71,9 +75,9 @@ func (p *process) signal(s syscall.Signal) {
 
 // run is the life of the process.
 func (p *process) run(console local.Console) exited {
-	out, closeOut := p.open(console, "stdout")
+	out, closeOut := p.output(console, "stdout")
 	defer closeOut()
-	errs, closeErrs := p.open(console, "stderr")
+	errs, closeErrs := p.output(console, "stderr")
 	defer closeErrs()
 
 	server := &http.Server{Handler: p.handler(out), ErrorLog: log.New(io.Discard, "", 0)}
@@ -86,6 +90,13 @@ func (p *process) run(console local.Console) exited {
 	if p.behaviour.exits && p.behaviour.exitAfter == 0 {
 		opening = nil // it ends before it has opened anything
 	}
+	if p.behaviour.also != 0 {
+		if ln, err := p.listen(p.behaviour.also); err != nil {
+			fmt.Fprintln(errs, err)
+		} else {
+			serving.Go(func() { _ = server.Serve(ln) })
+		}
+	}
 	term := p.term
 	var how exited
 	for done := false; !done; {
@@ -95,7 +106,7 @@ func (p *process) run(console local.Console) exited {
 		case <-ending:
 			p.finish(exited{code: p.behaviour.exitCode})
 		case <-opening:
-			ln, err := net.Listen("tcp", p.addr.String())
+			ln, err := p.listen(p.behaviour.port)
 			if err != nil {
 				fmt.Fprintln(errs, err)
 				p.finish(exited{code: 1})
@@ -126,8 +137,27 @@ func (p *process) run(console local.Console) exited {
 	return how
 }
 
-// open returns where a stream goes.
-func (p *process) open(console local.Console, stream string) (w io.Writer, closeStream func()) {
+// listen opens a port.
+func (p *process) listen(port int) (net.Listener, error) {
+	at := netip.AddrPortFrom(p.addr.Addr(), uint16(port))
+	ln, err := net.Listen("tcp", at.String())
+	if err == nil {
+		p.mu.Lock()
+		p.open = append(p.open, at)
+		p.mu.Unlock()
+	}
+	return ln, err
+}
+
+// listening are the ports that it has opened.
+func (p *process) listening() []netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.open)
+}
+
+// output returns where a stream goes.
+func (p *process) output(console local.Console, stream string) (w io.Writer, closeStream func()) {
 	if console == nil {
 		return io.Discard, func() {}
 	}

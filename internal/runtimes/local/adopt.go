@@ -19,14 +19,22 @@ type record struct {
 	Created  time.Time
 	Revision resource.Revision
 	Env      []resource.EnvVar `json:",omitempty"`
+	// Ports are those that the images of containers EXPOSE, by the container's name. Records of before have none.
+	Ports map[string][]int `json:",omitempty"`
 	// Once is set for a replica that runs to its end, with what it may take for that.
 	Once    bool          `json:",omitempty"`
 	Timeout time.Duration `json:",omitempty"`
 }
 
 func (k *keeper) record() ([]byte, error) {
+	ports := map[string][]int{}
+	for _, c := range k.containers {
+		if len(c.ports) > 0 {
+			ports[c.spec.Name] = c.ports
+		}
+	}
 	return json.Marshal(record{
-		Version: recordVersion, Created: k.created, Revision: k.rev, Env: k.env, Once: k.once.set, Timeout: k.once.timeout,
+		Version: recordVersion, Created: k.created, Revision: k.rev, Env: k.env, Ports: ports, Once: k.once.set, Timeout: k.once.timeout,
 	})
 }
 
@@ -62,6 +70,9 @@ func (e *Engine) adopt(ctx context.Context) (found []*keeper, err error) {
 		}
 		k := newKeeper(e, s.Replica, r.Revision, r.Env, r.Created)
 		k.once.set, k.once.timeout = r.Once, r.Timeout
+		for _, c := range k.containers {
+			c.ports = r.Ports[c.spec.Name]
+		}
 		k.adopt(s)
 		e.mu.Lock()
 		e.promised[k.name] = memory(k.rev) // whether it fits or not: it runs

@@ -70,11 +70,12 @@ type Driver interface {
 	Usage(ctx context.Context, replica string) (runtimes.Usage, error)
 }
 
-// Listener is what a driver may be that can see the ports of a container. Who asked for the wrong one is told the
-// right one.
+// Listener is what a driver may be that can see the ports of a container: who asked for the wrong one is told the right
+// one, and who asked for none gets it.
 type Listener interface {
-	// Listening lists the TCP ports on which the processes of the container's sandbox listen.
-	Listening(ctx context.Context, id string) ([]int, error)
+	// Listening lists the TCP sockets on which the processes of the container's sandbox listen. It is called by others
+	// than the container's keeper, at any time.
+	Listening(ctx context.Context, id string) ([]netip.AddrPort, error)
 }
 
 // Execer is what a driver may be that can run commands inside containers. Exec is called by others than the container's
@@ -101,6 +102,7 @@ type Image struct {
 	Ref    string
 	Digest string // of the manifest for this architecture
 	Bytes  int64  // compressed size of its layers
+	Ports  []int  // of TCP that it EXPOSEs
 }
 
 // Sandbox is what the containers of one replica share.

@@ -199,6 +199,9 @@ func (e *Engine) Apply(ctx context.Context, w runtimes.Workload) error {
 	}
 	for _, k := range live {
 		k.lookAgain()
+		if w.Revision.DetectPort && !k.rev.DetectPort {
+			k.inbox.put(note{detect: true})
+		}
 	}
 	for range missing {
 		e.add(newKeeper(e, e.newName(w.Revision.ID), w.Revision, w.Env, time.Now()))

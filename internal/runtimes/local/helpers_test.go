@@ -132,7 +132,7 @@ func web(n int, env ...resource.EnvVar) runtimes.Workload {
 	return runtimes.Workload{
 		Replicas: n,
 		Revision: resource.Revision{
-			ID: app.Child("revisions", "web--0000001"), Environment: resource.EnvironmentID("s", "g", "env"), TargetPort: 8080,
+			ID: app.Child("revisions", "web--0000001"), Environment: resource.EnvironmentID("s", "g", "env"), Serving: resource.Serving{TargetPort: 8080},
 			Template: resource.Template{
 				Grace: 30 * time.Second,
 				Containers: []resource.Container{{
@@ -220,6 +220,8 @@ type spy struct {
 	failRemoves int                             // so many calls of RemoveSandbox fail
 	deafOnce    bool                            // the next watch ends before it has told anything, as its exits are lost
 
+	sockets []netip.AddrPort // what all containers are said to listen on; nil: what they do
+
 	came chan local.Event // told to who watches, beside what the fake tells; nil: nothing
 
 	mu         sync.Mutex
@@ -235,6 +237,13 @@ func (s *spy) Image(ctx context.Context, ref string) (local.Image, error) {
 		}
 	}
 	return s.Driver.Image(ctx, ref)
+}
+
+func (s *spy) Listening(ctx context.Context, id string) ([]netip.AddrPort, error) {
+	if s.sockets != nil {
+		return s.sockets, nil
+	}
+	return s.Driver.Listening(ctx, id)
 }
 
 func (s *spy) CreateSandbox(ctx context.Context, b local.Sandbox) (netip.Addr, error) {

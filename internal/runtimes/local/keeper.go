@@ -60,6 +60,10 @@ type container struct {
 	main bool // the one that requests go to
 	init bool // it runs before the others and is to end
 
+	ports   []int // that its image EXPOSEs
+	port    int   // on which it was found to listen
+	finding int   // the process, by runs, whose port is looked for without probes
+
 	phase    phase
 	due      time.Time // when to start it
 	image    string    // what it runs, pinned
@@ -258,6 +262,10 @@ func (k *keeper) handle(ctx context.Context, n note) {
 		k.refresh(ctx)
 		return
 	}
+	if n.detect {
+		k.findPort(ctx)
+		return
+	}
 	if n.image {
 		for _, c := range k.containers {
 			if c.missing && c.phase == idle && !c.due.IsZero() {
@@ -286,6 +294,10 @@ func (k *keeper) handle(ctx context.Context, n note) {
 	case n.verdict != nil:
 		if c.phase == running && n.run == c.runs {
 			k.judge(ctx, c, *n.verdict)
+		}
+	case n.port != 0:
+		if c.phase == running && n.run == c.runs {
+			k.detected(c, n.port, n.beside)
 		}
 	}
 }
@@ -329,6 +341,11 @@ func (k *keeper) status() resource.Replica {
 		Name: k.name, Revision: k.rev.ID, Address: k.addr, Created: k.created, ReadySince: k.ready, Failures: k.failures,
 	}
 	r.State, r.Reason = k.state()
+	if r.Port = k.rev.TargetPort; r.Port == 0 {
+		for _, c := range k.containers {
+			r.Port = max(r.Port, c.port)
+		}
+	}
 	for _, c := range k.containers {
 		r.Hopeless = r.Hopeless || c.missing
 		r.Restarts += c.restarts
@@ -406,7 +423,10 @@ type note struct {
 	oom       *OOM
 	verdict   *probe.Verdict
 	image     bool // one has come
-	run       int  // which process of the container the verdict is about
+	run       int  // which process of the container the verdict or the port is about
+	port      int  // found
+	beside    []int
+	detect    bool // the port is wanted
 	secrets   bool // those that it has as files may have changed
 }
 

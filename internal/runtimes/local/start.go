@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -116,7 +115,7 @@ func (k *keeper) pull(ctx context.Context, c *container) error {
 		return fmt.Errorf("image %q: %w", c.spec.Image, err)
 	}
 	took := time.Since(began)
-	c.pulled = true
+	c.pulled, c.ports = true, image.Ports
 	rest := ""
 	if moved > 0 {
 		rest = fmt.Sprintf(" %d bytes of it came from the registry; the rest was here.", moved)
@@ -187,21 +186,12 @@ func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.T
 	c.phase, c.pid, c.started = running, pid, started
 	c.asked, c.ready, c.unhealthy, c.oom = false, false, "", nil
 	c.runs++
+	c.port = 0
 	if c.init {
 		c.asked, c.stopProbes = true, func() {}
 		return
 	}
-	port := 0
-	if c.main {
-		port = k.rev.TargetPort
-	}
-	behaviour := k.rev.Settings.Behaviour
-	target := probe.Target{
-		Address: k.addr, Started: started, Behaviour: behaviour, Checks: probe.Checks(c.spec.Probes, port, behaviour),
-	}
-	if c.main { // the one that answers requests
-		target.Answered = func(since time.Time) bool { return k.e.cfg.Answered(k.name, since) }
-	}
+	target := k.target(c, started)
 	ctx, c.stopProbes = context.WithCancel(ctx)
 	id, run := c.id, c.runs
 	k.probing.Go(func() {
@@ -264,15 +254,14 @@ func (k *keeper) elsewhere(ctx context.Context, c *container) string {
 	if !ok {
 		return ""
 	}
-	ports, err := driver.Listening(ctx, c.id)
-	if err != nil || len(ports) == 0 {
+	sockets, err := driver.Listening(ctx, c.id)
+	if err != nil || len(sockets) == 0 {
 		return ""
 	}
-	names := make([]string, len(ports))
-	for i, port := range ports {
-		names[i] = strconv.Itoa(port)
+	if ports := reachable(sockets, k.addr); len(ports) > 0 {
+		return "; the container listens on " + portList(ports)
 	}
-	return "; the container listens on " + strings.Join(names, ", ")
+	return "; " + noPort(sockets).Error()
 }
 
 func (k *keeper) kill(ctx context.Context, c *container) { k.signal(ctx, c, syscall.SIGKILL) }

@@ -44,6 +44,7 @@ func Run(t *testing.T, open Open) {
 		{"a platform that comes back adopts what runs", testAdopt},
 		{"what ended while the platform was away is restarted", testEndedWhileAway},
 		{"a platform that ended while replicas started finishes them", testEndedWhileStarting},
+		{"the port that a replica listens on is found out, and again by a platform that comes back", testDetect},
 		{"changes are merged and never block", testWatch},
 		{"usage tells a replica's limits", testUsage},
 		{"a workload that makes no sense is refused", testRefused},
@@ -97,7 +98,7 @@ func (m *machine) workload(name, image string, n int) runtimes.Workload {
 			ID:          app.Child("revisions", name+"--0000001"),
 			Environment: resource.EnvironmentID(app.Subscription, app.Group, "contract"),
 			Created:     time.Now(),
-			TargetPort:  m.Port,
+			Serving:     resource.Serving{TargetPort: m.Port},
 			Template: resource.Template{
 				Grace: 30 * time.Second,
 				Containers: []resource.Container{{
@@ -493,6 +494,27 @@ func testAdopt(t *testing.T, m *machine) {
 	w.Replicas = 1
 	m.apply(t, w)
 	m.ready(t, w, 1)
+}
+
+func testDetect(t *testing.T, m *machine) {
+	w := m.workload("web", m.Serve, 1)
+	w.Revision.Serving = resource.Serving{DetectPort: true}
+	m.apply(t, w)
+	r := m.ready(t, w, 1)[0]
+	if r.Port != m.Port {
+		t.Errorf("got port %d, want %d", r.Port, m.Port)
+	}
+	before := identity([]resource.Replica{r})
+	m.stop()
+	m.start(t)
+	r = m.ready(t, w, 1)[0]
+	if got := identity([]resource.Replica{r}); got != before || r.Port != m.Port {
+		t.Errorf("after the platform came back: port %d of %s, want %d of %s", r.Port, got, m.Port, before)
+	}
+	m.Crash(t, r)
+	m.until(t, w, "the port of a new process", func(list []resource.Replica) bool {
+		return len(list) == 1 && list[0].Restarts > 0 && list[0].State == resource.ReplicaReady && list[0].Port == m.Port
+	})
 }
 
 func testEndedWhileAway(t *testing.T, m *machine) {

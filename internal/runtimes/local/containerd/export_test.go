@@ -5,6 +5,7 @@ var (
 	KilledIn     = killedIn
 	ParseCounter = parseCounter
 	ReadRecord   = readRecord
+	Listeners    = listeners
 )
 
 // FindCgroups says where the controllers are.

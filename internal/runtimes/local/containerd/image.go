@@ -47,7 +47,7 @@ func (d *Driver) Image(ctx context.Context, ref string) (local.Image, error) {
 	if _, err := d.unpacked(ctx, image); err != nil {
 		return local.Image{}, fmt.Errorf("unpack image %s: %w", ref, err)
 	}
-	return local.Image{Ref: ref, Digest: image.Digest.String(), Bytes: image.Size}, nil
+	return local.Image{Ref: ref, Digest: image.Digest.String(), Bytes: image.Size, Ports: image.Config.Ports}, nil
 }
 
 func (d *Driver) resolve(ctx context.Context, ref string) (oci.Image, error) {

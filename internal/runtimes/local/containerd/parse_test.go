@@ -3,6 +3,7 @@ package containerd_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +28,40 @@ func TestKilledProcessIsFoundInTheKernelsLog(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}
+}
+
+// sockets is of /proc/net/tcp and tcp6, of a kernel of amd64.
+const sockets = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   0: 00000000000000000000000000000000:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4 1 0 100 0 0 10 0
+   1: 00000000000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5 1 0 100 0 0 10 0
+   2: 0000000000000000FFFF00000500580A:1F93 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 6 1 0 100 0 0 10 0
+   3: no:1F94 00000000:0000 0A
+   4: 00:FFFFF 00000000:0000 0A
+   2: 0500580A:1F40 0100580A:C001 01 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0
+   5: 00000000:1F95 00000000:0000 0A
+`
+
+func TestListeners(t *testing.T) {
+	var got []string
+	for _, s := range containerd.Listeners(strings.NewReader(sockets)) {
+		got = append(got, s.String())
+	}
+	if want := []string{"0.0.0.0:8000", "127.0.0.1:8080", "[::]:8081", "[::1]:8082", "10.88.0.5:8083"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func FuzzListeners(f *testing.F) {
+	f.Add(sockets)
+	f.Fuzz(func(t *testing.T, table string) {
+		for _, s := range containerd.Listeners(strings.NewReader(table)) {
+			if !s.IsValid() {
+				t.Errorf("an address that is none: %v", s)
+			}
+		}
+	})
 }
 
 func FuzzKilledIn(f *testing.F) {

@@ -1,0 +1,161 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"penstock/internal/resource"
+	"penstock/internal/runtimes"
+	"penstock/internal/runtimes/fake"
+)
+
+// undeclared is a replica of an app that does not say on which port it listens. The image EXPOSEs 8080.
+func undeclared(vars ...string) runtimes.Workload {
+	w := web(1, env(vars...)...)
+	w.Revision.Serving = resource.Serving{DetectPort: true}
+	return w
+}
+
+func withSidecar(w runtimes.Workload, c resource.Container) runtimes.Workload {
+	c.Name, c.Resources = "sidecar", resource.Resources{MilliCPU: 250, Memory: 1 << 29}
+	w.Revision.Template.Containers = append(w.Revision.Template.Containers, c)
+	return w
+}
+
+func TestThePortIsFoundOut(t *testing.T) {
+	onTCP := func(port int) []resource.Probe {
+		return []resource.Probe{{Type: resource.Readiness, TCP: &resource.TCPSocket{Port: port}}}
+	}
+	tests := map[string]struct {
+		workload runtimes.Workload
+		want     int
+		says     string
+	}{
+		"the one that there is, whatever the image says":  {undeclared("PORT=8000"), 8000, "Target port 8000 detected"},
+		"the one that the image exposes, of several":      {undeclared("FAKE_LISTEN_ALSO=7000"), 8080, ""},
+		"the lowest of several that no image exposes":     {undeclared("PORT=9100", "FAKE_LISTEN_ALSO=9000"), 9000, "Target port 9000 detected; the replica listens on 9100 too"},
+		"not the one by which another container is asked": {withSidecar(undeclared("PORT=9100"), resource.Container{Image: fake.Echo, Env: env("PORT=7000"), Probes: onTCP(7000)}), 9100, ""},
+		"another container's, if there is no other":       {withSidecar(undeclared("FAKE_START_DELAY=1h"), resource.Container{Image: fake.Echo, Env: env("PORT=7000"), Probes: onTCP(7000)}), 7000, ""},
+		"one that the image exposes and that opens later": {undeclared("FAKE_LISTEN_ALSO=7000", "FAKE_START_DELAY=400ms"), 8080, "Target port 7000 detected"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := setUp(t, nil)
+			b.apply(t, test.workload)
+			b.until(t, "the port", func(list []resource.Replica) bool {
+				return len(list) == 1 && list[0].State == resource.ReplicaReady && list[0].Port == test.want
+			})
+			b.events.want(t, "TargetPortDetected", test.says)
+		})
+	}
+}
+
+// A restart of the platform finds the port again and leaves the replica as it is; a restart of the process too.
+func TestThePortIsFoundAgain(t *testing.T) {
+	b := setUp(t, nil)
+	w := undeclared("PORT=8000")
+	b.apply(t, w)
+	before := b.ready(t, 1)[0]
+	b.restart(t, nil)
+	after := b.ready(t, 1)[0]
+	if after.Port != 8000 || after.Containers[0].PID != before.Containers[0].PID {
+		t.Errorf("after a restart of the platform: port %d and process %d, want 8000 and %d", after.Port, after.Containers[0].PID, before.Containers[0].PID)
+	}
+	b.driver.Crash(after.Name, 1)
+	b.until(t, "a restart with its port", func(list []resource.Replica) bool {
+		return list[0].State == resource.ReplicaReady && list[0].Restarts > 0 && list[0].Port == 8000
+	})
+	if n := b.events.count("TargetPortDetected"); n != 3 {
+		t.Errorf("the port was told %d times, want once for each process and platform:\n%s", n, b.events)
+	}
+}
+
+// A replica that never listens is never ready, whatever its own probes say, and says why.
+func TestNoPortIsNotReady(t *testing.T) {
+	for name, test := range map[string]struct {
+		sockets []netip.AddrPort
+		want    string
+	}{
+		"nothing listens":       {[]netip.AddrPort{}, "Probe of Readiness failed: the replica listens on no port yet"},
+		"for itself only":       {[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}, "listens on no port that others can reach, only on 127.0.0.1:8080; let it listen on 0.0.0.0"},
+		"on an address of IPv6": {[]netip.AddrPort{netip.MustParseAddrPort("[fe80::1]:8080")}, "only on [fe80::1]:8080"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setUp(t, nil)
+			b.driver.sockets = test.sockets
+			w := undeclared()
+			w.Revision.Template.Containers[0].Probes = []resource.Probe{
+				{Type: resource.Startup, TCP: &resource.TCPSocket{Port: 8080}},
+				{Type: resource.Readiness, HTTP: &resource.HTTPGet{Path: "/", Port: 8080}},
+			}
+			b.apply(t, w)
+			b.until(t, "the reason is told", func(list []resource.Replica) bool {
+				return len(list) == 1 && list[0].State == resource.ReplicaStarting && strings.Contains(list[0].Reason, test.want)
+			})
+			b.events.want(t, "ProbeFailed", test.want)
+			if b.list(t)[0].Port != 0 {
+				t.Errorf("got port %d, want none", b.list(t)[0].Port)
+			}
+		})
+	}
+}
+
+// A replica that ran before its app had an ingress is asked for its port once it has one.
+func TestThePortOfAReplicaThatRanWithoutIngress(t *testing.T) {
+	b := setUp(t, nil)
+	w := undeclared("PORT=8000")
+	w.Revision.Serving = resource.Serving{}
+	b.apply(t, w)
+	before := b.ready(t, 1)[0]
+	w.Revision.Serving = resource.Serving{DetectPort: true}
+	b.apply(t, w)
+	b.apply(t, w)
+	after := b.until(t, "the port", func(list []resource.Replica) bool { return list[0].Port == 8000 })[0]
+	if after.Containers[0].PID != before.Containers[0].PID {
+		t.Error("the replica was disturbed")
+	}
+	if n := b.events.count("TargetPortDetected"); n != 1 {
+		t.Errorf("the port was told %d times, want once", n)
+	}
+	b.driver.Crash(after.Name, 1)
+	b.until(t, "a process that starts anew", func(list []resource.Replica) bool {
+		return list[0].State == resource.ReplicaReady && list[0].Restarts > 0 && list[0].Port == 0
+	})
+	b.apply(t, w)
+	b.until(t, "the port again", func(list []resource.Replica) bool { return list[0].Port == 8000 })
+	b.remove(t, w)
+	b.gone(t)
+}
+
+// The port that the app named when a replica was made is that replica's.
+func TestANamedPortStays(t *testing.T) {
+	b := setUp(t, nil)
+	w := web(1)
+	b.apply(t, w)
+	b.ready(t, 1)
+	w.Revision.Serving = resource.Serving{DetectPort: true}
+	b.apply(t, w)
+	if got := b.list(t)[0].Port; got != 8080 {
+		t.Errorf("got port %d, want 8080", got)
+	}
+	if slices.Contains(b.events.reasons(), "TargetPortDetected") {
+		t.Errorf("a port was looked for:\n%s", b.events)
+	}
+}
+
+// What the image exposes is known after a restart of the platform too, also when the image has gone or cannot be asked.
+func TestTheImageIsNotAskedAgain(t *testing.T) {
+	b := setUp(t, nil)
+	b.apply(t, undeclared("FAKE_LISTEN_ALSO=7000"))
+	b.until(t, "the port", func(list []resource.Replica) bool { return len(list) == 1 && list[0].Port == 8080 })
+	b.stop()
+	b.driver.pull = func(context.Context) error { return errors.New("the image has gone") }
+	b.restart(t, nil)
+	if got := b.ready(t, 1)[0].Port; got != 8080 {
+		t.Errorf("got port %d, want 8080, which the image exposes", got)
+	}
+}
