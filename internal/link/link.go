@@ -85,7 +85,8 @@ type Target struct {
 // Revision is where requests go in the end.
 type Revision struct {
 	// ID is the resource's: apps of two environments may have revisions of one name.
-	ID       string            `json:"id"`
+	ID string `json:"id"`
+	// Port is 0 when each replica has one of its own.
 	Port     int               `json:"port"`
 	Settings resource.Settings `json:"settings"`
 	// Target is how many requests the scale rule wants a replica to have at a time; 0 without such a rule.

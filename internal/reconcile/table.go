@@ -245,8 +245,9 @@ func isActive(active []resource.Revision, name string) bool {
 func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
 	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings, Target: rev.Template.Scale.HTTPTarget()}
 	for _, replica := range replicas {
-		if replica.State == resource.ReplicaReady && !r.departures.has(replica.Name) {
-			addr := netip.AddrPortFrom(replica.Address, uint16(rev.TargetPort))
+		port := cmp.Or(rev.TargetPort, replica.Port)
+		if replica.State == resource.ReplicaReady && port != 0 && !r.departures.has(replica.Name) {
+			addr := netip.AddrPortFrom(replica.Address, uint16(port))
 			up.Replicas = append(up.Replicas, link.Replica{Name: replica.Name, Addr: addr.String()})
 		}
 	}
@@ -283,9 +284,10 @@ func appEnv(app resource.App, env resource.Environment, rev resource.Revision) [
 		{Name: "CONTAINER_APP_ENV_DNS_SUFFIX", Value: env.DefaultDomain},
 	}
 	if in := app.Configuration.Ingress; in != nil {
-		vars = append(vars,
-			resource.EnvVar{Name: "CONTAINER_APP_HOSTNAME", Value: Host(rev.Name(), env.DefaultDomain, in.External)},
-			resource.EnvVar{Name: "CONTAINER_APP_PORT", Value: fmt.Sprint(in.TargetPort)})
+		vars = append(vars, resource.EnvVar{Name: "CONTAINER_APP_HOSTNAME", Value: Host(rev.Name(), env.DefaultDomain, in.External)})
+		if in.TargetPort != 0 { // else it is the container that says which one it is
+			vars = append(vars, resource.EnvVar{Name: "CONTAINER_APP_PORT", Value: fmt.Sprint(in.TargetPort)})
+		}
 	}
 	return vars
 }

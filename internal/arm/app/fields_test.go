@@ -230,6 +230,8 @@ func TestHarmlessValues(t *testing.T) {
 		{resource.TypeApp, "configuration.maxInactiveRevisions", `5`, `"maxInactiveRevisions":5`},
 		{resource.TypeApp, "configuration.dapr", `{"enabled":false,"appId":"chat"}`, `"dapr":{"enabled":false,"appId":"chat"}`},
 		{resource.TypeApp, "configuration.ingress.transport", `"HTTP"`, `"transport":"Http"`},
+		{resource.TypeApp, "configuration.ingress.targetPort", `0`, `"targetPort":0`},
+		{resource.TypeApp, "configuration.ingress.targetPort", `null`, `"targetPort":0`},
 		{resource.TypeApp, "configuration.ingress.exposedPort", `0`, `"exposedPort":0`},
 		{resource.TypeApp, "configuration.ingress.traffic", `[{"latestRevision":true,"weight":100}]`, `"traffic":[{"weight":100,"latestRevision":true}]`},
 		{resource.TypeApp, "configuration.ingress.stickySessions", `{"affinity":"none"}`, `"stickySessions":{"affinity":"none"}`},

@@ -141,9 +141,6 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP, resource.TransportHTTP2),
 			AllowInsecure: or(in.AllowInsecure, false),
 		}
-		if c.Ingress.TargetPort == 0 {
-			r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: "configuration.ingress.targetPort", Message: "want the port that the app listens on, 1 to 65535; finding it out is not built"})
-		}
 		for _, t := range in.Traffic {
 			c.Ingress.Traffic = append(c.Ingress.Traffic, resource.Traffic{
 				Revision: or(t.RevisionName, ""), Latest: or(t.LatestRevision, false), Weight: or(t.Weight, 0), Label: or(t.Label, ""),

@@ -1,0 +1,60 @@
+package e2e_test
+
+import (
+	"maps"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const portManifest = `
+name: undeclared
+properties:
+  configuration:
+    ingress: {external: true, allowInsecure: true}
+  template:
+    containers:
+      - name: hello
+        image: hello:1
+        env: [{name: PORT, value: "8000"}]
+        resources: {cpu: 0.25, memory: 0.5Gi}
+    scale: {minReplicas: 2, maxReplicas: 2}
+`
+
+// An app that names no port, on one that its image does not name either.
+func TestUndeclaredPort(t *testing.T) {
+	m := bootMachine(t)
+	m.image(t, "hello")
+	m.apply(t, portManifest)
+	answers := func(when string) {
+		t.Helper()
+		if status, said := m.ask(t, http.MethodGet, "undeclared", "/", ""); status != http.StatusOK {
+			t.Errorf("%s: got %d %s, want 200", when, status, said)
+		}
+	}
+	answers("at first")
+	if _, said := m.ask(t, http.MethodGet, "undeclared", "/env", ""); strings.Contains(said, "CONTAINER_APP_PORT=") {
+		t.Errorf("the container is told a port that nobody named:\n%s", said)
+	}
+	if out := m.must(t, "app", "events", "undeclared"); !strings.Contains(out, "Target port 8000 detected") {
+		t.Errorf("no event tells the port:\n%s", out)
+	}
+	before, control := m.processes(t), m.role(t, "control")
+	if err := syscall.Kill(control, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, 20*time.Second, "control is back", func() bool {
+		now := m.role(t, "control")
+		_, _, code := m.run(t, "app", "list")
+		return now != 0 && now != control && code == 0
+	})
+	until(t, 20*time.Second, "the port is found again", func() bool {
+		return strings.Count(m.must(t, "app", "events", "undeclared"), "Target port 8000 detected") == 4
+	})
+	answers("after control came back")
+	if after := m.processes(t); !maps.Equal(before, after) {
+		t.Errorf("processes before %v, after %v", before, after)
+	}
+}
