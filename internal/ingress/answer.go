@@ -35,6 +35,7 @@ const (
 	textCertificate = "this container app requires a client certificate"
 
 	reasonRefused    = "reset reason: remote connection failure, transport failure reason: delayed connect error: "
+	reasonTLS        = "reset reason: remote connection failure, transport failure reason: TLS_error: "
 	reasonTimeout    = "reset reason: connection timeout"
 	reasonTerminated = "reset reason: connection termination"
 	reasonProtocol   = "reset reason: protocol error"

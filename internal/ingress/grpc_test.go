@@ -60,7 +60,7 @@ func grpcApp(t testing.TB, options ...grpc.ServerOption) (addr string, server *g
 			}
 		}
 	}))...)
-	ln := listen(t)
+	ln := listenAsReplica(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -306,7 +306,8 @@ func TestHTTP2ToReplicas(t *testing.T) {
 	release := make(chan struct{})
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	ln := listen(t)
+	protocols.SetHTTP2(true)
+	ln := listenAsReplica(t)
 	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Seen", fmt.Sprint(r.Proto, " ", r.Host, " ", r.RequestURI, " ", r.Header.Get("User-Agent"), " ", r.Header.Get("X-Forwarded-Proto"), " ", r.ContentLength))

@@ -3,11 +3,14 @@ package ingress_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,12 +24,43 @@ import (
 
 const host = "app.test"
 
+// overTLS is set when all replicas of the tests speak TLS: TestReplicasOverTLS runs them so once more.
+var overTLS = os.Getenv("PENSTOCK_TEST_REPLICAS_TLS") != ""
+
+// replicaTLS is how they do. The certificate is for no host of theirs.
+var replicaTLS = sync.OnceValue(func() *tls.Config {
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"http/1.1", "h2"}}
+})
+
+// listenAsReplica opens a port that the ingress is to connect to.
+func listenAsReplica(t testing.TB) net.Listener {
+	ln := listen(t)
+	if overTLS {
+		return tls.NewListener(ln, replicaTLS())
+	}
+	return ln
+}
+
 // front is an ingress that serves on loopback.
 type front struct {
 	*ingress.Ingress
 	plain, secure string // addresses
 	client        *http.Client
 	stop          func() error // ends Serve and waits for it
+}
+
+// Apply gives the ingress a table.
+func (f *front) Apply(table link.Table) {
+	if overTLS {
+		table.Revisions = slices.Clone(table.Revisions)
+		for i := range table.Revisions {
+			table.Revisions[i].TLS = true
+		}
+	}
+	f.Ingress.Apply(table)
 }
 
 func serve(t testing.TB, cfg ingress.Config) *front {
@@ -120,7 +154,12 @@ func set(table link.Table, change func(*resource.Settings)) link.Table {
 // app is a replica that net/http serves.
 func app(t testing.TB, handler http.HandlerFunc) string {
 	t.Helper()
-	s := httptest.NewServer(handler)
+	s := httptest.NewUnstartedServer(handler)
+	if overTLS {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
 }
@@ -128,7 +167,7 @@ func app(t testing.TB, handler http.HandlerFunc) string {
 // raw is a replica that is written out by hand: talk is called for each connection.
 func raw(t testing.TB, talk func(conn net.Conn, r *bufio.Reader)) string {
 	t.Helper()
-	ln := listen(t)
+	ln := listenAsReplica(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() {

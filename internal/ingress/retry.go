@@ -61,6 +61,8 @@ func (x *exchange) unconnected(rm *room, r *replica, err error) verdict {
 	x.reason = reasonRefused + "Connection refused"
 	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != syscall.ECONNREFUSED {
 		x.reason = reasonRefused + errno.Error()
+	} else if bad, secure := errors.AsType[*upstream.TLSError](err); !ok && secure {
+		x.reason = reasonTLS + bad.Err.Error()
 	} else if !ok {
 		x.reason = reasonTimeout
 	}

@@ -206,15 +206,16 @@ func (rm *room) update(rev link.Revision, t *table) {
 	rm.settings, rm.target, rm.failed, rm.blocked = rev.Settings, rev.Target, rev.Failed, rev.Blocked
 	rm.replicas, rm.leaving = make([]*replica, 0, len(rev.Replicas)), nil
 	for _, want := range rev.Replicas {
+		at := upstream.Address{Addr: want.Addr, TLS: rev.TLS}
 		i := slices.IndexFunc(old, func(r *replica) bool { return r.name == want.Name })
 		var r *replica
 		if i < 0 {
-			r = &replica{name: want.Name, badge: badge(want.Name), pool: rm.in.upstreams.Pool(want.Addr)}
+			r = &replica{name: want.Name, badge: badge(want.Name), pool: rm.in.upstreams.Pool(at)}
 		} else {
 			r = old[i]
 			old = slices.Delete(old, i, i+1)
 			r.gone = false
-			r.pool.Reset(want.Addr)
+			r.pool.Reset(at)
 		}
 		r.addr = want.Addr
 		rm.replicas = append(rm.replicas, r)

@@ -122,13 +122,17 @@ func TestUploadThatBreaksOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var rec records
 			f := serve(t, ingress.Config{Observe: rec.observe})
-			whole := make(chan bool, 1)
+			came, whole := make(chan bool, 1), make(chan bool, 1)
 			f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+				came <- true
 				_, err := io.Copy(io.Discard, r.Body)
 				whole <- err == nil
 			})))
 			conn, _ := f.dial(t, "POST / HTTP/1.1\r\nHost: app.test\r\n"+sent)
 			until(t, "the request is in flight", func() bool { return f.Report().InFlight["r0"] == 1 })
+			if name != "small" { // which is read whole first
+				receive(t, "the request reaches the replica", came)
+			}
 			conn.Close()
 			if got := rec.last(t, 1); got.Flags != access.FlagDownstreamTermination {
 				t.Errorf("flags: got %v, want DC", got.Flags)

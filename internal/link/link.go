@@ -89,6 +89,8 @@ type Revision struct {
 	// Port is 0 when each replica has one of its own.
 	Port     int               `json:"port"`
 	Settings resource.Settings `json:"settings"`
+	// TLS is set when the replicas speak it.
+	TLS bool `json:"tls,omitempty"`
 	// Target is how many requests the scale rule wants a replica to have at a time; 0 without such a rule.
 	Target int `json:"target,omitempty"`
 	// Replicas are those that may be given requests now.

@@ -22,10 +22,12 @@ type Limits struct {
 // Conn is a connection that carries one exchange at a time: Begin, writes, ReadHead, Next until io.EOF. Writes may go
 // on in a second goroutine while the first one reads. Abort may be called by any.
 type Conn struct {
-	nc     net.Conn
-	raw    syscall.RawConn // nil where the connection has none
-	addr   string
-	parked time.Time // when it became idle
+	nc        net.Conn        // what requests are written to
+	tcp       net.Conn        // the same, or what is below its TLS
+	raw       syscall.RawConn // of tcp; nil where that has none
+	encrypted bool
+	at        Address
+	parked    time.Time // when it became idle
 
 	pool    *Pool
 	buffers *buffer.Pool
@@ -50,8 +52,8 @@ type Conn struct {
 	heard   bool         // a byte of this exchange's response came
 }
 
-func newConn(nc net.Conn, addr string, p *Pool) *Conn {
-	c := &Conn{nc: nc, addr: addr, pool: p, buffers: &p.client.buffers}
+func newConn(nc net.Conn, at Address, p *Pool) *Conn {
+	c := &Conn{nc: nc, tcp: nc, at: at, pool: p, buffers: &p.client.buffers}
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw, c.peek, c.step = raw, c.look, c.send
@@ -99,7 +101,9 @@ func (c *Conn) setTimer(t time.Time) {
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
 	if n > 0 {
-		c.written.Add(int64(n))
+		if !c.encrypted { // else the meter below has counted it
+			c.written.Add(int64(n))
+		}
 		c.Touch()
 	}
 	return n, err
@@ -121,11 +125,15 @@ func (c *Conn) Untaken(err error) bool {
 func (c *Conn) Heard() bool { return c.heard }
 
 // Abort ends all reads and writes. The owner still calls Close.
-func (c *Conn) Abort() { c.nc.Close() }
+func (c *Conn) Abort() { c.tcp.Close() }
 
-// Close ends the connection.
+// Close ends the connection. Between two exchanges TLS says so first, for which there is room.
 func (c *Conn) Close() {
-	c.nc.Close()
+	if c.body.Done() {
+		c.nc.Close()
+	} else {
+		c.tcp.Close()
+	}
 	c.drop()
 }
 

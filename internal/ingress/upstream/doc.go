@@ -7,6 +7,9 @@
 //
 // A connection has no goroutine of its own. While it is idle it has no buffer either.
 //
+// A replica may speak TLS: a Conn has its goroutine write and read records then, and still knows of the socket below what
+// it must, whether it has ended and what the other kernel has confirmed.
+//
 // For HTTP/2 the pool has connections that are shared, of net/http:
 //
 //	Pool ── Open ──► Stream ── RoundTrip, Next ──► replica

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -22,19 +23,26 @@ const (
 type Client struct {
 	dialer  net.Dialer
 	buffers buffer.Pool
+	tls     *tls.Config
 	streams *http.Transport
+}
+
+// Address is where a replica is reached, and whether it speaks TLS there.
+type Address struct {
+	Addr string // "10.88.0.5:8080"
+	TLS  bool
 }
 
 // NewClient returns a client that gives up a dial after that time.
 func NewClient(dialTimeout time.Duration) *Client {
-	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout}}
+	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout}, tls: newTLS()}
 	cl.streams = cl.newStreams()
 	return cl
 }
 
-// Pool returns a pool of connections to addr.
-func (cl *Client) Pool(addr string) *Pool {
-	return &Pool{client: cl, addr: addr, dialling: make(chan struct{}, 1)}
+// Pool returns a pool of connections to that address.
+func (cl *Client) Pool(at Address) *Pool {
+	return &Pool{client: cl, at: at, dialling: make(chan struct{}, 1)}
 }
 
 // Pool keeps idle connections to one address, and those that are shared.
@@ -45,22 +53,22 @@ type Pool struct {
 	failure  failure       // the last one of those; guarded by dialling
 
 	mu     sync.Mutex
-	addr   string
+	at     Address
 	closed bool
 	idle   []*Conn // the one used last is last
 	shared []*shared
 }
 
-// Reset opens the pool for addr; idle connections to another address are closed.
-func (p *Pool) Reset(addr string) {
+// Reset opens the pool for that address; idle connections to another one are closed.
+func (p *Pool) Reset(at Address) {
 	p.mu.Lock()
-	moved := p.addr != addr
-	p.addr, p.closed = addr, false
+	moved := p.at != at
+	p.at, p.closed = at, false
 	var old []*Conn
 	if moved {
 		old, p.idle = p.idle, nil
 	}
-	oldShared := p.shut(func(c *shared) bool { return c.addr != addr })
+	oldShared := p.shut(func(c *shared) bool { return c.at != at })
 	p.mu.Unlock()
 	closeAll(old)
 	closeShared(oldShared)
@@ -89,13 +97,19 @@ func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c 
 		c.Close()
 	}
 	p.mu.Lock()
-	addr := p.addr
+	at := p.at
 	p.mu.Unlock()
-	nc, err := p.client.dialer.DialContext(ctx, "tcp", addr)
+	nc, err := p.client.dial(ctx, at)
 	if err != nil {
 		return nil, false, err
 	}
-	return newConn(nc, addr, p), false, nil
+	c = newConn(nc, at, p)
+	if at.TLS {
+		if err := c.secure(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	return c, false, nil
 }
 
 // heardEvery is how exactly it is kept when a byte last came: all connections would write to one place else, for each
@@ -136,7 +150,7 @@ func (p *Pool) Put(c *Conn, now time.Time) {
 	c.drop()
 	c.parked = now
 	p.mu.Lock()
-	keep := !p.closed && len(p.idle) < maxIdle && c.addr == p.addr
+	keep := !p.closed && len(p.idle) < maxIdle && c.at == p.at
 	if keep {
 		p.idle = append(p.idle, c)
 	}

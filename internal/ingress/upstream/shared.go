@@ -12,7 +12,7 @@ import (
 // shared is a connection that carries many exchanges. All but cc is guarded by the pool's mu.
 type shared struct {
 	cc     *http.ClientConn
-	addr   string
+	at     Address
 	busy   int       // streams that were opened and not closed
 	parked time.Time // when the last of them was closed
 	shut   bool      // closed as soon as the last one is
@@ -20,17 +20,26 @@ type shared struct {
 
 // failure is a dial that led to no connection.
 type failure struct {
-	at   time.Time
-	addr string
+	when time.Time
+	at   Address
 	err  error
+}
+
+func (a Address) scheme() string {
+	if a.TLS {
+		return "https"
+	}
+	return "http"
 }
 
 // newStreams is what all connections that are shared have in common.
 func (cl *Client) newStreams() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(true) // by ALPN
 	return &http.Transport{
 		DialContext:            cl.dialer.DialContext,
+		DialTLSContext:         cl.dialStream,
 		Protocols:              protocols,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: buffer.LargeSize,
@@ -58,19 +67,19 @@ func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, er
 		}
 	}
 	p.mu.Lock()
-	addr := p.addr
+	at := p.at
 	p.mu.Unlock()
-	if last := p.failure; last.err != nil && last.addr == addr && last.at.After(since) {
+	if last := p.failure; last.err != nil && last.at == at && last.when.After(since) {
 		return nil, false, last.err
 	}
-	cc, err := p.client.streams.NewClientConn(ctx, "http", addr)
+	cc, err := p.client.streams.NewClientConn(ctx, at.scheme(), at.Addr)
 	if err != nil {
 		if ctx.Err() == nil { // else it failed for one client only
-			p.failure = failure{time.Now(), addr, err}
+			p.failure = failure{time.Now(), at, err}
 		}
 		return nil, false, err
 	}
-	if s := p.enter(&shared{cc: cc, addr: addr}); s != nil {
+	if s := p.enter(&shared{cc: cc, at: at}); s != nil {
 		return s, false, nil
 	}
 	// It ended in the same moment.
@@ -88,7 +97,7 @@ func (p *Pool) enter(on *shared) *Stream {
 		if on.cc.Reserve() != nil {
 			return nil
 		}
-		on.shut = p.closed || on.addr != p.addr
+		on.shut = p.closed || on.at != p.at
 		p.shared = append(p.shared, on)
 	} else {
 		i := slices.IndexFunc(p.shared, func(c *shared) bool { return !c.shut && c.cc.Reserve() == nil })

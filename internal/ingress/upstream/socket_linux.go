@@ -1,7 +1,10 @@
 package upstream
 
 import (
+	"errors"
+	"io"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +35,7 @@ func (c *Conn) look(fd uintptr) {
 // call for nothing in each exchange. A RawConn's function is called before the wait too, and what it does then is
 // write: the wait began before the request went out, so that it cannot miss the answer.
 func (c *Conn) Send(p []byte) error {
-	if c.raw == nil {
+	if c.raw == nil || c.encrypted {
 		_, err := c.Write(p)
 		return err
 	}
@@ -73,9 +76,10 @@ func (c *Conn) send(fd uintptr) (done bool) {
 // unacknowledged says whether the other kernel has confirmed no byte of this exchange. Once it has ended the connection,
 // that is a proof: a process that closes a connection cannot have read what its kernel had not received, and the segment
 // that announces the end carries the newest acknowledgement. A reset is no such proof: it may stem from a process that
-// read the request and died before the acknowledgement was due.
+// read the request and died before the acknowledgement was due. Over TLS the end of the answers comes before that of the
+// connection, and until there is the latter too the process may still read.
 func (c *Conn) unacknowledged() bool {
-	if c.raw == nil {
+	if c.raw == nil || c.encrypted && !c.ends() {
 		return false
 	}
 	clean := false
@@ -88,4 +92,15 @@ func (c *Conn) unacknowledged() bool {
 		clean = info.Bytes_acked <= uint64(c.base)+1
 	})
 	return err == nil && clean
+}
+
+// endFollows is how long the end of a connection may take after TLS has announced it: it is the next thing that most
+// servers do.
+const endFollows = 20 * time.Millisecond
+
+// ends waits for the end of the connection below TLS. Nothing else is read from it after that.
+func (c *Conn) ends() bool {
+	_ = c.tcp.SetReadDeadline(time.Now().Add(endFollows)) // it fails on a closed connection only, as does the read
+	n, err := c.tcp.Read(make([]byte, 1))
+	return n == 0 && errors.Is(err, io.EOF)
 }

@@ -18,7 +18,7 @@ import (
 	"penstock/internal/ingress/http1"
 )
 
-// Stream is one exchange over a connection that carries many (HTTP/2 in the clear by prior knowledge, RFC 9113 section
+// Stream is one exchange over a connection that carries many (HTTP/2, in the clear by prior knowledge, RFC 9113 section
 // 3.3): Begin, RoundTrip, Next until io.EOF, Close. Write and End are for a second goroutine that sends the body. Abort
 // may be called by any.
 type Stream struct {
@@ -149,6 +149,7 @@ func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status i
 		}
 		return nil
 	}}
+	r.URL.Scheme = s.on.at.scheme()
 	s.sent = true
 	resp, err := s.on.cc.RoundTrip(r.WithContext(httptrace.WithClientTrace(s.ctx, trace)))
 	s.mu.Lock()

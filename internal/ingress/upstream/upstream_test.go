@@ -23,7 +23,7 @@ func connect(t testing.TB) (*upstream.Pool, net.Listener) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	pool := upstream.NewClient(time.Second).Pool(ln.Addr().String())
+	pool := upstream.NewClient(time.Second).Pool(upstream.Address{Addr: ln.Addr().String()})
 	t.Cleanup(pool.Close)
 	return pool, ln
 }
@@ -83,7 +83,7 @@ func TestIdleConnections(t *testing.T) {
 		reused bool
 	}{
 		"are used again":                     {func(*upstream.Pool) {}, true},
-		"of another address are not":         {func(p *upstream.Pool) { p.Reset("127.0.0.1:1") }, false},
+		"of another address are not":         {func(p *upstream.Pool) { p.Reset(upstream.Address{Addr: "127.0.0.1:1"}) }, false},
 		"are not after Close":                {(*upstream.Pool).Close, false},
 		"are kept by a sweep that is early":  {func(p *upstream.Pool) { p.Sweep(now.Add(upstream.MaxRest)) }, true},
 		"are closed by a sweep that is late": {func(p *upstream.Pool) { p.Sweep(now.Add(upstream.MaxRest + 1)) }, false},
@@ -93,7 +93,7 @@ func TestIdleConnections(t *testing.T) {
 			pool, ln := connect(t)
 			exchange(t, pool, answers, ln, now)
 			test.do(pool)
-			pool.Reset(ln.Addr().String())
+			pool.Reset(upstream.Address{Addr: ln.Addr().String()})
 			if got := exchange(t, pool, answers, ln, now); got != test.reused {
 				t.Errorf("reused: got %v, want %v", got, test.reused)
 			}
@@ -160,7 +160,7 @@ func FuzzResponse(f *testing.F) {
 		if head {
 			method = http.MethodHead
 		}
-		pool := client.Pool(ln.Addr().String())
+		pool := client.Pool(upstream.Address{Addr: ln.Addr().String()})
 		c, _, err := pool.Get(t.Context(), time.Now(), 0)
 		if err != nil {
 			t.Skip(err)
@@ -222,7 +222,7 @@ func FuzzResponse(f *testing.F) {
 // Who waits for a connection that cannot be had fails with the first one, not one after another.
 func TestAllWaitForOneDial(t *testing.T) {
 	addr := silent(t)
-	pool := upstream.NewClient(300 * time.Millisecond).Pool(addr)
+	pool := upstream.NewClient(300 * time.Millisecond).Pool(upstream.Address{Addr: addr})
 	const waiting = 20
 	errs := make(chan error, waiting)
 	began := time.Now()
