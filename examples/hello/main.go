@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.hello)
 	mux.HandleFunc("GET /env", s.env)
+	mux.HandleFunc("GET /proto", s.proto)
 	mux.HandleFunc("GET /file", s.file)
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /hang", s.hang)
@@ -75,6 +76,15 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("POST /try", s.try)
 	mux.HandleFunc("POST /threads", s.threads)
 	web := &http.Server{Addr: ":" + cmp.Or(getenv("PORT"), "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	serve := web.ListenAndServe
+	if len(args) == 1 && args[0] == "tls" { // a server that shows a certificate of its own
+		cert, err := selfSigned()
+		if err != nil {
+			return fmt.Errorf("make a certificate: %w", err)
+		}
+		web.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+		serve = func() error { return web.ListenAndServeTLS("", "") }
+	}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	wg.Go(func() {
@@ -84,7 +94,7 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 		web.Shutdown(drain)
 	})
 	fmt.Println("listening on", web.Addr)
-	err := web.ListenAndServe()
+	err := serve()
 	cancel()
 	wg.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
@@ -102,6 +112,11 @@ type server struct {
 
 func (s *server) hello(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, "hello, %s\n", s.name)
+}
+
+// proto answers with what the request came in.
+func (s *server) proto(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintln(w, r.Proto, r.TLS != nil)
 }
 
 // env answers with the environment, one variable a line.

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"penstock/internal/resource"
 )
 
 func newAppCmd(env *Env) *cobra.Command {
@@ -108,6 +111,14 @@ func printApp(w io.Writer, a *appView, status *statusView) {
 	line("revision", p.LatestRevisionName)
 	line("ready revision", p.LatestReadyRevisionName)
 	if in := p.Configuration.Ingress; in != nil {
+		port := "the one that the app listens on"
+		if in.TargetPort != 0 {
+			port = strconv.Itoa(in.TargetPort)
+		}
+		if in.TargetScheme == resource.SchemeHTTPS {
+			port += ", TLS"
+		}
+		line("target port", port)
 		for _, share := range in.Traffic {
 			to := share.RevisionName
 			if share.LatestRevision {

@@ -28,6 +28,7 @@ type appView struct {
 				FQDN          string `json:"fqdn"`
 				External      bool   `json:"external"`
 				TargetPort    int    `json:"targetPort"`
+				TargetScheme  string `json:"targetPortHttpScheme"`
 				AllowInsecure bool   `json:"allowInsecure"`
 				Traffic       []struct {
 					RevisionName   string `json:"revisionName"`

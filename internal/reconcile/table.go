@@ -243,7 +243,7 @@ func isActive(active []resource.Revision, name string) bool {
 // upstream is a revision as an ingress sees it. Requests for one that cannot start are answered at once with the reason;
 // with Azure's behaviour they are held until their time is over, which is what was measured there.
 func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
-	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings, Target: rev.Template.Scale.HTTPTarget()}
+	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings, TLS: rev.TLS, Target: rev.Template.Scale.HTTPTarget()}
 	for _, replica := range replicas {
 		port := cmp.Or(rev.TargetPort, replica.Port)
 		if replica.State == resource.ReplicaReady && port != 0 && !r.departures.has(replica.Name) {

@@ -16,12 +16,17 @@ const (
 	TransportHTTP2 Transport = "Http2"
 )
 
+// SchemeHTTPS says that replicas speak TLS.
+const SchemeHTTPS = "https"
+
 // Ingress opens an app to HTTP requests.
 type Ingress struct {
 	External bool
 	// TargetPort is 0 when it is to be found out what the app listens on.
-	TargetPort    int
-	Transport     Transport
+	TargetPort int
+	Transport  Transport
+	// TargetScheme is what replicas speak: "https", or "http", which "" is too.
+	TargetScheme  string `json:",omitempty"`
 	AllowInsecure bool
 	Traffic       []Traffic `json:",omitempty"`
 	// Domains are host names beside the one of the environment.
@@ -34,7 +39,7 @@ func (in *Ingress) Serving() Serving {
 	if in == nil {
 		return Serving{}
 	}
-	return Serving{TargetPort: in.TargetPort, DetectPort: in.TargetPort == 0}
+	return Serving{TargetPort: in.TargetPort, DetectPort: in.TargetPort == 0, TLS: in.TargetScheme == SchemeHTTPS}
 }
 
 // Policy is what an app asks of requests, whichever of its revisions they are for.

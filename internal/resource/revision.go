@@ -40,6 +40,8 @@ type Serving struct {
 	TargetPort int
 	// DetectPort is set when the port is to be found out, of each replica: it is in Replica.Port.
 	DetectPort bool `json:",omitempty"`
+	// TLS is set when the replicas speak it.
+	TLS bool `json:",omitempty"`
 }
 
 // App is the ID of the app whose revision this is.

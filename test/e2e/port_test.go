@@ -23,10 +23,16 @@ properties:
     scale: {minReplicas: 2, maxReplicas: 2}
 `
 
-// An app that names no port, on one that its image does not name either.
-func TestUndeclaredPort(t *testing.T) {
+// How replicas are reached.
+func TestReplicaPorts(t *testing.T) {
 	m := bootMachine(t)
 	m.image(t, "hello")
+	t.Run("a port that nobody names", func(t *testing.T) { undeclaredPort(t, m) })
+	t.Run("TLS", func(t *testing.T) { tlsReplicas(t, m) })
+}
+
+// undeclaredPort has an app that names no port, on one that its image does not name either.
+func undeclaredPort(t *testing.T, m *machine) {
 	m.apply(t, portManifest)
 	answers := func(when string) {
 		t.Helper()
@@ -56,5 +62,45 @@ func TestUndeclaredPort(t *testing.T) {
 	answers("after control came back")
 	if after := m.processes(t); !maps.Equal(before, after) {
 		t.Errorf("processes before %v, after %v", before, after)
+	}
+}
+
+const tlsManifest = `
+name: secure
+properties:
+  configuration:
+    ingress: {external: true, targetPortHttpScheme: https, transport: auto, allowInsecure: true}
+  template:
+    containers:
+      - name: hello
+        image: hello:1
+        args: [tls]
+        resources: {cpu: 0.25, memory: 0.5Gi}
+        probes:
+          - {type: Readiness, httpGet: {path: /, port: 8080, scheme: HTTPS}}
+    scale: {minReplicas: 1, maxReplicas: 1}
+`
+
+// tlsReplicas has an app whose replicas speak TLS, with HTTP/1.1 and then with HTTP/2, and then with neither.
+func tlsReplicas(t *testing.T, m *machine) {
+	m.apply(t, tlsManifest)
+	asked := func() string {
+		_, said := m.ask(t, http.MethodGet, "secure", "/proto", "")
+		return strings.TrimSpace(said)
+	}
+	if got := asked(); got != "HTTP/1.1 true" {
+		t.Errorf("transport auto: got %q, want HTTP/1.1 true", got)
+	}
+	before := m.processes(t)
+	m.apply(t, strings.Replace(tlsManifest, "transport: auto", "transport: http2", 1))
+	if got := asked(); got != "HTTP/2.0 true" {
+		t.Errorf("transport http2: got %q, want HTTP/2.0 true", got)
+	}
+	m.apply(t, strings.Replace(tlsManifest, "targetPortHttpScheme: https, ", "", 1))
+	if got := asked(); !strings.Contains(got, "HTTP request to an HTTPS server") {
+		t.Errorf("in the clear: got %q", got)
+	}
+	if after := m.processes(t); !maps.Equal(before, after) {
+		t.Errorf("a word about the ingress changed the replicas: %v, %v", before, after)
 	}
 }

@@ -58,7 +58,6 @@ func appFields() []Field {
 		refused("configuration.ingress.transport", "the ingress has no TCP ports").unless("auto, http or http2", notWords("tcp")),
 		refused("configuration.ingress.exposedPort", "the ingress has no TCP ports").unless("0", numbers(0)),
 		refused("configuration.ingress.additionalPortMappings", "an app has one port"),
-		refused("configuration.ingress.targetPortHttpScheme", "the ingress speaks plain HTTP to replicas").unless("http", words("http")),
 		refused("template.volumes[].storageType", "storages are folders of this machine").unless("EmptyDir, Secret, AzureFile or NfsAzureFile", notWords("Smb")),
 		stored("template.volumes[].mountOptions", "storages are folders of this machine, whose files keep their owners and modes; of the options only ro is heeded").unless("ro", words("ro")),
 		refused("template.serviceBinds", "there are no dev services"),

@@ -139,6 +139,7 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 			External:      or(in.External, false),
 			TargetPort:    or(in.TargetPort, 0),
 			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP, resource.TransportHTTP2),
+			TargetScheme:  enum(r, "configuration.ingress.targetPortHttpScheme", in.TargetPortHTTPScheme, "", "http", resource.SchemeHTTPS),
 			AllowInsecure: or(in.AllowInsecure, false),
 		}
 		for _, t := range in.Traffic {

@@ -81,6 +81,7 @@ type Ingress struct {
 	TargetPort             *int                `json:"targetPort"`
 	ExposedPort            *int                `json:"exposedPort"`
 	Transport              *string             `json:"transport"`
+	TargetPortHTTPScheme   *string             `json:"targetPortHttpScheme,omitempty"`
 	Traffic                []TrafficWeight     `json:"traffic"`
 	CustomDomains          []CustomDomainOfApp `json:"customDomains"`
 	AllowInsecure          *bool               `json:"allowInsecure"`

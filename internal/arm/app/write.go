@@ -108,6 +108,7 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 			TargetPort:            &in.TargetPort,
 			ExposedPort:           new(0),
 			Transport:             new(string(in.Transport)),
+			TargetPortHTTPScheme:  given(&in.TargetScheme),
 			Traffic:               newTraffic(a),
 			AllowInsecure:         &in.AllowInsecure,
 			CustomDomains:         newDomains(in.Domains),

@@ -139,7 +139,7 @@ func TestParseYAMLNamesTheLine(t *testing.T) {
 		"text for a number":        {"targetPort: 8080", "targetPort: web", `line 13: configuration.ingress.targetPort: want a whole number, got "web"`},
 		"a number with a fraction": {"periodSeconds: 2", "periodSeconds: 2.5", "line 30: template.containers[0].probes[0].periodSeconds: want a whole number, got 2.5"},
 		"a list for an object":     {"resources: {cpu: 0.5, memory: 1Gi}", "resources: [1]", "line 26: template.containers[0].resources: want an object, got a list"},
-		"what is not built":        {"allowInsecure: true", "targetPortHttpScheme: https", "line 14: configuration.ingress.targetPortHttpScheme: not built: the ingress speaks plain HTTP to replicas; want http, or nothing, got"},
+		"what is not built":        {"maxReplicas: 3", "maxReplicas: 3\n    serviceBinds: [{name: redis}]", "line 34: template.serviceBinds: not built: there are no dev services"},
 		"no YAML":                  {"tags:", "tags: [", "line "},
 		"a tab":                    {"  template:", "\ttemplate:", "line "},
 	}
