@@ -57,6 +57,8 @@ type Pool struct {
 	closed bool
 	idle   []*Conn // the one used last is last
 	shared []*shared
+	dials  int     // under way
+	wants  []*want // that wait for a connection or for a dial, in their order
 }
 
 // Reset opens the pool for that address; idle connections to another one are closed.
@@ -85,31 +87,44 @@ func (p *Pool) Close() {
 	closeShared(oldShared)
 }
 
-// Get returns an idle connection that is still open and has not rested longer than that by now, or dials one.
+// Get returns an idle connection that is still open and has not rested longer than that by now, or dials one. While many
+// are dialled already it waits for its turn, or for one that is given back before. With no rest allowed it is a new one.
 func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c *Conn, reused bool, err error) {
 	for {
 		if c = p.pop(now.Add(-rested)); c == nil {
-			break
+			if c, err = p.await(ctx, rested <= 0); c == nil {
+				break
+			}
 		}
 		if !c.stale() {
 			return c, true, nil
 		}
 		c.Close()
 	}
+	if err != nil {
+		return nil, false, err
+	}
+	c, err = p.open(ctx)
+	p.dialled(ctx, err)
+	return c, false, err
+}
+
+// open dials a connection.
+func (p *Pool) open(ctx context.Context) (*Conn, error) {
 	p.mu.Lock()
 	at := p.at
 	p.mu.Unlock()
 	nc, err := p.client.dial(ctx, at)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	c = newConn(nc, at, p)
+	c := newConn(nc, at, p)
 	if at.TLS {
 		if err := c.secure(ctx); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
-	return c, false, nil
+	return c, nil
 }
 
 // heardEvery is how exactly it is kept when a byte last came: all connections would write to one place else, for each
@@ -150,8 +165,12 @@ func (p *Pool) Put(c *Conn, now time.Time) {
 	c.drop()
 	c.parked = now
 	p.mu.Lock()
-	keep := !p.closed && len(p.idle) < maxIdle && c.at == p.at
-	if keep {
+	keep := !p.closed && c.at == p.at
+	if keep && p.pass(c) {
+		p.mu.Unlock()
+		return
+	}
+	if keep = keep && len(p.idle) < maxIdle; keep {
 		p.idle = append(p.idle, c)
 	}
 	p.mu.Unlock()
