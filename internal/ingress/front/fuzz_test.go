@@ -65,6 +65,7 @@ func FuzzServer(f *testing.F) {
 		"CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n",
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+		"POST / HTTP/1.0\nContent-Length:2\nContent-Length:02\n\nab",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -209,7 +209,7 @@ func (t *turn) frame() error {
 			return malformed("%v", err)
 		}
 		for _, other := range lengths[1:] {
-			if m, err := http1.ParseLength(other); err != nil || m != n {
+			if other != lengths[0] {
 				return malformed("lengths that differ: %.60q", strings.Join(lengths, ", "))
 			}
 		}
