@@ -3,9 +3,14 @@ package ingress_test
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,12 +32,21 @@ const host = "app.test"
 // overTLS is set when all replicas of the tests speak TLS: TestReplicasOverTLS runs them so once more.
 var overTLS = os.Getenv("PENSTOCK_TEST_REPLICAS_TLS") != ""
 
-// replicaTLS is how they do. The certificate is for no host of theirs.
+// replicaTLS is how they do. The certificate is for no host, and was never valid.
 var replicaTLS = sync.OnceValue(func() *tls.Config {
-	s := httptest.NewUnstartedServer(nil)
-	s.StartTLS()
-	defer s.Close()
-	return &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"http/1.1", "h2"}}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}},
+		NextProtos:   []string{"http/1.1", "h2"},
+	}
 })
 
 // listenAsReplica opens a port that the ingress is to connect to.
@@ -156,6 +170,7 @@ func app(t testing.TB, handler http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
 	if overTLS {
+		s.TLS = &tls.Config{Certificates: replicaTLS().Certificates}
 		s.StartTLS()
 	} else {
 		s.Start()

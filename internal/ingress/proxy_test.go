@@ -209,6 +209,9 @@ func TestTimeouts(t *testing.T) {
 		io.Copy(io.Discard, r)
 	}
 	short := 50 * time.Millisecond
+	if overTLS {
+		short = time.Second // the handshake takes of it
+	}
 	for name, test := range map[string]struct {
 		talk   func(net.Conn, *bufio.Reader)
 		set    func(*resource.Settings)
