@@ -112,10 +112,6 @@ func trim(b []byte) []byte {
 }
 
 func (x *exchange) serve() verdict {
-	if n := fields(x.r.Header); n > x.in.cfg.MaxHeaders {
-		x.answer(http.StatusRequestHeaderFieldsTooLarge, access.FlagDownstreamProtocol, "too many header fields")
-		return over
-	}
 	if x.r.ProtoMajor == 2 && !fitsHTTP1(x.r) {
 		x.answer(http.StatusBadRequest, access.FlagDownstreamProtocol, "the request is malformed")
 		return over
@@ -131,6 +127,10 @@ func (x *exchange) serve() verdict {
 			return over
 		}
 		x.rec.App = rt.app
+		if 1+fields(x.r.Header) > rt.maxHeaders { // with Host, which is not among them
+			x.answer(http.StatusRequestHeaderFieldsTooLarge, access.FlagDownstreamProtocol, "too many header fields")
+			return over
+		}
 		if rt.policy != nil && x.answerBeforeRoute(rt.policy) {
 			return over
 		}

@@ -26,7 +26,8 @@ type Config struct {
 	Drain time.Duration
 	// HeaderTimeout bounds how long a client may take to send a request's head. 30 s.
 	HeaderTimeout time.Duration
-	// MaxHeaderBytes and MaxHeaders bound a request's head. 60 KiB and 100, as Envoy does.
+	// MaxHeaderBytes and MaxHeaders bound a request's head; an environment may set the latter for its apps. 60 KiB and
+	// 100, as Envoy does.
 	MaxHeaderBytes int
 	MaxHeaders     int
 	// DialTimeout bounds the opening of one connection to a replica. 5 s, as Envoy does.
@@ -80,7 +81,7 @@ func New(cfg Config) *Ingress {
 	in.upstreams = upstream.NewClient(in.cfg.DialTimeout)
 	in.exchanges.New = func() any { return new(exchange) }
 	limbo := in.lobby("")
-	in.table.Store(&table{limbo: &route{allowInsecure: true, lobby: limbo}})
+	in.table.Store(&table{maxHeaders: in.cfg.MaxHeaders, limbo: &route{allowInsecure: true, maxHeaders: in.cfg.MaxHeaders, lobby: limbo}})
 	return in
 }
 

@@ -303,6 +303,23 @@ func TestTooManyOrTooLargeHeaders(t *testing.T) {
 	}
 }
 
+// How many fields a request may have is an environment's to say.
+func TestHeadersOfAnEnvironment(t *testing.T) {
+	f := serve(t, ingress.Config{MaxHeaders: 10})
+	table := replicas(app(t, func(http.ResponseWriter, *http.Request) {}))
+	for limit, most := range map[int]int{0: 10, 3: 3, 200: 200} {
+		table.Routes[0].MaxHeaders = limit
+		f.Apply(table)
+		for n, status := range map[int]int{most: 200, most + 1: 431} { // with Host
+			_, r := f.dial(t, "GET / HTTP/1.1\r\nHost: app.test\r\n"+strings.Repeat("A: b\r\n", n-1)+"\r\n")
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil || resp.StatusCode != status {
+				t.Errorf("%d fields within a limit of %d: got %v, %v, want %d", n, most, resp, err, status)
+			}
+		}
+	}
+}
+
 func TestSlowHeadIsCutOff(t *testing.T) {
 	f := serve(t, ingress.Config{HeaderTimeout: 50 * time.Millisecond})
 	_, r := f.dial(t, "GET / HTTP/1.1\r\nHost:")

@@ -127,6 +127,7 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 		HeaderTimeout:  in.cfg.HeaderTimeout,
 		IdleTimeout:    keepAlive,
 		MaxHeaderBytes: in.cfg.MaxHeaderBytes,
+		MaxFields:      func() int { return in.table.Load().maxHeaders },
 		Log:            in.cfg.Log,
 	}
 }

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"crypto/tls"
 	"math/rand/v2"
 	"net/netip"
@@ -17,6 +18,7 @@ type table struct {
 	neighbourhoods []neighbourhood   // in the order of the table that control sent
 	limbo          *route            // of every host, while there has been no table
 	lobbies        map[*room]bool
+	maxHeaders     int // that any host's requests may have
 	// By the name, or by the parent of names below a wildcard.
 	exact, wildcard map[string]*tls.Certificate
 	// ask has the hosts whose clients are asked for a certificate in the handshake.
@@ -36,6 +38,7 @@ type route struct {
 	http2         bool // replicas are spoken to in HTTP/2
 	detect        bool // in HTTP/2 when the request cannot do without
 	policy        *policy
+	maxHeaders    int
 	targets       []target
 	total         int   // of the weights
 	lobby         *room // when there is no target
@@ -49,12 +52,14 @@ type target struct {
 // build makes t into a table and opens the rooms that it names. It is called with mu held.
 func (in *Ingress) build(t link.Table) *table {
 	next := &table{
-		hosts:    make(map[string]*route, len(t.Routes)),
-		lobbies:  map[*room]bool{},
-		exact:    map[string]*tls.Certificate{},
-		wildcard: map[string]*tls.Certificate{},
-		parsed:   map[string]*tls.Certificate{},
-		ask:      map[string]tls.ClientAuthType{},
+		hosts:   make(map[string]*route, len(t.Routes)),
+		lobbies: map[*room]bool{},
+
+		maxHeaders: in.cfg.MaxHeaders,
+		exact:      map[string]*tls.Certificate{},
+		wildcard:   map[string]*tls.Certificate{},
+		parsed:     map[string]*tls.Certificate{},
+		ask:        map[string]tls.ClientAuthType{},
 	}
 	for _, e := range t.Environments {
 		next.neighbourhoods = append(next.neighbourhoods, neighbourhood{e.Addresses, map[string]*route{}})
@@ -71,9 +76,10 @@ func (in *Ingress) build(t link.Table) *table {
 	}
 	for _, r := range t.Routes {
 		rt := &route{
-			app: r.App, allowInsecure: r.AllowInsecure,
+			app: r.App, allowInsecure: r.AllowInsecure, maxHeaders: cmp.Or(r.MaxHeaders, in.cfg.MaxHeaders),
 			policy: newPolicy(r.Policy), http2: r.Transport == resource.TransportHTTP2, detect: r.Transport == resource.TransportAuto,
 		}
+		next.maxHeaders = max(next.maxHeaders, rt.maxHeaders)
 		for _, to := range r.Targets {
 			if to.Weight <= 0 || !known[to.Revision] {
 				continue

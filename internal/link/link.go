@@ -62,7 +62,9 @@ type Route struct {
 	// Transport is what replicas are spoken to in. Auto: HTTP/1.1, and HTTP/2 for gRPC.
 	Transport resource.Transport `json:"transport,omitempty"`
 	Policy    *Policy            `json:"policy,omitempty"`
-	Targets   []Target           `json:"targets"` // empty: the app has never had a revision to send to yet
+	// MaxHeaders bounds the fields of a request's head; 0: the ingress's own limit.
+	MaxHeaders int      `json:"maxHeaders,omitempty"`
+	Targets    []Target `json:"targets"` // empty: the app has never had a revision to send to yet
 }
 
 // Policy is what an app asks of requests before they are led anywhere.

@@ -119,7 +119,7 @@ func wants(app resource.App, rev resource.Revision) bool { return rev.Active && 
 
 // latest returns the revision of the app's template, making it when there is none.
 func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.Environment, revisions []resource.Revision) (latest resource.Revision, made bool, err error) {
-	settings, err := resource.ParseSettings(env.Tags, app.Tags)
+	settings, err := env.Settings(app.Tags)
 	if err != nil {
 		return latest, false, err
 	}

@@ -88,7 +88,7 @@ func (r *Reconciler) prepare(ctx context.Context, job resource.Job, env resource
 	if e.Revision.Images != nil {
 		return nil
 	}
-	settings, err := resource.ParseSettings(env.Tags, job.Tags)
+	settings, err := env.Settings(job.Tags)
 	if err != nil {
 		return err
 	}

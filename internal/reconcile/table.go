@@ -100,7 +100,7 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 	for _, app := range apps {
 		inhabited[key(app.Environment)] = true
 	}
-	ids := map[string]string{}
+	ids, headers := map[string]string{}, map[string]int{}
 	for _, env := range environments {
 		// One without apps has no replica that calls anybody, and should not use up addresses.
 		if env.DefaultDomain == "" || !inhabited[key(env.ID)] {
@@ -109,7 +109,7 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		at := link.Environment{ID: env.ID.String(), Domain: strings.ToLower(env.DefaultDomain)}
 		at.Addresses, at.Gateway = r.cfg.Addresses(env.ID)
 		t.Environments = append(t.Environments, at)
-		ids[key(env.ID)] = at.ID
+		ids[key(env.ID)], headers[key(env.ID)] = at.ID, env.Ingress.MaxHeaders
 	}
 	active := map[string][]resource.Revision{}
 	for _, rev := range revisions {
@@ -125,6 +125,7 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		route := link.Route{
 			App: app.ID.String(), Name: strings.ToLower(app.ID.Base()), Environment: ids[key(app.Environment)],
 			External: in.External, AllowInsecure: in.AllowInsecure, Transport: in.Transport, Policy: policy(in.Policy),
+			MaxHeaders: headers[key(app.Environment)],
 		}
 		for _, rev := range active[key(app.ID)] {
 			t.Revisions = append(t.Revisions, r.upstream(rev, running[key(rev.ID)]))

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -34,9 +35,30 @@ type Environment struct {
 	DefaultDomain string
 	Provisioning  ProvisioningState
 	// Profiles are the kinds of machine that apps may ask for beside Consumption.
-	Profiles []Profile `json:",omitempty"`
+	Profiles []Profile          `json:",omitempty"`
+	Ingress  EnvironmentIngress `json:",omitzero"`
 	// Stored holds properties that are kept and echoed and have no effect here, by their ARM name.
 	Stored map[string]json.RawMessage `json:",omitempty"`
+}
+
+// EnvironmentIngress is what an environment asks of the ingress for all its apps.
+type EnvironmentIngress struct {
+	// IdleTimeout is how long a silent request stays open, unless a tag says otherwise; 0: as without it.
+	IdleTimeout time.Duration `json:",omitempty"`
+	// MaxHeaders bounds the fields of a request's head; 0: as the ingress does.
+	MaxHeaders int `json:",omitempty"`
+}
+
+// Settings are those of an app or job with these tags.
+func (e Environment) Settings(tags map[string]string) (Settings, error) {
+	inherited := e.Tags
+	if e.Ingress.IdleTimeout > 0 {
+		inherited = map[string]string{TagPrefix + "idle-timeout": e.Ingress.IdleTimeout.String()}
+		for tag, value := range e.Tags {
+			inherited[strings.ToLower(tag)] = value
+		}
+	}
+	return ParseSettings(inherited, tags)
 }
 
 // Group is a resource group that a user has made. Its ID has its name twice: as the group, and as the name in it.

@@ -93,3 +93,28 @@ func TestParseSettingsRefuses(t *testing.T) {
 		t.Errorf("got %v, want all three faults", err)
 	}
 }
+
+// An environment's word on silent requests is below every tag.
+func TestSettingsOfAnEnvironment(t *testing.T) {
+	tag := func(value string) map[string]string { return map[string]string{"Penstock.Idle-Timeout": value} }
+	for name, test := range map[string]struct {
+		environment, app map[string]string
+		ingress, want    time.Duration
+	}{
+		"nobody says so":      {nil, nil, 0, 10 * time.Minute},
+		"the environment":     {nil, nil, 30 * time.Minute, 30 * time.Minute},
+		"a tag of it":         {tag("20m"), nil, 30 * time.Minute, 20 * time.Minute},
+		"a tag of the app":    {tag("20m"), tag("1m"), 30 * time.Minute, time.Minute},
+		"Azure's behaviour":   {map[string]string{"penstock.behaviour": "azure"}, nil, 30 * time.Minute, 30 * time.Minute},
+		"and no word of time": {map[string]string{"penstock.behaviour": "azure"}, nil, 0, 4 * time.Minute},
+	} {
+		env := resource.Environment{Meta: resource.Meta{Tags: test.environment}, Ingress: resource.EnvironmentIngress{IdleTimeout: test.ingress}}
+		if s, err := env.Settings(test.app); err != nil || s.IdleTimeout != test.want {
+			t.Errorf("%s: got %v, %v, want %v", name, s.IdleTimeout, err, test.want)
+		}
+	}
+	env := resource.Environment{Ingress: resource.EnvironmentIngress{IdleTimeout: time.Minute}}
+	if _, err := env.Settings(map[string]string{"penstock.retry": "never"}); err == nil || !strings.Contains(err.Error(), "tags.penstock.retry") {
+		t.Errorf("a bad tag: got %v", err)
+	}
+}

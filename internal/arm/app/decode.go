@@ -17,6 +17,8 @@ const (
 	codeSchema = "ContainerAppInvalidSchema"
 	codeBody   = "InvalidRequestContent"
 	codeValue  = "ContainerAppInvalidValue"
+
+	codeEnvironmentValue = "ManagedEnvironmentInvalidValue"
 )
 
 // decoder fills structs from a document and collects what is wrong with it and what has no effect.

@@ -32,6 +32,14 @@ type EnvironmentProperties struct {
 	PeerAuthentication          *PeerAuthentication `json:"peerAuthentication"`
 	PeerTrafficConfiguration    *PeerTraffic        `json:"peerTrafficConfiguration"`
 	PublicNetworkAccess         *string             `json:"publicNetworkAccess,omitempty"`
+	IngressConfiguration        *EnvironmentIngress `json:"ingressConfiguration,omitempty"`
+}
+
+// EnvironmentIngress is what Azure calls premium ingress.
+type EnvironmentIngress struct {
+	WorkloadProfileName *string `json:"workloadProfileName,omitempty"`
+	RequestIdleTimeout  *int    `json:"requestIdleTimeout,omitempty"` // minutes
+	HeaderCountLimit    *int    `json:"headerCountLimit,omitempty"`
 }
 
 // AppLogs says where Azure would send logs.

@@ -78,7 +78,9 @@ var samples = map[string]string{
 	resource.TypeEnvironment + " properties.daprAIConnectionString":                                  `"k"`,
 	resource.TypeEnvironment + " properties.appInsightsConfiguration":                                `{"connectionString":"k"}`,
 	resource.TypeEnvironment + " properties.openTelemetryConfiguration":                              `{"tracesConfiguration":{"destinations":["appInsights"]}}`,
-	resource.TypeEnvironment + " properties.ingressConfiguration":                                    `{"requestIdleTimeout":10}`,
+	resource.TypeEnvironment + " properties.ingressConfiguration.workloadProfileName":                `"Ingress-D4"`,
+	resource.TypeEnvironment + " properties.ingressConfiguration.terminationGracePeriodSeconds":      `500`,
+	resource.TypeEnvironment + " properties.ingressConfiguration.scale":                              `{"minReplicas":2}`,
 	resource.TypeEnvironment + " properties.peerAuthentication.mtls":                                 `{"enabled":true}`,
 	resource.TypeEnvironment + " properties.peerTrafficConfiguration.encryption":                     `{"enabled":true}`,
 	resource.TypeEnvironment + " properties.publicNetworkAccess":                                     `"Disabled"`,
@@ -242,6 +244,7 @@ func TestHarmlessValues(t *testing.T) {
 		{resource.TypeEnvironment, "properties.publicNetworkAccess", `"Enabled"`, `"publicNetworkAccess":"Enabled"`},
 		{resource.TypeApp, "template.scale.cooldownPeriod", `300`, `"cooldownPeriod":300`},
 		{resource.TypeEnvironment, "properties.workloadProfiles", `[{"name":"Consumption","workloadProfileType":"Consumption"}]`, `"workloadProfiles":[{"name":"Consumption","workloadProfileType":"Consumption"}]`},
+		{resource.TypeEnvironment, "properties.ingressConfiguration", `{"requestIdleTimeout":30,"headerCountLimit":200}`, `"ingressConfiguration":{"requestIdleTimeout":30,"headerCountLimit":200}`},
 		{resource.TypeEnvironment, "properties.vnetConfiguration", `{"internal":false}`, `"internal":false`},
 		{resource.TypeEnvironment, "properties.peerAuthentication.mtls", `{"enabled":false}`, `"peerAuthentication":{"mtls":{"enabled":false}}`},
 	}

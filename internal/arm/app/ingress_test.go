@@ -89,3 +89,17 @@ func TestIngressPolicyRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestIngressOfAnEnvironmentRefused(t *testing.T) {
+	for ingress, want := range map[string]string{
+		`{"requestIdleTimeout":3}`:  "properties.ingressConfiguration.requestIdleTimeout: want 4 to 30 minutes, got 3",
+		`{"requestIdleTimeout":31}`: "properties.ingressConfiguration.requestIdleTimeout: want 4 to 30 minutes, got 31",
+		`{"headerCountLimit":0}`:    "properties.ingressConfiguration.headerCountLimit: want 1 or more, got 0",
+	} {
+		_, _, err := app.ReadEnvironment(resource.EnvironmentID("s", "g", "e"), []byte(`{"location":"x","properties":{"ingressConfiguration":`+ingress+`}}`))
+		invalid, ok := errors.AsType[*resource.InvalidError](err)
+		if !ok || len(invalid.Faults) != 1 || invalid.Faults[0].Code != "ManagedEnvironmentInvalidValue" || invalid.Faults[0].Field+": "+invalid.Faults[0].Message != want {
+			t.Errorf("%s: got %v, want %s", ingress, err, want)
+		}
+	}
+}

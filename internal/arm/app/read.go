@@ -403,6 +403,10 @@ func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes
 	keep(&e.Stored, "infrastructureResourceGroup", given(p.InfrastructureResourceGroup))
 	keep(&e.Stored, "publicNetworkAccess", given(p.PublicNetworkAccess))
 	e.Profiles = r.profiles(p.WorkloadProfiles)
+	if in := p.IngressConfiguration; in != nil {
+		e.Ingress = r.environmentIngress(in)
+		keep(&e.Stored, "ingressConfiguration.workloadProfileName", given(in.WorkloadProfileName))
+	}
 	if f := resource.ValidateEnvironmentName(id.Base()); f != nil {
 		r.add(*f)
 	}
@@ -411,6 +415,30 @@ func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes
 		r.addError(err)
 	}
 	return e, r.notes, r.err()
+}
+
+// The bounds of learn.microsoft.com/azure/container-apps/premium-ingress.
+const (
+	leastIdleMinutes = 4
+	mostIdleMinutes  = 30
+)
+
+// environmentIngress reads what an environment asks of the ingress.
+func (r *reader) environmentIngress(in *EnvironmentIngress) (e resource.EnvironmentIngress) {
+	const field = "properties.ingressConfiguration."
+	if n := in.RequestIdleTimeout; n != nil {
+		if *n < leastIdleMinutes || *n > mostIdleMinutes {
+			r.add(resource.Fault{Code: codeEnvironmentValue, Field: field + "requestIdleTimeout", Message: fmt.Sprintf("want %d to %d minutes, got %d", leastIdleMinutes, mostIdleMinutes, *n)})
+		}
+		e.IdleTimeout = time.Duration(*n) * time.Minute
+	}
+	if n := in.HeaderCountLimit; n != nil {
+		if *n < 1 {
+			r.add(resource.Fault{Code: codeEnvironmentValue, Field: field + "headerCountLimit", Message: fmt.Sprintf("want 1 or more, got %d", *n)})
+		}
+		e.MaxHeaders = *n
+	}
+	return e
 }
 
 // keep stores a value that was given as the JSON that it is echoed as.

@@ -283,6 +283,21 @@ func environmentState(e resource.Environment) string {
 	return string(e.Provisioning)
 }
 
+// newEnvironmentIngress is nil for an environment that asks nothing of the ingress.
+func newEnvironmentIngress(e resource.Environment) *EnvironmentIngress {
+	w := EnvironmentIngress{WorkloadProfileName: kept[string](e.Stored, "ingressConfiguration.workloadProfileName")}
+	if t := e.Ingress.IdleTimeout; t > 0 {
+		w.RequestIdleTimeout = new(int(t / time.Minute))
+	}
+	if n := e.Ingress.MaxHeaders; n > 0 {
+		w.HeaderCountLimit = new(n)
+	}
+	if w == (EnvironmentIngress{}) {
+		return nil
+	}
+	return &w
+}
+
 // NewEnvironment is how an environment is answered.
 func NewEnvironment(e resource.Environment, site Site) Environment {
 	return Environment{
@@ -299,6 +314,7 @@ func NewEnvironment(e resource.Environment, site Site) Environment {
 			InfrastructureResourceGroup: kept[string](e.Stored, "infrastructureResourceGroup"),
 			PublicNetworkAccess:         kept[string](e.Stored, "publicNetworkAccess"),
 			WorkloadProfiles:            newProfiles(e.Profiles),
+			IngressConfiguration:        newEnvironmentIngress(e),
 			CustomDomainConfiguration:   &CustomDomain{CustomDomainVerificationID: VerificationID(e.ID.Subscription)},
 			PeerAuthentication:          &PeerAuthentication{MTLS: &Switch{Enabled: new(false)}},
 			PeerTrafficConfiguration:    &PeerTraffic{Encryption: &Switch{Enabled: new(false)}},

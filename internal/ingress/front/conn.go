@@ -347,8 +347,9 @@ func (c *conn) readHead() (end, lines int, err error) {
 		for c.r < c.w && (c.in[c.r] == '\r' || c.in[c.r] == '\n') {
 			c.r++
 		}
-		if end, lines, err = http1.HeadEnd(c.in[c.r:c.w]); errors.Is(err, http1.ErrTooManyFields) {
-			return 0, 0, &refusal{http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("more than %d header fields", http1.MaxFields)}
+		most := c.server.maxFields()
+		if end, lines, err = http1.HeadEnd(c.in[c.r:c.w], most); errors.Is(err, http1.ErrTooManyFields) {
+			return 0, 0, &refusal{http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("more than %d header fields", most)}
 		}
 		size := end
 		if end < 0 {

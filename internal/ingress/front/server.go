@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"penstock/internal/ingress/buffer"
+	"penstock/internal/ingress/http1"
 )
 
 // Server serves connections. Its fields are set before Serve, all but those that say otherwise.
@@ -34,7 +35,9 @@ type Server struct {
 	HeaderTimeout  time.Duration // for a request's head, and for the handshake
 	IdleTimeout    time.Duration // between two requests
 	MaxHeaderBytes int           // of a head
-	Log            *slog.Logger
+	// MaxFields is how many fields a head may have now; nil: http1.MaxFields.
+	MaxFields func() int
+	Log       *slog.Logger
 
 	buffers buffer.Pool
 	turns   sync.Pool
@@ -46,6 +49,13 @@ type Server struct {
 	door  *door
 	gone  chan struct{} // receives when a connection has ended while closing; takes one without blocking
 	wg    sync.WaitGroup
+}
+
+func (s *Server) maxFields() int {
+	if s.MaxFields == nil {
+		return http1.MaxFields
+	}
+	return s.MaxFields()
 }
 
 // ErrClosed is what Serve returns after Shutdown or Close.

@@ -145,7 +145,7 @@ func (b *Body) takeChunk(p []byte) (data []byte, n int, more bool, err error) {
 			n += 2
 			b.chunk = chunkHead
 		case chunkTrailer:
-			end, lines, err := HeadEnd(rest)
+			end, lines, err := HeadEnd(rest, MaxFields)
 			if err != nil {
 				return nil, n, false, err
 			}

@@ -12,12 +12,12 @@ import (
 // MaxFields bounds the fields of a head, as Envoy does (max_headers_count of its HTTP protocol options).
 const MaxFields = 100
 
-// ErrTooManyFields means a head, or a trailer, with more than MaxFields.
-var ErrTooManyFields = fmt.Errorf("%w: more than %d fields", ErrMalformed, MaxFields)
+// ErrTooManyFields means a head, or a trailer, with more than it may have.
+var ErrTooManyFields = fmt.Errorf("%w: too many fields", ErrMalformed)
 
 // HeadEnd is the length of the section up to and with its empty line, or -1, and the number of lines before that one.
-// RFC 9112 section 2.2 lets a recipient take a lone LF for the end of a line.
-func HeadEnd(p []byte) (n, lines int, err error) {
+// It has most fields at most. RFC 9112 section 2.2 lets a recipient take a lone LF for the end of a line.
+func HeadEnd(p []byte, most int) (n, lines int, err error) {
 	for {
 		i := bytes.IndexByte(p[n:], '\n')
 		if i < 0 {
@@ -28,7 +28,7 @@ func HeadEnd(p []byte) (n, lines int, err error) {
 		if i == 0 || i == 1 && p[start] == '\r' {
 			return n, lines, nil
 		}
-		if lines++; lines > MaxFields+1 {
+		if lines++; lines > most+1 {
 			return 0, 0, ErrTooManyFields
 		}
 	}

@@ -31,7 +31,7 @@ func (c *Conn) ReadHead(method string, h http.Header, values []string) (Head, []
 	var end, lines int
 	for {
 		var err error
-		if end, lines, err = http1.HeadEnd(c.in[c.r:c.w]); err != nil {
+		if end, lines, err = http1.HeadEnd(c.in[c.r:c.w], http1.MaxFields); err != nil {
 			return Head{}, values, err
 		}
 		if end >= 0 {
