@@ -62,6 +62,7 @@ func FuzzServer(f *testing.F) {
 		"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n",
 		"OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close, x\r\n\r\n",
 		"GET //a HTTP/1.1\r\nHost: [::1]:80\r\nExpect: 100-continue\r\n\r\n",
+		"CONNECT %0 HTTP/1.0\n\n",
 		"CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n",
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",

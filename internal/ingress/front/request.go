@@ -114,10 +114,10 @@ func (t *turn) parseTarget() (err error) {
 	case target == "":
 		return malformed("no target")
 	case r.Method == http.MethodConnect:
-		if !hostChars(target) {
+		if r.URL, err = url.ParseRequestURI("http://" + target); err != nil || r.URL.Host != target {
 			return malformed("target %.60q, want HOST:PORT", target)
 		}
-		r.URL, r.Host = &url.URL{Host: target}, target
+		r.Host = target
 	case target == "*" && r.Method == http.MethodOptions:
 		r.URL = &url.URL{Path: target}
 	case target[0] == '/' && simple(target):
