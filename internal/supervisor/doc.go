@@ -7,6 +7,9 @@
 //
 // Those that replicas reach are on an address of the instance's own (Private), which the machine may not have yet.
 //
+// TCP ports of apps come and go while the server runs. A role asks for all that it wants by a socket (Ports), and gets
+// copies of sockets that stay open here, so that these outlive it too.
+//
 // Because the listeners stay open here, a connection that arrives while a role is away waits in the backlog instead of
 // being refused. What a child has to say goes over one pipe, a word a line: "ready" once it serves, "stop" when the
 // whole server is to end.

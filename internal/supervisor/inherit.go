@@ -39,17 +39,17 @@ func Inherit(spec string) (*Inherited, error) {
 		}
 		// What this process starts must not get the listeners: a shim would hold the port for years.
 		syscall.CloseOnExec(fd)
-		f := os.NewFile(uintptr(fd), name)
 		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 		if err == nil && kind == unix.SOCK_DGRAM {
+			f := os.NewFile(uintptr(fd), name)
 			in.Packets[name], err = net.FilePacketConn(f)
+			f.Close() // the listener has a copy
 		} else if err == nil {
-			in.Listeners[name], err = net.FileListener(f)
+			in.Listeners[name], err = inheritListener(fd, name)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("inherited listener %s: %w; a role is started by `penstock server`, not by hand", name, err)
 		}
-		f.Close() // the listener has a copy
 		fd++
 	}
 	syscall.CloseOnExec(fd)
@@ -58,6 +58,17 @@ func Inherit(spec string) (*Inherited, error) {
 		return nil, fmt.Errorf("inherited pipe: %w; a role is started by `penstock server`, not by hand", err)
 	}
 	return in, nil
+}
+
+// inheritListener makes a listener of a descriptor, which it closes.
+func inheritListener(fd int, name string) (net.Listener, error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close() // the listener has a copy
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", name, err)
+	}
+	return ln, nil
 }
 
 // Ready says that this process serves now.

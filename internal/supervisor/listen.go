@@ -73,6 +73,22 @@ func (s *Supervisor) listen(patience time.Duration) error {
 }
 
 func open(l Listener, state string) (*held, error) {
+	if l.Network == "udp" {
+		conn, err := l.config().ListenPacket(context.Background(), l.Network, l.Address)
+		if err != nil {
+			return nil, err
+		}
+		return hold(conn, conn.LocalAddr())
+	}
+	ln, err := listenAt(l, state)
+	if err != nil {
+		return nil, err
+	}
+	return hold(ln, ln.Addr())
+}
+
+// listenAt opens a listener of connections.
+func listenAt(l Listener, state string) (net.Listener, error) {
 	address := l.Address
 	if l.Network == "unix" {
 		if !filepath.IsAbs(address) {
@@ -83,25 +99,7 @@ func open(l Listener, state string) (*held, error) {
 			return nil, err
 		}
 	}
-	var lc net.ListenConfig
-	// Nobody here speaks multipath TCP, and its sockets cost more a request.
-	lc.SetMultipathTCP(false)
-	if l.Private {
-		// The machine may not have the address yet, and may lose and regain it (ip(7), IP_FREEBIND).
-		lc.Control = func(_, _ string, c syscall.RawConn) error {
-			var failed error
-			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
-			return errors.Join(err, failed)
-		}
-	}
-	if l.Network == "udp" {
-		conn, err := lc.ListenPacket(context.Background(), l.Network, address)
-		if err != nil {
-			return nil, err
-		}
-		return hold(conn, conn.LocalAddr())
-	}
-	ln, err := lc.Listen(context.Background(), l.Network, address)
+	ln, err := l.config().Listen(context.Background(), l.Network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +110,22 @@ func open(l Listener, state string) (*held, error) {
 			return nil, err
 		}
 	}
-	return hold(ln, ln.Addr())
+	return ln, nil
+}
+
+func (l Listener) config() *net.ListenConfig {
+	lc := &net.ListenConfig{}
+	// Nobody here speaks multipath TCP, and its sockets cost more a request.
+	lc.SetMultipathTCP(false)
+	if l.Private {
+		// The machine may not have the address yet, and may lose and regain it (ip(7), IP_FREEBIND).
+		lc.Control = func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
+			return errors.Join(err, failed)
+		}
+	}
+	return lc
 }
 
 func hold(ln io.Closer, addr net.Addr) (*held, error) {

@@ -19,6 +19,8 @@ type Options struct {
 	Run  string // folder below which the state folder of this instance is made, for sockets and pids
 	// Listeners are opened by New. Those with relative unix addresses go into the state folder.
 	Listeners []Listener
+	// Ports lets roles ask for TCP ports while the server runs; nil: none can.
+	Ports *Ports
 	// CgroupRoot is where cgroups are mounted; empty: the roles stay in the supervisor's own cgroup.
 	CgroupRoot string
 	// Exe is the program that roles are started from. It is looked up at every start, so a replaced file is used.
@@ -51,6 +53,7 @@ type Supervisor struct {
 	lock      *os.File
 	pidFile   string // set once it is ours
 	listeners map[string]*held
+	ports     *ports // nil without Options.Ports
 	cgroups   *cgroups
 }
 
@@ -84,6 +87,11 @@ func New(opts Options) (_ *Supervisor, err error) {
 	}
 	if err := s.listen(patience); err != nil {
 		return nil, err
+	}
+	if opts.Ports != nil {
+		if err := s.openPorts(*opts.Ports); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return nil, fmt.Errorf("pid file: %w", err)
@@ -119,6 +127,9 @@ func (s *Supervisor) Close() error {
 	var errs []error
 	for _, l := range s.listeners {
 		errs = append(errs, l.close())
+	}
+	if s.ports != nil {
+		errs = append(errs, s.ports.close())
 	}
 	if s.pidFile != "" {
 		errs = append(errs, os.Remove(s.pidFile))
@@ -166,7 +177,14 @@ func (s *Supervisor) Run(ctx context.Context, roles []Role, upgrade <-chan struc
 	}
 
 	var wg sync.WaitGroup
-	wg.Go(func() {
+	if s.ports != nil {
+		asking, end := context.WithCancel(context.Background()) // until the last role has ended
+		defer wg.Wait()
+		defer end()
+		wg.Go(func() { s.ports.serve(asking) })
+	}
+	var readying sync.WaitGroup
+	readying.Go(func() {
 		for _, k := range keepers {
 			select {
 			case <-k.everReady:
@@ -187,7 +205,7 @@ func (s *Supervisor) Run(ctx context.Context, roles []Role, upgrade <-chan struc
 		stop()
 		<-ended[i]
 	}
-	wg.Wait()
+	readying.Wait()
 	s.cgroups.remove()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, errStopAsked) {
 		return err
