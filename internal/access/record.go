@@ -12,8 +12,8 @@ type Record struct {
 	Forwarded  string // X-Forwarded-For as the replica got it
 	Connection uint64 // the client's, counted by its ingress
 	Scheme     string
-	Proto      string // "HTTP/1.1"
-	Host       string // as routes are keyed
+	Proto      string // "HTTP/1.1"; ProtoTCP for a connection of a TCP app, which has no status, method and path
+	Host       string // as routes are keyed; "redis:6379" for a connection
 	Method     string
 	Path       string // with the query
 	UserAgent  string
@@ -36,6 +36,9 @@ type Record struct {
 
 	Ingress string // names the process that answered; set by Read
 }
+
+// ProtoTCP is the Proto of a connection that is no HTTP.
+const ProtoTCP = "TCP"
 
 // End is when the request was over.
 func (r *Record) End() time.Time { return r.Start.Add(r.Duration) }
@@ -104,6 +107,10 @@ func (r *Record) Details() string {
 		return reset("protocol_error")
 	case r.Status > 0 && r.FirstByte > 0 && !has(FlagUpstreamTermination):
 		return "via_upstream" // also after a first try that failed
+	case r.Proto == ProtoTCP && r.Flags == 0 && r.Attempts == 0:
+		return "rbac_access_denied"
+	case r.Proto == ProtoTCP && r.Flags == 0:
+		return "via_upstream"
 	case has(FlagUpstreamTermination):
 		return reset("connection_termination")
 	case has(FlagConnectFailure):

@@ -52,6 +52,7 @@ const shunFor = time.Second
 // ticket is a request's claim to a place.
 type ticket struct {
 	host  string
+	port  int // in place of host, for a connection of a TCP app
 	from  netip.Addr
 	since time.Time  // when it came; who came first goes first, also after a second try
 	tried []*replica // that did not accept its connection
@@ -159,11 +160,11 @@ func (rm *room) done(r *replica, rec *access.Record) {
 	r.inFlight--
 	if rec != nil {
 		r.tally.Requests++
-		if rec.Status >= http.StatusInternalServerError {
+		if rec.Status >= http.StatusInternalServerError || rec.Proto == access.ProtoTCP && rec.Flags&access.FlagUpstreamTermination != 0 {
 			r.tally.Errors++
 		}
 		took := rec.Duration
-		if rec.Status == http.StatusSwitchingProtocols {
+		if rec.Status == http.StatusSwitchingProtocols || rec.Proto == access.ProtoTCP {
 			took = rec.FirstByte // a tunnel lasts as long as its two ends like
 		}
 		r.tally.Latency.Add(took)

@@ -15,6 +15,7 @@ import (
 // table is what one request is routed by. It never changes.
 type table struct {
 	hosts          map[string]*route // that anybody may ask for
+	ports          map[int]*route    // that anybody may connect to
 	neighbourhoods []neighbourhood   // in the order of the table that control sent
 	limbo          *route            // of every host, while there has been no table
 	lobbies        map[*room]bool
@@ -30,6 +31,7 @@ type table struct {
 type neighbourhood struct {
 	addresses netip.Prefix
 	hosts     map[string]*route // its apps, external or not, by all names that neighbours have for them
+	ports     map[int]*route    // likewise, of TCP apps
 }
 
 type route struct {
@@ -42,6 +44,9 @@ type route struct {
 	targets       []target
 	total         int   // of the weights
 	lobby         *room // when there is no target
+
+	name       string // of a TCP app
+	targetPort int    // of a TCP app's replicas; 0: the revision's
 }
 
 type target struct {
@@ -53,6 +58,7 @@ type target struct {
 func (in *Ingress) build(t link.Table) *table {
 	next := &table{
 		hosts:   make(map[string]*route, len(t.Routes)),
+		ports:   make(map[int]*route, len(t.TCP)),
 		lobbies: map[*room]bool{},
 
 		maxHeaders: in.cfg.MaxHeaders,
@@ -62,7 +68,7 @@ func (in *Ingress) build(t link.Table) *table {
 		ask:        map[string]tls.ClientAuthType{},
 	}
 	for _, e := range t.Environments {
-		next.neighbourhoods = append(next.neighbourhoods, neighbourhood{e.Addresses, map[string]*route{}})
+		next.neighbourhoods = append(next.neighbourhoods, neighbourhood{e.Addresses, map[string]*route{}, map[int]*route{}})
 	}
 	known := map[string]bool{}
 	for _, rev := range t.Revisions {
@@ -80,28 +86,43 @@ func (in *Ingress) build(t link.Table) *table {
 			policy: newPolicy(r.Policy), http2: r.Transport == resource.TransportHTTP2, detect: r.Transport == resource.TransportAuto,
 		}
 		next.maxHeaders = max(next.maxHeaders, rt.maxHeaders)
-		for _, to := range r.Targets {
-			if to.Weight <= 0 || !known[to.Revision] {
-				continue
-			}
-			rt.targets = append(rt.targets, target{in.rooms[to.Revision], to.Weight})
-			rt.total += to.Weight
-		}
-		if rt.total == 0 {
-			rt.lobby = in.lobby(r.App)
-			next.lobbies[rt.lobby] = true
-		}
+		next.aim(rt, r.Targets, known, in)
 		if r.External {
 			next.hosts[hostname(r.Host)] = rt
 		}
 		next.askFor(r.Host, rt)
 		next.addNeighbour(t.Environments, r, rt)
 	}
+	for _, r := range t.TCP {
+		rt := &route{app: r.App, name: r.Name, policy: newPolicy(r.Policy), targetPort: r.TargetPort}
+		next.aim(rt, r.Targets, known, in)
+		if r.External {
+			next.ports[r.Port] = rt
+		}
+		if i := slices.IndexFunc(t.Environments, func(e link.Environment) bool { return e.ID == r.Environment }); i >= 0 {
+			next.neighbourhoods[i].ports[r.Port] = rt
+		}
+	}
 	last := in.table.Load()
 	for _, c := range t.Certificates {
 		next.addCertificate(c, last, in)
 	}
 	return next
+}
+
+// aim gives a route its targets, or the lobby of its app when none of them is known.
+func (t *table) aim(rt *route, targets []link.Target, known map[string]bool, in *Ingress) {
+	for _, to := range targets {
+		if to.Weight <= 0 || !known[to.Revision] {
+			continue
+		}
+		rt.targets = append(rt.targets, target{in.rooms[to.Revision], to.Weight})
+		rt.total += to.Weight
+	}
+	if rt.total == 0 {
+		rt.lobby = in.lobby(rt.app)
+		t.lobbies[rt.lobby] = true
+	}
 }
 
 // addNeighbour makes a route one of its environment's.
@@ -187,9 +208,26 @@ func (t *table) neighbourhood(a netip.Addr) *neighbourhood {
 	return nil
 }
 
-// leads says whether requests of that host from there may be led to rm.
-func (t *table) leads(host string, from netip.Addr, rm *room) bool {
-	rt := t.route(host, from)
+// port is the route of a port for connections that come from there, or nil. A replica reaches the ports of its own
+// environment, and no others.
+func (t *table) port(number int, from netip.Addr) *route {
+	if t.limbo != nil {
+		return t.limbo
+	}
+	if n := t.neighbourhood(from); n != nil {
+		return n.ports[number]
+	}
+	return t.ports[number]
+}
+
+// leads says whether one that waits may be led to rm.
+func (t *table) leads(w *ticket, rm *room) bool {
+	var rt *route
+	if w.port != 0 {
+		rt = t.port(w.port, w.from)
+	} else {
+		rt = t.route(w.host, w.from)
+	}
 	if rt == nil {
 		return false
 	}

@@ -15,8 +15,12 @@ import (
 	"penstock/internal/ingress/upstream"
 )
 
-// tunnelSize is the buffer of one direction. Messages of a WebSocket are small, and tunnels stay open for long.
-const tunnelSize = 4 << 10
+// tunnelSize is the buffer of one direction. Messages of a WebSocket are small, and tunnels stay open for long. One that
+// is full is exchanged for one of tunnelLarge: a direction that carries much needs fewer system calls.
+const (
+	tunnelSize  = 4 << 10
+	tunnelLarge = 64 << 10
+)
 
 // tunnel joins the two connections after the replica has agreed to switch protocols.
 func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, clean bool, err error) {
@@ -47,8 +51,8 @@ func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, c
 	j := joint{silence: x.ticket.settings.IdleTimeout}
 	j.moved.Store(time.Now().UnixNano())
 	var wg sync.WaitGroup
-	wg.Go(func() { x.rec.BytesIn = j.pipe(back, front, first, func(time.Time) {}) })
-	x.rec.BytesOut = j.pipe(front, back, x.out, conn.Answered)
+	wg.Go(func() { x.rec.BytesIn, _ = j.pipe(back, front, first, func(time.Time) {}) })
+	x.rec.BytesOut, _ = j.pipe(front, back, x.out, conn.Answered)
 	wg.Wait()
 	return over, false, nil
 }
@@ -59,9 +63,15 @@ type joint struct {
 	moved   atomic.Int64 // when a byte last moved, Unix nanoseconds
 }
 
+// errSend wraps what kept bytes from going on.
+type errSend struct{ error }
+
+func (e errSend) Unwrap() error { return e.error }
+
 // pipe writes first to dst, then what comes from src. At the end of src it ends the writing half of dst, so that the
-// other direction can go on; on a failure it ends both. came is told when bytes came from src.
-func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (total int64) {
+// other direction can go on, and returns no error; on a failure it ends both. An errSend is of dst, any other of src.
+// came is told when bytes came from src.
+func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (total int64, failed error) {
 	buf := make([]byte, tunnelSize)
 	p := first
 	for {
@@ -70,9 +80,13 @@ func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (tot
 			n, err := dst.Write(p)
 			total += int64(n)
 			if err != nil {
+				failed = errSend{err}
 				break
 			}
 			j.moved.Store(time.Now().UnixNano())
+			if len(p) == len(buf) && len(buf) < tunnelLarge {
+				buf = make([]byte, tunnelLarge)
+			}
 		}
 		j.extend(src.SetReadDeadline)
 		n, err := src.Read(buf)
@@ -87,15 +101,18 @@ func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (tot
 			continue
 		}
 		if half, ok := dst.(interface{ CloseWrite() error }); ok && errors.Is(err, io.EOF) && half.CloseWrite() == nil {
-			return total
+			return total, nil
 		}
 		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				failed = err
+			}
 			break
 		}
 	}
 	dst.Close()
 	src.Close()
-	return total
+	return total, failed
 }
 
 // extend sets a deadline to when the tunnel would have been silent for too long. It fails on a closed connection only.

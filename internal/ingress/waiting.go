@@ -172,7 +172,7 @@ func (rm *room) send(why func(*waiter) error) {
 // astray tells who waits here for a host that t leads elsewhere.
 func (rm *room) astray(t *table) func(*waiter) error {
 	return func(w *waiter) error {
-		if !t.leads(w.host, w.from, rm) {
+		if !t.leads(w.ticket, rm) {
 			return errMoved
 		}
 		return nil

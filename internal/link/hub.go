@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -164,6 +165,31 @@ func (h *Hub) Load() (inFlight, waiting map[string]int) {
 		}
 	}
 	return inFlight, waiting
+}
+
+// Unopened waits until the ports that one ingress or another could not open are not those any more, and returns them in
+// their order. It ends with ctx.
+func (h *Hub) Unopened(ctx context.Context, last []Unopened) ([]Unopened, error) {
+	for {
+		h.mu.Lock()
+		var now []Unopened
+		heard := h.heard
+		for r := range maps.Values(h.reports) {
+			now = append(now, r.Unopened...)
+		}
+		h.mu.Unlock()
+		slices.SortFunc(now, func(a, b Unopened) int {
+			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.App, b.App), cmp.Compare(a.Reason, b.Reason))
+		})
+		if now = slices.Compact(now); !slices.Equal(now, last) {
+			return now, nil
+		}
+		select {
+		case <-heard:
+		case <-ctx.Done():
+			return last, context.Cause(ctx)
+		}
+	}
 }
 
 // Answered says whether a byte of an answer has come from a replica since then. Reports are up to reportEvery old, so it

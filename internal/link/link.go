@@ -30,6 +30,7 @@ type Table struct {
 
 	Environments []Environment `json:"environments"`
 	Routes       []Route       `json:"routes"`
+	TCP          []TCPRoute    `json:"tcp,omitempty"`
 	Revisions    []Revision    `json:"revisions"`
 	Certificates []Certificate `json:"certificates"`
 }
@@ -65,6 +66,20 @@ type Route struct {
 	// MaxHeaders bounds the fields of a request's head; 0: the ingress's own limit.
 	MaxHeaders int      `json:"maxHeaders,omitempty"`
 	Targets    []Target `json:"targets"` // empty: the app has never had a revision to send to yet
+}
+
+// TCPRoute leads the connections of one port to revisions. Of a port there is one route an environment, and one in all
+// that is external.
+type TCPRoute struct {
+	Port        int    `json:"port"`        // that clients connect to, outside and inside
+	Environment string `json:"environment"` // ID of the app's
+	Name        string `json:"name"`        // of the app; Environment.Names makes the names of neighbours of it
+	App         string `json:"app"`         // resource ID
+	External    bool   `json:"external"`
+	// TargetPort is the replicas' port; 0: that of the revision.
+	TargetPort int      `json:"targetPort,omitempty"`
+	Policy     *Policy  `json:"policy,omitempty"` // addresses only
+	Targets    []Target `json:"targets"`          // as in Route
 }
 
 // Policy is what an app asks of requests before they are led anywhere.
@@ -126,8 +141,17 @@ type Report struct {
 	InFlight map[string]int `json:"inFlight"`
 	// Waiting counts the requests that wait for a replica, by revision ID.
 	Waiting map[string]int `json:"waiting"`
+	// Unopened are external ports of the table that nobody can connect to.
+	Unopened []Unopened `json:"unopened,omitempty"`
 	// Traffic comes with the reports that are due by time only, as it is long.
 	Traffic *Traffic `json:"traffic,omitempty"`
+}
+
+// Unopened is a port that could not be opened.
+type Unopened struct {
+	Port   int    `json:"port"`
+	App    string `json:"app"` // resource ID
+	Reason string `json:"reason"`
 }
 
 // Covers says whether the report was made under table epoch, version or a later one of the same epoch.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -155,6 +156,43 @@ func TestDrainedIsTrueWithoutIngress(t *testing.T) {
 	hub := link.NewHub("a", slog.New(slog.DiscardHandler))
 	if err := hub.Drained(t.Context(), hub.Publish(link.Table{}), "r"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUnopenedPortsAreToldOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "link")
+	hub, _ := control(t, path, "a")
+	in := newIngress(t, path)
+	say := func(unopened ...link.Unopened) {
+		in.mu.Lock()
+		in.report.Unopened = unopened
+		in.mu.Unlock()
+		in.changed <- struct{}{}
+	}
+	next := func(last []link.Unopened) []link.Unopened {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		got, err := hub.Unopened(ctx, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	a, b := link.Unopened{Port: 1, App: "/a", Reason: "taken"}, link.Unopened{Port: 2, App: "/b", Reason: "taken"}
+	say(b, a)
+	got := next(nil)
+	if !slices.Equal(got, []link.Unopened{a, b}) {
+		t.Fatalf("got %v, want both in order", got)
+	}
+	say(a, b) // no news
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if again, err := hub.Unopened(ctx, got); err == nil {
+		t.Errorf("got %v, want to wait for news", again)
+	}
+	say()
+	if got := next(got); len(got) > 0 {
+		t.Errorf("got %v, want none", got)
 	}
 }
 

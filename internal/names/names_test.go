@@ -128,6 +128,10 @@ func table() link.Table {
 			{Host: "shop.green-1.penstock.localhost", Environment: "/green", Name: "shop", External: true},
 			{Host: "hidden.internal.green-1.penstock.localhost", Environment: "/green", Name: "hidden"},
 		},
+		TCP: []link.TCPRoute{
+			{Port: 6379, Environment: "/blue", Name: "redis"},
+			{Port: 5432, Environment: "/green", Name: "postgres", External: true},
+		},
 	}
 }
 
@@ -162,6 +166,11 @@ func TestNames(t *testing.T) {
 		"a.web.penstock.localhost":            nobody,
 		"penstock.localhost":                  none,
 		"internal.penstock.localhost":         none,
+		"redis":                               gateway,
+		"redis.penstock.localhost":            gateway,
+		"redis.internal.penstock.localhost":   gateway,
+		"postgres":                            nobody,
+		"postgres.green-1.penstock.localhost": nobody, // its port is not open here
 		"shop":                                nobody, // another environment's, so the machine's resolvers are asked
 		"shop.green-1.penstock.localhost":     gateway,
 		"hidden.green-1.penstock.localhost":   nobody,

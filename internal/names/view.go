@@ -36,15 +36,23 @@ func newView(t link.Table, forwards map[string]chan struct{}) *view {
 		if r.External {
 			v.public[strings.ToLower(r.Host)] = true
 		}
-		i, ok := at[r.Environment]
-		if !ok || r.Name == "" {
-			continue
+		if i, ok := at[r.Environment]; ok && r.Name != "" {
+			v.neighbourhoods[i].know(r.Name)
 		}
-		for _, name := range t.Environments[i].Names(r.Name) {
-			v.neighbourhoods[i].names[strings.ToLower(name)] = true
+	}
+	for _, r := range t.TCP {
+		if i, ok := at[r.Environment]; ok {
+			v.neighbourhoods[i].know(r.Name)
 		}
 	}
 	return v
+}
+
+// know adds the names that neighbours have for an app or revision.
+func (n *neighbourhood) know(name string) {
+	for _, name := range n.environment.Names(name) {
+		n.names[strings.ToLower(name)] = true
+	}
 }
 
 // neighbourhood is that of a replica's address, or nil.

@@ -110,7 +110,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // Answered notes that a byte came from the replica.
-func (c *Conn) Answered(now time.Time) { c.pool.answered(now) }
+func (c *Conn) Answered(now time.Time) { c.pool.Answered(now) }
 
 // Touch notes that bytes move on behalf of the exchange.
 func (c *Conn) Touch() { c.moved.Store(time.Now().UnixNano()) }

@@ -114,7 +114,7 @@ func (p *Pool) open(ctx context.Context) (*Conn, error) {
 	p.mu.Lock()
 	at := p.at
 	p.mu.Unlock()
-	nc, err := p.client.dial(ctx, at)
+	nc, err := p.client.Dial(ctx, at.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,8 @@ func (p *Pool) open(ctx context.Context) (*Conn, error) {
 // byte, from all processors.
 const heardEvery = 100 * time.Millisecond
 
-func (p *Pool) answered(now time.Time) {
+// Answered notes that a byte came from the replica.
+func (p *Pool) Answered(now time.Time) {
 	if at := now.UnixNano(); at-p.heard.Load() > int64(heardEvery) {
 		p.heard.Store(at)
 	}

@@ -37,9 +37,9 @@ func (m meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// dial opens a connection to the replica.
-func (cl *Client) dial(ctx context.Context, at Address) (net.Conn, error) {
-	return cl.dialer.DialContext(ctx, "tcp", at.Addr)
+// Dial opens a connection to a replica that is none of its pool's.
+func (cl *Client) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	return cl.dialer.DialContext(ctx, "tcp", addr)
 }
 
 // handshake begins TLS on a connection, for which there is as much time as for a dial. The connection is closed when it
@@ -74,7 +74,7 @@ func (c *Conn) secure(ctx context.Context) error {
 // dialStream opens a connection for HTTP/2 over TLS. A replica that would speak HTTP/1.1 on it is refused here: the
 // library would go on with that.
 func (cl *Client) dialStream(ctx context.Context, _, addr string) (net.Conn, error) {
-	nc, err := cl.dial(ctx, Address{Addr: addr})
+	nc, err := cl.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func (s *Stream) Touch() { s.moved.Store(time.Now().UnixNano()) }
 func (s *Stream) came() {
 	now := time.Now()
 	s.moved.Store(now.UnixNano())
-	s.pool.answered(now)
+	s.pool.Answered(now)
 }
 
 // Piped makes r's body what Write and End say. It is called before RoundTrip.

@@ -1,0 +1,236 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"penstock/internal/link"
+)
+
+// Ports opens ports of the machine.
+type Ports interface {
+	// Open asks for exactly these ports, in place of those that were asked for before. It says of each what became of
+	// it; the listeners are the caller's. ErrLater: nothing was done.
+	Open(ctx context.Context, ports []int) ([]Port, error)
+	// Close says that no more ports are asked for.
+	Close()
+}
+
+// Port is a listener, or the reason why there is none.
+type Port struct {
+	Number   int
+	Listener net.Listener
+	Fault    string
+}
+
+// ErrLater means that a newer ingress has the ports.
+var ErrLater = errors.New("a newer ingress has the ports")
+
+// Doors are where connections of TCP apps come in. Those from outside come by ports that open and close with the table,
+// those of replicas by one listener, to which the firewall leads them.
+type Doors struct {
+	in     *Ingress
+	ports  Ports
+	inside net.Listener
+
+	asks  chan chan struct{} // a look at the table is asked for, and then answered
+	ended chan struct{}
+
+	mu       sync.Mutex
+	unopened []link.Unopened
+}
+
+// Doors returns those of the ingress. Without ports nobody outside can connect; inside may be nil.
+func (in *Ingress) Doors(ports Ports, inside net.Listener) *Doors {
+	return &Doors{in: in, ports: ports, inside: inside, asks: make(chan chan struct{}), ended: make(chan struct{})}
+}
+
+const (
+	// doorsPatience bounds how long a table waits for its ports: who is told that a change is done finds them open.
+	doorsPatience = time.Second
+	// Ports that could not be opened are asked for again, soon at first: a process that is about to end may have them.
+	doorsFirst = 100 * time.Millisecond
+	doorsLast  = 3 * time.Second
+)
+
+// Follow has the doors opened and closed as the ingress's table says now. It waits for that, but not for long.
+func (d *Doors) Follow() {
+	done := make(chan struct{})
+	late := time.NewTimer(doorsPatience)
+	defer late.Stop()
+	select {
+	case d.asks <- done:
+	case <-d.ended:
+		return
+	case <-late.C:
+		return
+	}
+	select {
+	case <-done:
+	case <-d.ended:
+	case <-late.C:
+	}
+}
+
+// Unopened are the ports of the table that could not be opened.
+func (d *Doors) Unopened() []link.Unopened {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.unopened)
+}
+
+// door is an open port.
+type door struct {
+	ln     net.Listener
+	closed chan struct{} // nothing is accepted any more
+}
+
+// close returns when the listener is closed in the kernel too.
+func (d door) close() {
+	d.ln.Close()
+	<-d.closed
+}
+
+// Serve takes connections until ctx ends. Then it drains: it takes no more, and waits until those that there are have
+// ended, for as long as Config says. It is called once.
+func (d *Doors) Serve(ctx context.Context) {
+	defer close(d.ended)
+	// Connections live on when ctx ends, until the drain has lasted too long.
+	connections, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	var talking sync.WaitGroup
+	open := map[int]door{}
+	accept := func(ln net.Listener, port func(*net.TCPConn) (int, error)) door {
+		one := door{ln, make(chan struct{})}
+		go func() {
+			defer close(one.closed)
+			d.in.accept(connections, ln, &talking, port)
+		}()
+		return one
+	}
+	var inside door
+	if d.inside != nil {
+		inside = accept(d.inside, originalPort)
+	}
+	var asked []int // that the last answer was about; nil: there was none
+	satisfied := false
+	look := func() {
+		want, known := d.in.externalPorts()
+		if !known {
+			return // an ingress before this one may have ports that are wanted
+		}
+		for port, one := range open {
+			if want[port] == "" {
+				one.close()
+				delete(open, port)
+			}
+		}
+		numbers := slices.Sorted(maps.Keys(want))
+		if satisfied && slices.Equal(numbers, asked) || len(numbers) == 0 && asked == nil && d.ports == nil {
+			return
+		}
+		asked, satisfied = numbers, d.open(ctx, want, numbers, open, accept)
+	}
+	look()
+	wait := doorsFirst
+	for ctx.Err() == nil {
+		var again <-chan time.Time
+		if !satisfied {
+			again = time.After(wait)
+		}
+		select {
+		case done := <-d.asks:
+			look()
+			close(done)
+			wait = doorsFirst
+		case <-again:
+			look()
+			wait = min(2*wait, doorsLast)
+		case <-ctx.Done():
+		}
+	}
+
+	if d.ports != nil {
+		d.ports.Close()
+	}
+	for _, one := range open {
+		one.close()
+	}
+	if d.inside != nil {
+		inside.close()
+	}
+	d.note(nil)
+	over := make(chan struct{})
+	go func() {
+		talking.Wait()
+		close(over)
+	}()
+	limit := time.NewTimer(d.in.cfg.Drain)
+	defer limit.Stop()
+	select {
+	case <-over:
+	case <-limit.C:
+		d.in.cfg.Log.Warn("drain took too long; connections that are left are reset", "limit", d.in.cfg.Drain)
+		end(errCut)
+		<-over
+	}
+}
+
+// open asks for the ports that are wanted, has those that are new accepted on, and says whether all of them are open.
+func (d *Doors) open(ctx context.Context, want map[int]string, numbers []int, open map[int]door, accept func(net.Listener, func(*net.TCPConn) (int, error)) door) bool {
+	var got []Port
+	err := errors.New("this ingress opens no ports")
+	if d.ports != nil {
+		got, err = d.ports.Open(ctx, numbers)
+	}
+	if errors.Is(err, ErrLater) || ctx.Err() != nil {
+		return false // nothing is known, and what was said holds
+	}
+	var unopened []link.Unopened
+	for _, port := range got {
+		switch _, already := open[port.Number]; {
+		case port.Listener == nil:
+			unopened = append(unopened, link.Unopened{Port: port.Number, App: want[port.Number], Reason: port.Fault})
+		case already:
+			port.Listener.Close() // another copy of the same socket
+		default:
+			number := port.Number
+			open[number] = accept(port.Listener, func(*net.TCPConn) (int, error) { return number, nil })
+		}
+	}
+	if err != nil {
+		for _, number := range numbers {
+			if _, already := open[number]; !already {
+				unopened = append(unopened, link.Unopened{Port: number, App: want[number], Reason: err.Error()})
+			}
+		}
+	}
+	d.note(unopened)
+	return err == nil && len(unopened) == 0
+}
+
+// note keeps what is to be reported, and has it reported when it is news.
+func (d *Doors) note(unopened []link.Unopened) {
+	d.mu.Lock()
+	news := !slices.Equal(unopened, d.unopened)
+	d.unopened = unopened
+	d.mu.Unlock()
+	if news {
+		d.in.nudge()
+	}
+}
+
+// externalPorts are the ports that are open to everybody, with their apps. known is false while there is no table.
+func (in *Ingress) externalPorts() (apps map[int]string, known bool) {
+	t := in.table.Load()
+	apps = make(map[int]string, len(t.ports))
+	for port, rt := range t.ports {
+		apps[port] = rt.app
+	}
+	return apps, t.limbo == nil
+}
