@@ -36,7 +36,9 @@ type Config struct {
 	Host netip.Addr
 	// Services lists what replicas may reach on their gateway: the ingress and the resolver.
 	Services []Service
-	Log      *slog.Logger
+	// Exposed is the port on Host to which what is sent to an exposed port of a gateway is led; 0: no port can be exposed.
+	Exposed uint16
+	Log     *slog.Logger
 }
 
 func (c Config) validate() error {
@@ -57,7 +59,7 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("network service: want tcp or udp and ports from 1 to 65535, got %q, %d and %d", s.Protocol, s.Port, s.Local))
 		}
 	}
-	if len(c.Services) > 0 && (!c.Host.Is4() || c.Host.IsUnspecified() || c.Host.IsLoopback()) {
+	if (len(c.Services) > 0 || c.Exposed != 0) && (!c.Host.Is4() || c.Host.IsUnspecified() || c.Host.IsLoopback()) {
 		// Loopback would need net.ipv4.conf.*.route_localnet, which opens all of the host's loopback to replicas.
 		errs = append(errs, fmt.Errorf("network host: want an IPv4 address beyond loopback, got %s", c.Host))
 	}
@@ -124,7 +126,8 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 			return nil, fmt.Errorf("open network: %w", err)
 		}
 	}
-	if err := installRules(ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services}); err != nil {
+	rules := ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed}
+	if err := installRules(rules); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
 	foreign, err := droppingChains(n.table())
@@ -192,6 +195,14 @@ func (n *Network) Release(environment string) error {
 		return fmt.Errorf("release environment %s: %w", environment, err)
 	}
 	return nil
+}
+
+// Expose makes these the ports that replicas may reach on their gateways beside the services: each is a gateway's address
+// and a port of it. The rules are not touched, so that it costs the same with any number of environments.
+func (n *Network) Expose(ports []netip.AddrPort) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return setExposed(n.table(), ports)
 }
 
 // Destroy removes every namespace, bridge and rule of the instance, and its plan.

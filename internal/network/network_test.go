@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -191,6 +192,105 @@ func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 		}
 		conn.Close()
 	}
+}
+
+// Ports that come and go are led to one listener, for replicas of their environment, which tells them apart by where
+// a connection was going.
+func TestExposedPortsAreReachedFromTheirEnvironmentOnly(t *testing.T) {
+	needRoot(t)
+	host := netip.MustParseAddr("169.254.77.54")
+	accepts := make(chan uint16, 16)
+	ln := original(t, host.String()+":0", accepts)
+	cfg := network.Config{Dir: t.TempDir(), State: t.TempDir(), Host: host, Exposed: ln.Port()}
+	n := open(t, cfg)
+	destroyAfter(t, n)
+	a := attach(t, n, "app--1-a", "blue")
+	b := attach(t, n, "app--1-b", "green")
+	reach := func(what string, from network.Attachment, to netip.AddrPort, want bool) {
+		t.Helper()
+		err := dial(t, from, to)
+		if (err == nil) != want {
+			t.Errorf("%s: replica to %s: %v, want reached: %v", what, to, err, want)
+		}
+		if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINPROGRESS) {
+			t.Errorf("%s: replica to %s: no answer, want a refusal at once", what, to)
+		}
+		if err != nil {
+			return
+		}
+		select {
+		case meant := <-accepts:
+			if meant != to.Port() {
+				t.Errorf("%s: got a connection for port %d, want %d", what, meant, to.Port())
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: nothing came in", what)
+		}
+	}
+	redis := netip.AddrPortFrom(a.Gateway, 6379)
+	set := func(ports ...netip.AddrPort) {
+		t.Helper()
+		if err := n.Expose(ports); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reach("nothing exposed", a, redis, false)
+	set(redis)
+	reach("exposed", a, redis, true)
+	for what, to := range map[string]netip.AddrPort{
+		"another port":                    netip.AddrPortFrom(a.Gateway, 6380),
+		"where the listener is":           ln,
+		"that port on its gateway":        netip.AddrPortFrom(a.Gateway, ln.Port()),
+		"the port on an address of hosts": netip.AddrPortFrom(hostAddress(t), 6379),
+	} {
+		reach(what, a, to, false)
+	}
+	reach("another environment's gateway", b, redis, false)
+	reach("the port on its own gateway", b, netip.AddrPortFrom(b.Gateway, 6379), false)
+	set(redis)
+	reach("exposed again", a, redis, true)
+	open(t, cfg) // as the next control does
+	reach("rules installed again", a, redis, true)
+	set(netip.AddrPortFrom(b.Gateway, 6379))
+	reach("moved", a, redis, false)
+	reach("moved", b, netip.AddrPortFrom(b.Gateway, 6379), true)
+	set()
+	reach("nothing exposed any more", b, netip.AddrPortFrom(b.Gateway, 6379), false)
+}
+
+// original accepts connections, and tells which port each was for before it was led here.
+func original(t testing.TB, address string, accepts chan<- uint16) netip.AddrPort {
+	t.Helper()
+	free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
+		return errors.Join(err, failed)
+	}}
+	ln, err := free.Listen(t.Context(), "tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			raw, err := c.(*net.TCPConn).SyscallConn()
+			if err != nil {
+				return
+			}
+			raw.Control(func(fd uintptr) {
+				const originalDestination = 80 // linux/netfilter_ipv4.h
+				if a, err := unix.GetsockoptIPv6Mreq(int(fd), unix.SOL_IP, originalDestination); err == nil {
+					accepts <- binary.BigEndian.Uint16(a.Multiaddr[2:4])
+				}
+			})
+			c.Close()
+		}
+	}()
+	return netip.MustParseAddrPort(ln.Addr().String())
 }
 
 // hostAddress is an address of the machine that is no gateway.

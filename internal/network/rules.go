@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -18,15 +19,21 @@ type ruleSet struct {
 	addresses netip.Prefix // of all replicas
 	host      netip.Addr   // that services listen on; invalid without any
 	services  []Service
+	exposed   uint16 // where services that come and go listen; 0: nowhere
 }
 
 // installRules replaces the instance's table in one transaction. The rules match the bridges by the prefix of their
 // names, so their number does not grow with environments or replicas (a rule for each pair of environments no longer
-// fits one netlink message at 100 of them).
+// fits one netlink message at 100 of them). Exposed ports stay as they are: an app of one must not be refused because
+// control starts.
 func installRules(r ruleSet) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
+	}
+	kept, err := exposedPorts(c, r.table)
+	if err != nil {
+		return err
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: r.table}
 	c.AddTable(t) // so that the next line finds one
@@ -43,7 +50,15 @@ func installRules(r ruleSet) error {
 	for i, s := range r.services {
 		elements[i] = nftables.SetElement{Key: portKey(s.Protocol, s.Local)}
 	}
+	if r.exposed != 0 {
+		elements = append(elements, nftables.SetElement{Key: portKey("tcp", r.exposed)})
+	}
 	if err := c.AddSet(ports, elements); err != nil {
+		return fmt.Errorf("nftables set: %w", err)
+	}
+	exposed := exposedSet(t)
+	exposed.ID = 2
+	if err := c.AddSet(exposed, kept); err != nil {
 		return fmt.Errorf("nftables set: %w", err)
 	}
 	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
@@ -64,6 +79,9 @@ func installRules(r ruleSet) error {
 	pre := chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	for _, s := range r.services {
 		rule(pre, fromBridge, ipv4(), localOnDevice(), port(s.Protocol, s.Port), leadTo(r.host, s.Local))
+	}
+	if r.exposed != 0 {
+		rule(pre, fromBridge, ipv4(), localOnDevice(), protocol("tcp"), toAnyOf(exposed), leadTo(r.host, r.exposed))
 	}
 
 	in := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
@@ -88,6 +106,62 @@ func installRules(r ruleSet) error {
 
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nftables table %s: %w", r.table, err)
+	}
+	return nil
+}
+
+// exposedSet has the gateways' ports that are open for now.
+func exposedSet(t *nftables.Table) *nftables.Set {
+	return &nftables.Set{
+		Table: t, Name: "exposed", Concatenation: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
+	}
+}
+
+// exposedPorts are the elements of a table's set; none where there is no such table, or none with that set.
+func exposedPorts(c *nftables.Conn, table string) ([]nftables.SetElement, error) {
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, fmt.Errorf("list nftables tables: %w", err)
+	}
+	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == table })
+	if i < 0 {
+		return nil, nil
+	}
+	sets, err := c.GetSets(tables[i])
+	if err != nil {
+		return nil, fmt.Errorf("list sets of nftables table %s: %w", table, err)
+	}
+	wanted := exposedSet(tables[i])
+	if !slices.ContainsFunc(sets, func(s *nftables.Set) bool { return s.Name == wanted.Name }) {
+		return nil, nil // made by an older version
+	}
+	elements, err := c.GetSetElements(wanted)
+	if err != nil {
+		return nil, fmt.Errorf("list exposed ports of nftables table %s: %w", table, err)
+	}
+	return elements, nil
+}
+
+// setExposed changes the elements of a table's set, in one transaction.
+func setExposed(table string, ports []netip.AddrPort) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	set := exposedSet(&nftables.Table{Family: nftables.TableFamilyINet, Name: table})
+	elements := make([]nftables.SetElement, len(ports))
+	for i, p := range ports {
+		elements[i] = nftables.SetElement{Key: addressPortKey(p)}
+	}
+	c.FlushSet(set)
+	if len(elements) > 0 {
+		if err := c.SetAddElements(set, elements); err != nil {
+			return fmt.Errorf("nftables set: %w", err)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("exposed ports of nftables table %s: %w", table, err)
 	}
 	return nil
 }
@@ -135,6 +209,13 @@ func portKey(protocol string, port uint16) []byte {
 	return key
 }
 
+func addressPortKey(p netip.AddrPort) []byte {
+	key := make([]byte, 8)
+	copy(key, p.Addr().AsSlice())
+	binary.BigEndian.PutUint16(key[4:], p.Port())
+	return key
+}
+
 func protocolNumber(name string) byte {
 	if name == "udp" {
 		return unix.IPPROTO_UDP
@@ -142,13 +223,28 @@ func protocolNumber(name string) byte {
 	return unix.IPPROTO_TCP
 }
 
-// port matches what is for a port.
-func port(protocol string, number uint16) []expr.Any {
+// protocol must stand before every match on ports.
+func protocol(name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocolNumber(protocol)}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocolNumber(name)}},
+	}
+}
+
+// port matches what is for a port.
+func port(of string, number uint16) []expr.Any {
+	return append(protocol(of),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(number)},
+	)
+}
+
+// toAnyOf matches what is for an address and port of a set.
+func toAnyOf(s *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Payload{DestRegister: 9, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, // as in inSet
+		&expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID},
 	}
 }
 
