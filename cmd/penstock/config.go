@@ -30,6 +30,7 @@ type Config struct {
 	HTTP  string // addresses of the listeners
 	HTTPS string
 	ARM   string
+	TCP   string // host for the ports of TCP apps; "": that of HTTP
 
 	Domain  string // parent of every app's host name
 	Runtime string // "containerd" or "fake"
@@ -134,6 +135,7 @@ func settings() []setting {
 		text("http", "address for http requests to apps", func(c *Config) *string { return &c.HTTP }),
 		text("https", "address for https requests to apps", func(c *Config) *string { return &c.HTTPS }),
 		text("arm", "address of the management API", func(c *Config) *string { return &c.ARM }),
+		text("tcp", "host, without a port, for connections to TCP apps; that of --http when it is not given", func(c *Config) *string { return &c.TCP }),
 		text("domain", "parent of every app's host name", func(c *Config) *string { return &c.Domain }),
 		text("runtime", "what runs containers: containerd or fake", func(c *Config) *string { return &c.Runtime }),
 		storagesSetting(),
@@ -256,6 +258,9 @@ func (c *Config) Validate() error {
 		}
 		seen[l.address] = l.name
 	}
+	if c.TCP != "" && c.TCP != "localhost" && net.ParseIP(c.TCP) == nil {
+		fault("tcp: want an address without a port such as 127.0.0.1, got %q; each app names its port", c.TCP)
+	}
 	if !validDomain(c.Domain) {
 		fault("domain: want a host name such as penstock.localhost, got %q", c.Domain)
 	}
@@ -297,10 +302,21 @@ func (c *Config) Validate() error {
 	return faultsError(faults)
 }
 
+// tcpHost is where the ports of TCP apps are opened.
+func (c *Config) tcpHost() string {
+	if c.TCP != "" {
+		return c.TCP
+	}
+	host, _, _ := net.SplitHostPort(c.HTTP) // Validate has looked at it
+	return host
+}
+
 // exposed names the listeners that others than this machine can reach.
 func (c *Config) exposed() []string {
 	var names []string
-	for _, l := range []struct{ name, address string }{{"http", c.HTTP}, {"https", c.HTTPS}, {"arm", c.ARM}} {
+	for _, l := range []struct{ name, address string }{
+		{"http", c.HTTP}, {"https", c.HTTPS}, {"arm", c.ARM}, {"tcp", net.JoinHostPort(c.tcpHost(), "*")},
+	} {
 		host, _, _ := net.SplitHostPort(l.address)
 		ip := net.ParseIP(host)
 		if host != "localhost" && (ip == nil || !ip.IsLoopback()) {

@@ -61,6 +61,9 @@ func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 	if names == nil {
 		return fmt.Errorf("the supervisor is of an older version, which has no listener %s; restart the server, containers run on", insideNames)
 	}
+	if in.Listeners[insideTCP] == nil && in.Listeners[insideHTTP] != nil {
+		log.Warn("the supervisor is of an older version: there are no TCP apps until the server is restarted; containers run on", "listener", insideTCP)
+	}
 	return server.RunIngress(ctx, server.IngressOptions{
 		State:         c.State,
 		Requests:      server.RequestsFolder(c.Data),
@@ -68,6 +71,8 @@ func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		HTTPS:         []net.Listener{in.Listeners["https"], in.Listeners[insideHTTPS]},
 		Names:         names,
 		NamesTCP:      in.Listeners[insideNamesTCP],
+		Ports:         server.NewPorts(filepath.Join(c.State, portsSocket), c.tcpHost()),
+		InsideTCP:     in.Listeners[insideTCP],
 		ControlSocket: filepath.Join(c.State, linkSocket),
 		PublicHTTPS:   c.PublicHTTPS,
 		Drain:         c.Drain,
@@ -89,6 +94,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		ARM:           in.Listeners["arm"],
 		Link:          in.Listeners["link"],
 		Inside:        c.Inside,
+		TCPHost:       c.tcpHost(),
 		Domain:        c.Domain,
 		PublicHTTP:    c.PublicHTTP,
 		PublicHTTPS:   c.PublicHTTPS,

@@ -46,14 +46,19 @@ func TestScripts(t *testing.T) {
 			} {
 				env.Setenv(name, value)
 			}
+			env.Values[listenersKey{}] = map[string]net.Listener{}
 			env.Defer(func() { endServer(t, data) })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
 			"get-stdout": getStdout,
+			"tcp-stdout": tcpStdout,
+			"free-port":  freePort,
+			"expand":     expand,
 			"signal":     sendSignal,
 			"listen":     listen,
+			"unlisten":   unlisten,
 			"logged":     logged,
 		},
 	})
@@ -120,6 +125,47 @@ func getStdout(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintf(ts.Stdout(), "%s\n%s\n", resp.Status, b)
 }
 
+// tcp-stdout asks for / over the TCP address that the last command printed.
+func tcpStdout(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) > 0 || neg {
+		ts.Fatalf("usage: tcp-stdout")
+	}
+	address, ok := strings.CutPrefix(strings.TrimSpace(ts.ReadFile("stdout")), "tcp://")
+	if !ok {
+		ts.Fatalf("stdout has no tcp:// address")
+	}
+	conn, err := net.Dial("tcp", address)
+	ts.Check(err)
+	defer conn.Close()
+	ts.Check(conn.SetDeadline(time.Now().Add(20 * time.Second)))
+	_, err = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	ts.Check(err)
+	ts.Check(conn.(*net.TCPConn).CloseWrite())
+	b, err := io.ReadAll(conn)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s\n", b)
+}
+
+// expand FILE puts variables into a file.
+func expand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: expand FILE")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// free-port VARIABLE puts a port that nobody listens on into the variable.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: free-port VARIABLE")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer ln.Close()
+	ts.Setenv(args[0], strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
+}
+
 // logged waits until the server's log has what the expression matches.
 func logged(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 || neg {
@@ -162,6 +208,17 @@ func sendSignal(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// listenersKey leads to what a script listens on, by variable.
+type listenersKey struct{}
+
+// unlisten VARIABLE gives a port back.
+func unlisten(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: unlisten VARIABLE")
+	}
+	ts.Check(ts.Value(listenersKey{}).(map[string]net.Listener)[args[0]].Close())
+}
+
 // listen NAME takes a port until the script ends and puts its address into the variable.
 func listen(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 || neg {
@@ -170,6 +227,8 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ts.Defer(func() { ln.Close() })
+	ts.Value(listenersKey{}).(map[string]net.Listener)[args[0]] = ln
 	ts.Setenv(args[0], ln.Addr().String())
+	ts.Setenv(args[0]+"_PORT", strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
 	ts.Setenv("PID", fmt.Sprint(os.Getpid()))
 }

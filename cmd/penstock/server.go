@@ -28,6 +28,8 @@ const (
 	readyLimit = time.Minute
 	// linkSocket is where the roles meet, in the state folder.
 	linkSocket = "link.sock"
+	// portsSocket is where the ingress asks the supervisor for ports, likewise.
+	portsSocket = "ports.sock"
 	// roleVariable carries the settings from the supervisor to a role.
 	roleVariable = "PENSTOCK_ROLE"
 	// Listeners that replicas reach by ports 80, 443 and 53 of their gateway.
@@ -35,6 +37,8 @@ const (
 	insideHTTPS    = "inside-https"
 	insideNames    = "inside-names"
 	insideNamesTCP = "inside-names-tcp"
+	// insideTCP is the one that the exposed ports of TCP apps lead to.
+	insideTCP = "inside-tcp"
 )
 
 func newServerCmd(env *cli.Env, c Config) *cobra.Command {
@@ -88,7 +92,9 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 			{Name: insideHTTPS, Network: "tcp", Address: ":0", Private: true},
 			{Name: insideNames, Network: "udp", Address: ":0", Private: true},
 			{Name: insideNamesTCP, Network: "tcp", Address: ":0", Private: true},
+			{Name: insideTCP, Network: "tcp", Address: ":0", Private: true},
 		},
+		Ports:      &supervisor.Ports{Socket: portsSocket, Host: c.tcpHost(), Setting: "exposedPort of the app, or another host with --tcp"},
 		CgroupRoot: cgroupRoot,
 		Exe:        env.Exe,
 		ReadyLimit: readyLimit,
@@ -116,6 +122,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 			HTTPS:    uint16(portOf(s.Addr(insideHTTPS))),
 			Names:    uint16(portOf(s.Addr(insideNames))),
 			NamesTCP: uint16(portOf(s.Addr(insideNamesTCP))),
+			TCP:      uint16(portOf(s.Addr(insideTCP))),
 		},
 	})
 	if err != nil {
@@ -125,7 +132,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 	roles := []supervisor.Role{
 		{
 			Name: roleIngress, Args: []string{"role", roleIngress}, Env: variables,
-			Listeners: []string{"http", "https", insideHTTP, insideHTTPS, insideNames, insideNamesTCP},
+			Listeners: []string{"http", "https", insideHTTP, insideHTTPS, insideNames, insideNamesTCP, insideTCP},
 			Overlap:   true, DrainLimit: c.Drain + time.Minute, // the role ends by itself at Drain; the rest is for a hung one
 		},
 		{Name: roleControl, Args: []string{"role", roleControl}, Env: variables, Listeners: []string{"arm", "link"}},

@@ -86,6 +86,9 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err := c.checkDomains(ctx, environment, *wanted); err != nil {
 		return err
 	}
+	if err := c.checkPorts(ctx, *wanted); err != nil {
+		return err
+	}
 	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}

@@ -75,6 +75,8 @@ type Config struct {
 	// Reconcile asks for a look at a resource that was written. It must not block.
 	Reconcile func(resource.ID)
 	Resolver  Resolver
+	// OwnPorts are those that the server itself listens on, with the settings that say so.
+	OwnPorts map[int]string
 	// Cores is how many vCPUs the machine has.
 	Cores int
 	// Token is what clients prove themselves by.

@@ -104,6 +104,9 @@ func printApp(w io.Writer, a *appView, status *statusView) {
 	line("name", a.Name)
 	line("id", a.ID)
 	line("url", a.url(status))
+	for _, u := range a.additional(status) {
+		line("additional port", u)
+	}
 	line("provisioned", p.ProvisioningState)
 	line("error", p.ProvisioningError)
 	line("status", p.RunningStatus)

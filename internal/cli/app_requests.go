@@ -12,7 +12,7 @@ func newAppRequestsCmd(env *Env, s *scope) *cobra.Command {
 	o.bindNames(cmd.Flags(), "requests")
 	cmd.Long = `Print an app's requests as the ingress has recorded them, within a second of their end: when, how long, which replica,
 and what went wrong in Envoy's letters (UH no replica, UO no place, UF no connection, UC the replica ended it, UT and SI too slow,
-DC the client went). Columns of Azure's table ContainerAppHTTPLogs with -o json.`
+DC the client went). Connections of a TCP app are in it too. Columns of Azure's table ContainerAppHTTPLogs with -o json.`
 	cmd.Example = `  penstock app requests chat -f
   penstock app requests chat --tail 1000 -o json`
 	return cmd
@@ -22,6 +22,8 @@ DC the client went). Columns of Azure's table ContainerAppHTTPLogs with -o json.
 type requestView struct {
 	TimeGenerated string
 	Method, Path  string
+	Authority     string
+	Protocol      string
 	StatusCode    int
 	ResponseFlags string
 	BytesReceived int64
@@ -47,6 +49,9 @@ func (e *Env) printRequest(doc json.RawMessage) error {
 	}
 	if v.ResponseFlags != "" {
 		notes += "  " + v.ResponseFlags
+	}
+	if v.Method == "" && v.Path == "" { // a connection: where to is all that it says
+		v.Method, v.Path = v.Protocol, v.Authority
 	}
 	_, err = fmt.Fprintf(e.Stdout, "%s %s  %3d %9.1f ms  %9s  %s %s%s\n",
 		clock(v.TimeGenerated), tail(v.ReplicaName), v.StatusCode, v.DurationMs, bytesText(v.BytesSent), v.Method, v.Path, notes)

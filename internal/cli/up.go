@@ -212,6 +212,9 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 	if err != nil {
 		return err
 	}
+	for _, u := range a.additional(status) {
+		fmt.Fprintf(env.Stderr, "additional port %s\n", u)
+	}
 	return env.show(doc, func(w io.Writer) {
 		if u := a.url(status); u != "" {
 			fmt.Fprintln(w, u)

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -29,8 +31,15 @@ type appView struct {
 				External      bool   `json:"external"`
 				TargetPort    int    `json:"targetPort"`
 				TargetScheme  string `json:"targetPortHttpScheme"`
+				ExposedPort   int    `json:"exposedPort"`
+				Transport     string `json:"transport"`
 				AllowInsecure bool   `json:"allowInsecure"`
-				Traffic       []struct {
+				Additional    []struct {
+					External    bool `json:"external"`
+					TargetPort  int  `json:"targetPort"`
+					ExposedPort int  `json:"exposedPort"`
+				} `json:"additionalPortMappings"`
+				Traffic []struct {
 					RevisionName   string `json:"revisionName"`
 					LatestRevision bool   `json:"latestRevision"`
 					Weight         int    `json:"weight"`
@@ -70,6 +79,9 @@ func (a *appView) url(s *statusView) string {
 	if in == nil || in.FQDN == "" {
 		return ""
 	}
+	if strings.EqualFold(in.Transport, "tcp") {
+		return a.tcp(s, cmp.Or(in.ExposedPort, in.TargetPort), in.External)
+	}
 	scheme, port, usual := "https", s.HTTPSPort, 443
 	if in.AllowInsecure {
 		scheme, port, usual = "http", s.HTTPPort, 80
@@ -78,6 +90,27 @@ func (a *appView) url(s *statusView) string {
 		return scheme + "://" + in.FQDN + ":" + strconv.Itoa(port)
 	}
 	return scheme + "://" + in.FQDN
+}
+
+// tcp is where connections to one of the app's ports go. Any name of the machine would do outside, so it is the address
+// that it listens on, which needs no resolver, unless that is all of them.
+func (a *appView) tcp(s *statusView, port int, external bool) string {
+	in := a.Properties.Configuration.Ingress
+	host := in.FQDN
+	if ip := net.ParseIP(s.TCPHost); external && s.TCPHost != "" && (ip == nil || !ip.IsUnspecified()) {
+		host = s.TCPHost
+	}
+	return "tcp://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// additional are where connections to the ports beside the main one go.
+func (a *appView) additional(s *statusView) (urls []string) {
+	if in := a.Properties.Configuration.Ingress; in != nil && in.FQDN != "" {
+		for _, m := range in.Additional {
+			urls = append(urls, a.tcp(s, cmp.Or(m.ExposedPort, m.TargetPort), m.External))
+		}
+	}
+	return urls
 }
 
 type revisionView struct {
@@ -142,6 +175,7 @@ type statusView struct {
 	Domain    string `json:"domain"`
 	HTTPPort  int    `json:"httpPort"`
 	HTTPSPort int    `json:"httpsPort"`
+	TCPHost   string `json:"tcpHost"`
 }
 
 // eventView is a line of an app's event stream, in the form of Azure's.

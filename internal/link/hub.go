@@ -168,20 +168,22 @@ func (h *Hub) Load() (inFlight, waiting map[string]int) {
 }
 
 // Unopened waits until the ports that one ingress or another could not open are not those any more, and returns them in
-// their order. It ends with ctx.
+// their order. While there is no ingress nothing is known of them. It ends with ctx.
 func (h *Hub) Unopened(ctx context.Context, last []Unopened) ([]Unopened, error) {
 	for {
 		h.mu.Lock()
 		var now []Unopened
-		heard := h.heard
+		heard, known := h.heard, false
 		for r := range maps.Values(h.reports) {
-			now = append(now, r.Unopened...)
+			if r.Covers(h.epoch, 1) { // before it routes by a table of ours it cannot know
+				now, known = append(now, r.Unopened...), true
+			}
 		}
 		h.mu.Unlock()
 		slices.SortFunc(now, func(a, b Unopened) int {
 			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.App, b.App), cmp.Compare(a.Reason, b.Reason))
 		})
-		if now = slices.Compact(now); !slices.Equal(now, last) {
+		if now = slices.Compact(now); known && !slices.Equal(now, last) {
 			return now, nil
 		}
 		select {

@@ -178,6 +178,7 @@ func TestUnopenedPortsAreToldOnce(t *testing.T) {
 		}
 		return got
 	}
+	in.until(t, "a", hub.Publish(link.Table{}))
 	a, b := link.Unopened{Port: 1, App: "/a", Reason: "taken"}, link.Unopened{Port: 2, App: "/b", Reason: "taken"}
 	say(b, a)
 	got := next(nil)

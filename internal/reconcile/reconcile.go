@@ -52,6 +52,8 @@ type Config struct {
 	Addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
 	// Release gives back the addresses of an environment that is deleted. nil: it has none.
 	Release func(environment resource.ID) error
+	// Expose lets replicas reach these ports of their gateways, and no others. nil: they have no gateways.
+	Expose func(ports []netip.AddrPort) error
 	// Domain is the parent of the environments' domains.
 	Domain string
 	Emit   func(resource.Event)
@@ -89,6 +91,9 @@ type Reconciler struct {
 func New(cfg Config) *Reconciler {
 	if cfg.Release == nil {
 		cfg.Release = func(resource.ID) error { return nil }
+	}
+	if cfg.Expose == nil {
+		cfg.Expose = func([]netip.AddrPort) error { return nil }
 	}
 	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}}
 }

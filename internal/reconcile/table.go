@@ -23,6 +23,7 @@ type table struct {
 	opened  bool
 	last    link.Table
 	version uint64
+	exposed []netip.AddrPort // nil: nobody has been told yet, or not well
 }
 
 // open lets the first table out.
@@ -52,7 +53,30 @@ func (r *Reconciler) publish(ctx context.Context) (uint64, error) {
 	if r.table.version == 0 || !reflect.DeepEqual(t, r.table.last) {
 		r.table.last, r.table.version = t, r.cfg.Routes.Publish(t)
 	}
+	if ports := exposed(t); r.table.exposed == nil || !slices.Equal(ports, r.table.exposed) {
+		r.table.exposed = nil
+		if err := r.cfg.Expose(ports); err != nil {
+			return r.table.version, fmt.Errorf("expose ports to replicas: %w", err)
+		}
+		r.table.exposed = ports
+	}
 	return r.table.version, nil
+}
+
+// exposed are the ports of gateways that a table has routes for; never nil.
+func exposed(t link.Table) []netip.AddrPort {
+	gateways := map[string]netip.Addr{}
+	for _, e := range t.Environments {
+		gateways[e.ID] = e.Gateway
+	}
+	all := []netip.AddrPort{}
+	for _, route := range t.TCP {
+		if gateway := gateways[route.Environment]; gateway.IsValid() {
+			all = append(all, netip.AddrPortFrom(gateway, uint16(route.Port)))
+		}
+	}
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	return slices.Compact(all)
 }
 
 // routes makes the table of all apps.
@@ -129,6 +153,9 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		}
 		for _, rev := range active[key(app.ID)] {
 			t.Revisions = append(t.Revisions, r.upstream(rev, running[key(rev.ID)]))
+			if in.Transport == resource.TransportTCP {
+				continue // a connection does not name a revision
+			}
 			own := route
 			own.Host, own.Name = Host(rev.Name(), domain, in.External), strings.ToLower(rev.Name())
 			own.Targets = []link.Target{{Revision: rev.ID.String(), Weight: 100}}
@@ -141,14 +168,32 @@ func (r *Reconciler) routes(ctx context.Context) (link.Table, error) {
 		}
 		t.Certificates = append(t.Certificates, shown...)
 		shared, off := share(app, route, active[key(app.ID)], domain)
-		t.Routes = append(t.Routes, shared...)
-		if len(shared) > 0 {
-			// The route of the app itself is the last one.
-			t.Routes = append(t.Routes, ownDomains(shared[len(shared)-1], in.Domains)...)
-		}
 		t.Revisions = append(t.Revisions, off...)
+		if len(shared) == 0 {
+			continue
+		}
+		whole := shared[len(shared)-1] // the route of the app itself
+		if in.Transport != resource.TransportTCP {
+			t.Routes = append(append(t.Routes, shared...), ownDomains(whole, in.Domains)...)
+		}
+		t.TCP = append(t.TCP, connections(in, whole)...)
 	}
 	return t, nil
+}
+
+// connections are the routes of an app's TCP ports, which lead where its host would.
+func connections(in *resource.Ingress, app link.Route) (routes []link.TCPRoute) {
+	for _, p := range in.ExposedPorts() {
+		route := link.TCPRoute{
+			Port: p.Port, TargetPort: p.TargetPort, External: p.External,
+			Environment: app.Environment, Name: app.Name, App: app.App, Targets: app.Targets,
+		}
+		if app.Policy != nil && len(in.IPRules) > 0 {
+			route.Policy = &link.Policy{Allow: app.Policy.Allow, Deny: app.Policy.Deny}
+		}
+		routes = append(routes, route)
+	}
+	return routes
 }
 
 // ownDomains are the routes of an app's domains, which lead where its host does.
@@ -244,7 +289,7 @@ func isActive(active []resource.Revision, name string) bool {
 // upstream is a revision as an ingress sees it. Requests for one that cannot start are answered at once with the reason;
 // with Azure's behaviour they are held until their time is over, which is what was measured there.
 func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica) link.Revision {
-	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings, TLS: rev.TLS, Target: rev.Template.Scale.HTTPTarget()}
+	up := link.Revision{ID: rev.ID.String(), Port: rev.TargetPort, Settings: rev.Settings, TLS: rev.TLS, Target: rev.Template.Scale.Target()}
 	for _, replica := range replicas {
 		port := cmp.Or(rev.TargetPort, replica.Port)
 		if replica.State == resource.ReplicaReady && port != 0 && !r.departures.has(replica.Name) {

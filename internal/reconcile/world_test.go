@@ -37,6 +37,8 @@ type world struct {
 	released []resource.ID // environments whose addresses were given back
 	events   []resource.Event
 	secrets  map[string]string
+	exposed  []netip.AddrPort // to replicas, as was said last
+	deaf     bool             // saying so fails
 
 	reconciler *reconcile.Reconciler
 	engine     *local.Engine
@@ -93,6 +95,15 @@ func (w *world) start() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.released = append(w.released, id)
+			return nil
+		},
+		Expose: func(ports []netip.AddrPort) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.deaf {
+				return errors.New("the firewall is deaf")
+			}
+			w.exposed = ports
 			return nil
 		},
 		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {

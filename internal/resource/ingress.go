@@ -14,17 +14,23 @@ const (
 	TransportHTTP Transport = "Http"
 	// TransportHTTP2 is HTTP/2 in the clear by prior knowledge.
 	TransportHTTP2 Transport = "Http2"
+	// TransportTCP is none of HTTP's: bytes are carried both ways.
+	TransportTCP Transport = "Tcp"
 )
 
 // SchemeHTTPS says that replicas speak TLS.
 const SchemeHTTPS = "https"
 
-// Ingress opens an app to HTTP requests.
+// Ingress opens an app to HTTP requests, or to TCP connections.
 type Ingress struct {
 	External bool
 	// TargetPort is 0 when it is to be found out what the app listens on.
 	TargetPort int
-	Transport  Transport
+	// ExposedPort is where a TCP app's clients connect; 0: at TargetPort.
+	ExposedPort int `json:",omitempty"`
+	Transport   Transport
+	// Additional are TCP ports beside TargetPort.
+	Additional []PortMapping `json:",omitempty"`
 	// TargetScheme is what replicas speak: "https", or "http", which "" is too.
 	TargetScheme  string `json:",omitempty"`
 	AllowInsecure bool
@@ -40,6 +46,47 @@ func (in *Ingress) Serving() Serving {
 		return Serving{}
 	}
 	return Serving{TargetPort: in.TargetPort, DetectPort: in.TargetPort == 0, TLS: in.TargetScheme == SchemeHTTPS}
+}
+
+// PortMapping is one additional TCP port.
+type PortMapping struct {
+	External    bool
+	TargetPort  int
+	ExposedPort int // 0: TargetPort
+}
+
+// ExposedPort is a TCP port of an app that clients connect to.
+type ExposedPort struct {
+	Field    string // of the manifest that names the number
+	External bool
+	Port     int
+	// TargetPort is the replicas'; 0 for the app's main one, which is its revisions'.
+	TargetPort int
+}
+
+// ExposedPorts are all TCP ports of an app.
+func (in *Ingress) ExposedPorts() (all []ExposedPort) {
+	if in == nil {
+		return nil
+	}
+	const field = "configuration.ingress"
+	named := func(at string, exposed, target int) (int, string) {
+		if exposed == 0 {
+			return target, at + ".targetPort"
+		}
+		return exposed, at + ".exposedPort"
+	}
+	if in.Transport == TransportTCP {
+		p := ExposedPort{External: in.External}
+		p.Port, p.Field = named(field, in.ExposedPort, in.TargetPort)
+		all = append(all, p)
+	}
+	for i, m := range in.Additional {
+		p := ExposedPort{External: m.External, TargetPort: m.TargetPort}
+		p.Port, p.Field = named(fmt.Sprintf("%s.additionalPortMappings[%d]", field, i), m.ExposedPort, m.TargetPort)
+		all = append(all, p)
+	}
+	return all
 }
 
 // Policy is what an app asks of requests, whichever of its revisions they are for.
@@ -104,6 +151,10 @@ func validateIngress(a App) []Fault {
 	if in.TargetPort < 0 || in.TargetPort > 65535 {
 		bad(".targetPort", "want 1 to 65535, or 0 for the port that the app is found to listen on, got %d", in.TargetPort)
 	}
+	faults = append(faults, validatePorts(in)...)
+	if in.Transport == TransportTCP {
+		validateTCP(a, bad)
+	}
 	validateDomains(in.Domains, bad)
 	for i, r := range in.IPRules {
 		at := fmt.Sprintf(".ipSecurityRestrictions[%d]", i)
@@ -125,6 +176,109 @@ func validateIngress(a App) []Fault {
 			"sticky sessions need activeRevisionsMode Single, got Multiple"})
 	}
 	return faults
+}
+
+// maxAdditional is how many ports an app may have beside its main one
+// (learn.microsoft.com/azure/container-apps/ingress-overview, "Additional TCP ports").
+const maxAdditional = 5
+
+// closedPort says why a port cannot be exposed; "" when it can.
+func closedPort(number int) string {
+	switch number {
+	case 80, 443: // learn.microsoft.com/azure/container-apps/ingress-how-to, exposedPort
+		return "which HTTP apps have"
+	case 36985: // learn.microsoft.com/azure/container-apps/ingress-overview
+		return "which Azure keeps for its health checks"
+	case 53: // ours: replicas find the resolver there, at the address at which they find the port
+		return "which the environment's resolver has"
+	}
+	return ""
+}
+
+// validatePorts checks the TCP ports of an app by themselves, as
+// learn.microsoft.com/azure/container-apps/ingress-overview has it.
+func validatePorts(in *Ingress) (faults []Fault) {
+	const field = "configuration.ingress"
+	bad := func(at, format string, args ...any) {
+		faults = append(faults, Fault{codeValue, at, fmt.Sprintf(format, args...)})
+	}
+	if in.Transport != TransportTCP && in.ExposedPort != 0 {
+		bad(field+".exposedPort", "want 0 or transport tcp, got %d: HTTP apps share the ports of the ingress", in.ExposedPort)
+	}
+	if n := len(in.Additional); n > maxAdditional {
+		bad(field+".additionalPortMappings", "want at most %d ports, got %d", maxAdditional, n)
+	}
+	if in.TargetPort == 0 && len(in.Additional) > 0 {
+		bad(field+".targetPort", "want 1 to 65535 beside additionalPortMappings, got 0: which of several ports is meant is not found out")
+	}
+	targets := map[int]string{in.TargetPort: field + ".targetPort"}
+	for i, m := range in.Additional {
+		at := fmt.Sprintf("%s.additionalPortMappings[%d]", field, i)
+		if f := port(at+".targetPort", m.TargetPort); f != nil {
+			faults = append(faults, *f)
+			continue
+		}
+		if first, taken := targets[m.TargetPort]; taken {
+			bad(at+".targetPort", "want a port of its own, got %d, which is %s too", m.TargetPort, first)
+		}
+		targets[m.TargetPort] = at + ".targetPort"
+		if m.External && !in.External {
+			bad(at+".external", "want false in an app that is internal itself, got true")
+		}
+	}
+	exposed := map[int]string{}
+	for _, p := range in.ExposedPorts() {
+		if p.Port < 1 || p.Port > 65535 {
+			if strings.HasSuffix(p.Field, ".exposedPort") { // else it was told as the target port
+				bad(p.Field, "want 1 to 65535, got %d", p.Port)
+			}
+			continue
+		}
+		if why := closedPort(p.Port); why != "" {
+			hint := ""
+			if strings.HasSuffix(p.Field, ".targetPort") {
+				hint = "; set exposedPort beside it"
+			}
+			bad(p.Field, "want another port to be exposed than %d, %s%s", p.Port, why, hint)
+		}
+		if first, taken := exposed[p.Port]; taken {
+			bad(p.Field, "want a port of its own to be exposed, got %d, which %s has", p.Port, first)
+		}
+		exposed[p.Port] = p.Field
+	}
+	return faults
+}
+
+// validateTCP refuses what is said of requests about an app that gets none.
+func validateTCP(a App, bad func(at, format string, args ...any)) {
+	in := a.Configuration.Ingress
+	if in.TargetPort == 0 && len(in.Additional) == 0 {
+		bad(".targetPort", "want 1 to 65535 with transport tcp, got 0: the port is found out of HTTP apps only")
+	}
+	if in.TargetScheme == SchemeHTTPS {
+		bad(".targetPortHttpScheme", "want http with transport tcp, got https: TLS is the app's own")
+	}
+	if in.AllowInsecure {
+		bad(".allowInsecure", "want false with transport tcp, got true: nothing is redirected")
+	}
+	if n := len(in.Domains); n > 0 {
+		bad(".customDomains", "want none with transport tcp, got %d: a connection does not say which name it came by", n)
+	}
+	if in.CORS != nil {
+		bad(".corsPolicy", "want none with transport tcp, got one: it is about HTTP requests")
+	}
+	if in.Sticky {
+		bad(".stickySessions.affinity", "want none with transport tcp, got sticky: it needs a cookie")
+	}
+	if in.ClientCertificates != "" {
+		bad(".clientCertificateMode", "want ignore with transport tcp, got %s: TLS is the app's own", in.ClientCertificates)
+	}
+	for i, t := range in.Traffic {
+		// A label is a host name, which a connection does not carry.
+		if t.Label != "" {
+			bad(fmt.Sprintf(".traffic[%d].label", i), "want no label with transport tcp, got %q: a connection does not say which name it came by", t.Label)
+		}
+	}
 }
 
 func validateCORS(c *CORS, bad func(at, format string, args ...any)) {

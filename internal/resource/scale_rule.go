@@ -5,23 +5,29 @@ import (
 	"strconv"
 )
 
-// HTTPTarget is how many requests the http rule wants a replica to have at a time; 0 when there is no such rule, or one
-// that does not say. Of several the smallest counts, as it is the one that asks for the most replicas.
-func (s Scale) HTTPTarget() (target int) {
+// Target is how many requests the http rule, or connections the tcp rule, wants a replica to have at a time; 0 when there
+// is no such rule, or one that does not say. Of several the smallest counts, as it is the one that asks for the most
+// replicas.
+func (s Scale) Target() (target int) {
+	type metric struct {
+		Metadata map[string]string `json:"metadata"`
+	}
 	var rules []struct {
-		HTTP *struct {
-			Metadata map[string]string `json:"metadata"`
-		} `json:"http"`
+		HTTP *metric `json:"http"`
+		TCP  *metric `json:"tcp"`
 	}
 	if err := json.Unmarshal(s.Stored["rules"], &rules); err != nil {
 		return 0 // none, or none that was checked when it was written
 	}
 	for _, rule := range rules {
-		if rule.HTTP == nil {
-			continue
+		said := ""
+		switch {
+		case rule.HTTP != nil:
+			said = rule.HTTP.Metadata["concurrentRequests"]
+		case rule.TCP != nil:
+			said = rule.TCP.Metadata["concurrentConnections"]
 		}
-		n, err := strconv.Atoi(rule.HTTP.Metadata["concurrentRequests"])
-		if err == nil && n > 0 && (target == 0 || n < target) {
+		if n, err := strconv.Atoi(said); err == nil && n > 0 && (target == 0 || n < target) {
 			target = n
 		}
 	}

@@ -46,6 +46,7 @@ func (a *admin) status(w http.ResponseWriter, _ *http.Request) {
 		"domain":    a.options.Domain,
 		"httpPort":  a.options.PublicHTTP,
 		"httpsPort": a.options.PublicHTTPS,
+		"tcpHost":   a.options.TCPHost,
 	})
 }
 

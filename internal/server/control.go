@@ -36,6 +36,7 @@ type ControlOptions struct {
 	Version                 string // of this program
 	ARM, Link               net.Listener
 	Inside                  Inside
+	TCPHost                 string // on which external ports of TCP apps are opened
 	Domain                  string
 	PublicHTTP, PublicHTTPS int
 	Runtime                 string // "containerd" or "fake"
@@ -57,6 +58,7 @@ type ControlOptions struct {
 type Inside struct {
 	Host                         netip.Addr
 	HTTP, HTTPS, Names, NamesTCP uint16
+	TCP                          uint16 // 0 with a supervisor of an older version
 }
 
 // RequestsFolder is where ingresses write access records and control reads them.
@@ -144,6 +146,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		},
 		Addresses: machine.addresses,
 		Release:   machine.release,
+		Expose:    machine.expose,
 		Domain:    o.Domain,
 		Emit:      emit,
 		Created:   advisor.created,
@@ -167,6 +170,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		Secrets:   box,
 		Reconcile: reconciler.Touch,
 		Resolver:  net.DefaultResolver,
+		OwnPorts:  ownPorts(o),
 		Cores:     runtime.NumCPU(),
 		Token:     token,
 		Log:       o.Log,
@@ -213,6 +217,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		group.Go(func() error { return machine.collector.Run(ctx) })
 	}
 	group.Go(func() error { return hub.Serve(ctx, o.Link) })
+	group.Go(func() error { return tellPorts(ctx, hub, documents, emit) })
 	group.Go(func() error {
 		defer close(paused)
 		return reconciler.Run(reconciling, o.Ready)
@@ -250,6 +255,15 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		return nil
 	})
 	return group.Wait()
+}
+
+// ownPorts are those that no app can have.
+func ownPorts(o ControlOptions) map[int]string {
+	own := map[int]string{o.PublicHTTP: "--http", o.PublicHTTPS: "--https"}
+	if a, ok := o.ARM.Addr().(*net.TCPAddr); ok {
+		own[a.Port] = "--arm"
+	}
+	return own
 }
 
 // apiDrain is how long calls may take to end when the server stops.

@@ -24,6 +24,8 @@ type IngressOptions struct {
 	HTTP, HTTPS   []net.Listener // for clients outside, and for replicas
 	Names         net.PacketConn // where replicas ask for names
 	NamesTCP      net.Listener
+	Ports         ingress.Ports // for TCP apps; nil: none can be reached from outside
+	InsideTCP     net.Listener  // where replicas' connections to TCP apps are led; nil: nowhere
 	ControlSocket string
 	PublicHTTPS   int           // port that plain requests are redirected to
 	Drain         time.Duration // how long requests may go on after ctx has ended
@@ -53,6 +55,7 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		o.Log.Warn("the last routes cannot be read; waiting for control's", "err", err)
 	}
 
+	doors := in.Doors(o.Ports, o.InsideTCP)
 	// While it drains it still says which replicas it uses, so that control does not end them.
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
 	resolver := names.New(names.Config{Upstreams: names.FromFile("/etc/resolv.conf"), Log: o.Log})
@@ -70,11 +73,16 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		Apply: func(t link.Table) {
 			in.Apply(t)
 			resolver.Apply(t)
+			doors.Follow()
 			if err := in.SaveTable(path); err != nil {
 				o.Log.Warn("routes not kept; an ingress that starts while control is away will not have them", "err", err)
 			}
 		},
-		Report:  in.Report,
+		Report: func() link.Report {
+			r := in.Report()
+			r.Unopened = doors.Unopened()
+			return r
+		},
 		Traffic: in.Traffic,
 		Changed: in.Changed(),
 		Log:     o.Log,
@@ -83,8 +91,20 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 	o.Ready()
 	group, ctx := errgroup.WithContext(ctx)
 	resolving, done := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	serving.Add(2)
 	group.Go(func() error {
-		defer done() // requests that are in flight may need a name
+		serving.Wait()
+		done() // requests that are in flight may need a name
+		return nil
+	})
+	group.Go(func() error {
+		defer serving.Done()
+		doors.Serve(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		defer serving.Done()
 		if err := in.Serve(ctx, o.HTTP, o.HTTPS); err != nil {
 			return fmt.Errorf("ingress: %w", err)
 		}

@@ -40,6 +40,8 @@ type machine struct {
 	addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
 	// release gives them back.
 	release func(environment resource.ID) error
+	// expose lets replicas reach these ports of their gateways; nil with the fake runtime.
+	expose func(ports []netip.AddrPort) error
 	// releaseOthers gives back those of environments whose keys are not among these.
 	releaseOthers func(known map[string]bool)
 	close         func() error
@@ -86,7 +88,8 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			{Protocol: "udp", Port: 53, Local: o.Inside.Names},
 			{Protocol: "tcp", Port: 53, Local: o.Inside.NamesTCP},
 		},
-		Log: o.Log,
+		Exposed: o.Inside.TCP,
+		Log:     o.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -126,6 +129,7 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			return driver.Close()
 		},
 		clear:   net.Destroy,
+		expose:  net.Expose,
 		release: func(environment resource.ID) error { return net.Release(environment.Key()) },
 		releaseOthers: func(known map[string]bool) {
 			for _, key := range net.Environments() {

@@ -1,6 +1,9 @@
 package e2e_test
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -38,7 +41,9 @@ func TestDebianPackages(t *testing.T) {
 		}
 	})
 	t.Run("redis keeps what it is given", func(t *testing.T) {
-		m.must(t, "up", "-f", "../../examples/redis/app.yaml")
+		if said := m.must(t, "up", "-f", "../../examples/redis/app.yaml"); said != "tcp://127.0.0.1:6379\n" {
+			t.Errorf("up: got %q", said)
+		}
 		if said := m.must(t, "app", "exec", "redis", "--", "redis-cli", "set", "model", "chat"); !strings.Contains(said, "OK") {
 			t.Errorf("set: %s", said)
 		}
@@ -46,4 +51,52 @@ func TestDebianPackages(t *testing.T) {
 			t.Errorf("get: %s", said)
 		}
 	})
+	t.Run("redis is reached from the machine", func(t *testing.T) {
+		conn, err := net.Dial("tcp", "127.0.0.1:6379")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(conn, "GET model\r\nQUIT\r\n")
+		if said, err := io.ReadAll(conn); string(said) != "$4\r\nchat\r\n+OK\r\n" {
+			t.Errorf("get: got %q, %v", said, err)
+		}
+	})
+	t.Run("redis is reached from another app by its name", func(t *testing.T) {
+		m.apply(t, redisClient("client", ""))
+		for _, host := range []string{"redis", "redis.internal.penstock.localhost"} {
+			if said := m.must(t, "app", "exec", "client", "--", "redis-cli", "-h", host, "get", "model"); !strings.Contains(said, "chat") {
+				t.Errorf("%s: got %s", host, said)
+			}
+		}
+		m.environment(t, "far")
+		m.apply(t, redisClient("stranger", "far"))
+		gateway := m.must(t, "app", "exec", "stranger", "--", "sh", "-c", "awk '/nameserver/ {print $2}' /etc/resolv.conf")
+		for _, host := range []string{"redis", strings.TrimSpace(gateway)} {
+			if out, bad, code := m.run(t, "app", "exec", "stranger", "--", "redis-cli", "-h", host, "get", "model"); code == 0 || strings.Contains(out, "chat") {
+				t.Errorf("%s from another environment: exit %d, %s%s", host, code, out, bad)
+			}
+		}
+	})
+}
+
+// redisClient is the manifest of an app that has a redis-cli, and no port.
+func redisClient(name, environment string) string {
+	in := ""
+	if environment != "" {
+		in = "environmentId: " + environmentPath(environment)
+	}
+	return fmt.Sprintf(`
+name: %s
+properties:
+  %s
+  template:
+    containers:
+      - name: client
+        image: redis:1
+        command: [sleep, infinity]
+        resources: {cpu: 0.25, memory: 0.5Gi}
+    scale: {minReplicas: 1, maxReplicas: 1}
+`, name, in)
 }

@@ -59,7 +59,7 @@ func TestEscape(t *testing.T) {
 	m.environment(t, "far")
 	m.pushThief(t, prize, target)
 	m.apply(t, neighbour("victim", "", true))
-	m.apply(t, neighbour("away", "far", true))
+	m.apply(t, strings.Replace(neighbour("away", "far", true), "targetPort: 8080,", "targetPort: 8080, additionalPortMappings: [{external: false, targetPort: 9090}],", 1))
 	m.apply(t, thiefManifest())
 	if status, answer := m.ask(t, http.MethodGet, "thief", "/file?path=/proc/self/status", ""); status != http.StatusOK || !strings.Contains(answer, "\nUid:\t0\t0\t0\t0\n") {
 		t.Fatalf("the thief is not root in its container: %d %s", status, answer)
@@ -194,6 +194,8 @@ func (m *machine) attempts(t *testing.T, prize string) []attempt {
 	dial("the public listener on its gateway", gateway, strconv.Itoa(m.status.HTTPPort), "", rules)
 	dial("the ingress on another environment's gateway", other, "80", "", rules)
 	dial("the resolver on another environment's gateway", other, "53", "", rules)
+	dial("a TCP port of another environment's app on that gateway", other, "9090", "", rules)
+	dial("a TCP port of another environment's app on its gateway", gateway, "9090", "", rules)
 	dial("the management API on the host's loopback", "127.0.0.1", api.Port(), refused, "its own network namespace: loopback is its own")
 	dial("the host's SSH on its gateway", gateway, "22", "", rules)
 	for _, host := range hostAddresses(t, private) {

@@ -55,9 +55,6 @@ func appFields() []Field {
 		refused("configuration.identitySettings", "managed identities need an issuer of tokens"),
 		refused("configuration.revisionTransitionThreshold", "the share of ready replicas that a switch waits for is fixed"),
 		refused("configuration.targetLabel", "labels alone do not say which revisions are active"),
-		refused("configuration.ingress.transport", "the ingress has no TCP ports").unless("auto, http or http2", notWords("tcp")),
-		refused("configuration.ingress.exposedPort", "the ingress has no TCP ports").unless("0", numbers(0)),
-		refused("configuration.ingress.additionalPortMappings", "an app has one port"),
 		refused("template.volumes[].storageType", "storages are folders of this machine").unless("EmptyDir, Secret, AzureFile or NfsAzureFile", notWords("Smb")),
 		stored("template.volumes[].mountOptions", "storages are folders of this machine, whose files keep their owners and modes; of the options only ro is heeded").unless("ro", words("ro")),
 		refused("template.serviceBinds", "there are no dev services"),
@@ -66,7 +63,7 @@ func appFields() []Field {
 		refused("template.containers[].probes[].tcpSocket.host", "probes connect to the replica, and to nothing else"),
 		refused("template.containers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		refused("template.initContainers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
-		stored("template.scale.rules", "nothing scales yet; an app runs max(1, minReplicas) replicas. An http rule's concurrentRequests is how far a replica is filled before the next one"),
+		stored("template.scale.rules", "nothing scales yet; an app runs max(1, minReplicas) replicas. An http rule's concurrentRequests, or a tcp rule's concurrentConnections, is how far a replica is filled before the next one"),
 		stored("template.scale.cooldownPeriod", "nothing scales yet; an app runs max(1, minReplicas) replicas").unless("300", numbers(300)),
 		stored("template.scale.pollingInterval", "nothing scales yet; an app runs max(1, minReplicas) replicas").unless("30", numbers(30)),
 	}

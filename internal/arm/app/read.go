@@ -138,9 +138,15 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 		c.Ingress = &resource.Ingress{
 			External:      or(in.External, false),
 			TargetPort:    or(in.TargetPort, 0),
-			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP, resource.TransportHTTP2),
+			ExposedPort:   or(in.ExposedPort, 0),
+			Transport:     enum(r, "configuration.ingress.transport", in.Transport, resource.TransportAuto, resource.TransportAuto, resource.TransportHTTP, resource.TransportHTTP2, resource.TransportTCP),
 			TargetScheme:  enum(r, "configuration.ingress.targetPortHttpScheme", in.TargetPortHTTPScheme, "", "http", resource.SchemeHTTPS),
 			AllowInsecure: or(in.AllowInsecure, false),
+		}
+		for _, m := range in.AdditionalPortMappings {
+			c.Ingress.Additional = append(c.Ingress.Additional, resource.PortMapping{
+				External: or(m.External, false), TargetPort: or(m.TargetPort, 0), ExposedPort: or(m.ExposedPort, 0),
+			})
 		}
 		for _, t := range in.Traffic {
 			c.Ingress.Traffic = append(c.Ingress.Traffic, resource.Traffic{

@@ -89,6 +89,14 @@ type Ingress struct {
 	StickySessions         *StickySessions     `json:"stickySessions,omitempty"`
 	ClientCertificateMode  *string             `json:"clientCertificateMode,omitempty"`
 	CorsPolicy             *CorsPolicy         `json:"corsPolicy,omitempty"`
+	AdditionalPortMappings []PortMapping       `json:"additionalPortMappings,omitempty"`
+}
+
+// PortMapping is a TCP port beside the main one.
+type PortMapping struct {
+	External    *bool `json:"external"`
+	TargetPort  *int  `json:"targetPort"`
+	ExposedPort *int  `json:"exposedPort,omitempty"`
 }
 
 // IPRule lets addresses in or keeps them out.

@@ -106,7 +106,7 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 			Fqdn:                  host(a.ID.Base(), domain, in.External),
 			External:              &in.External,
 			TargetPort:            &in.TargetPort,
-			ExposedPort:           new(0),
+			ExposedPort:           &in.ExposedPort,
 			Transport:             new(string(in.Transport)),
 			TargetPortHTTPScheme:  given(&in.TargetScheme),
 			Traffic:               newTraffic(a),
@@ -114,6 +114,13 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 			CustomDomains:         newDomains(in.Domains),
 			StickySessions:        kept[StickySessions](c.Stored, "ingress.stickySessions"),
 			ClientCertificateMode: kept[string](c.Stored, "ingress.clientCertificateMode"),
+		}
+		for _, m := range in.Additional {
+			mapping := PortMapping{External: &m.External, TargetPort: &m.TargetPort}
+			if m.ExposedPort != 0 {
+				mapping.ExposedPort = &m.ExposedPort
+			}
+			w.Ingress.AdditionalPortMappings = append(w.Ingress.AdditionalPortMappings, mapping)
 		}
 		writePolicy(w.Ingress, in.Policy)
 	}

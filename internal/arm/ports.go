@@ -1,0 +1,55 @@
+package arm
+
+import (
+	"context"
+	"fmt"
+
+	"penstock/internal/resource"
+	"penstock/internal/store"
+)
+
+// codePortInUse is ours: no public source tells Azure's.
+const codePortInUse = "ContainerAppExposedPortInUse"
+
+// checkPorts refuses TCP ports that somebody has. The machine has an external one once, whichever environment it is of,
+// and an environment's replicas find all ports of its apps at one address. It runs where no other write does.
+func (c *call) checkPorts(ctx context.Context, wanted resource.App) error {
+	ports := wanted.Configuration.Ingress.ExposedPorts()
+	if len(ports) == 0 {
+		return nil
+	}
+	apps, err := c.Store.Apps().List(ctx, store.Scope{})
+	if err != nil {
+		return err
+	}
+	var faults []resource.Fault
+	fault := func(p resource.ExposedPort, format string, args ...any) {
+		faults = append(faults, resource.Fault{Code: codePortInUse, Field: p.Field, Message: fmt.Sprintf(format, args...)})
+	}
+	for _, p := range ports {
+		if setting := c.OwnPorts[p.Port]; p.External && setting != "" {
+			fault(p, "want a port that is free on this machine, got %d, on which the server itself listens (%s)", p.Port, setting)
+		}
+	}
+	for _, other := range apps {
+		if other.ID.Key() == wanted.ID.Key() {
+			continue
+		}
+		together := other.Environment.Key() == wanted.Environment.Key()
+		for _, has := range other.Configuration.Ingress.ExposedPorts() {
+			for _, p := range ports {
+				switch {
+				case p.Port != has.Port:
+				case together:
+					fault(p, "want a port that no other app of the environment '%s' exposes, got %d, which the container app '%s' has", wanted.Environment.Base(), p.Port, other.ID.Base())
+				case p.External && has.External:
+					fault(p, "want a port that no other app of this server exposes, got %d, which the container app '%s' of the environment '%s' has", p.Port, other.ID.Base(), other.Environment.Base())
+				}
+			}
+		}
+	}
+	if len(faults) > 0 {
+		return &resource.InvalidError{Faults: faults}
+	}
+	return nil
+}
