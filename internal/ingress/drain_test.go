@@ -188,6 +188,19 @@ func TestTableOutlivesTheIngress(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	table.Version = 8
+	ctx, cancel := context.WithCancel(t.Context())
+	var keeping sync.WaitGroup
+	keeping.Go(func() { first.KeepTable(ctx, path) })
+	first.Apply(table)
+	until(t, "the newest is kept", func() bool {
+		next := ingress.New(ingress.Config{})
+		return next.LoadTable(path) == nil && next.Report().Covers("test", 8)
+	})
+	table.Version = 7
+	first.Apply(table)
+	cancel()
+	keeping.Wait() // and the last one is
 	info, err := os.Stat(path)
 	if err != nil || info.Mode() != 0o600 {
 		t.Errorf("got %v, %v, want mode 0600", info.Mode(), err)

@@ -1,12 +1,14 @@
 package ingress
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"penstock/internal/link"
 )
@@ -34,6 +36,36 @@ func (in *Ingress) SaveTable(path string) error {
 		return fmt.Errorf("save routes: %w", err)
 	}
 	return nil
+}
+
+// keepAfter is how long tables are let come before the newest one is saved. With a thousand apps saving takes as long as
+// reading and using a change, and nobody waits for it.
+const keepAfter = 100 * time.Millisecond
+
+// KeepTable saves the tables that are applied, each a moment later, until ctx ends.
+func (in *Ingress) KeepTable(ctx context.Context, path string) {
+	save := func() {
+		if err := in.SaveTable(path); err != nil {
+			in.cfg.Log.Warn("routes not kept; an ingress that starts while control is away will not have them", "err", err)
+		}
+	}
+	for {
+		select {
+		case <-in.fresh:
+		case <-ctx.Done():
+			select {
+			case <-in.fresh: // what came last is kept all the same
+				save()
+			default:
+			}
+			return
+		}
+		select {
+		case <-time.After(keepAfter): // others may follow
+		case <-ctx.Done():
+		}
+		save()
+	}
 }
 
 // Table is the last table, if there has been one.

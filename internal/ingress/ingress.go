@@ -56,6 +56,7 @@ type Ingress struct {
 	upstreams *upstream.Client
 	exchanges sync.Pool
 	changed   chan struct{}
+	fresh     chan struct{} // receives when there is a table to be kept; takes one without blocking
 	stats     [counterSets]counters
 	life      life
 	clients   atomic.Uint64 // connections since the beginning
@@ -74,6 +75,7 @@ func New(cfg Config) *Ingress {
 	in := &Ingress{
 		cfg:     cfg.withDefaults(),
 		changed: make(chan struct{}, 1),
+		fresh:   make(chan struct{}, 1),
 		rooms:   map[string]*room{},
 		lobbies: map[string]*room{},
 		life:    life{quiet: make(chan struct{}, 1)},
@@ -112,6 +114,10 @@ func (in *Ingress) Apply(t link.Table) {
 		delete(in.lobbies, app)
 	}
 	in.last, in.applied = t, true
+	select {
+	case in.fresh <- struct{}{}:
+	default:
+	}
 }
 
 // forget drops a room that left the table, once its last request has ended.

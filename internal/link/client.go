@@ -67,15 +67,24 @@ func (c *Client) talk(ctx context.Context, conn net.Conn) error {
 	defer wg.Wait()
 	wg.Go(func() { cancel(c.report(ctx, conn, applied)) })
 	// Control is silent while nothing changes; its process going away ends the connection.
-	err := receive(conn, 0, func(f frame) {
-		if f.Table == nil {
-			return
+	var last Table
+	err := receive(conn, 0, func(f frame) (err error) {
+		switch {
+		case f.Table != nil:
+			last = *f.Table
+		case f.Change != nil:
+			if last, err = last.with(*f.Change); err != nil {
+				return err // the next connection begins with a table
+			}
+		default:
+			return nil
 		}
-		c.Apply(*f.Table)
+		c.Apply(last)
 		select {
 		case applied <- struct{}{}:
 		default:
 		}
+		return nil
 	})
 	cancel(err)
 	return context.Cause(ctx)
@@ -91,6 +100,7 @@ func (c *Client) report(ctx context.Context, conn net.Conn, applied <-chan struc
 			return err
 		}
 		r := c.Report()
+		r.Changes = true
 		if due && c.Traffic != nil {
 			r.Traffic = c.Traffic()
 		}

@@ -12,11 +12,12 @@ import (
 // frame is one line of the protocol.
 type frame struct {
 	Table  *Table  `json:"table,omitempty"`
+	Change *Change `json:"change,omitempty"`
 	Report *Report `json:"report,omitempty"`
 }
 
-// receive reads frames until the other side goes or, with a silence above 0, has said nothing for that long.
-func receive(conn net.Conn, silence time.Duration, take func(frame)) error {
+// receive reads frames until the other side goes, take fails or, with a silence above 0, nothing came for that long.
+func receive(conn net.Conn, silence time.Duration, take func(frame) error) error {
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, MaxFrame)
 	for {
@@ -35,6 +36,8 @@ func receive(conn net.Conn, silence time.Duration, take func(frame)) error {
 		if err := json.Unmarshal(lines.Bytes(), &f); err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		take(f)
+		if err := take(f); err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
 	}
 }

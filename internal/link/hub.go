@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -97,14 +98,17 @@ func (h *Hub) serve(ctx context.Context, conn net.Conn) error {
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { cancel(h.send(ctx, conn)) })
-	err := receive(conn, lostAfter, func(f frame) {
+	var changes atomic.Bool
+	wg.Go(func() { cancel(h.send(ctx, conn, &changes)) })
+	err := receive(conn, lostAfter, func(f frame) error {
 		if f.Report == nil {
-			return
+			return nil
 		}
+		changes.Store(f.Report.Changes)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.hear(id, *f.Report)
+		return nil
 	})
 	cancel(err)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, io.EOF) && !errors.Is(cause, context.Canceled) {
@@ -113,9 +117,11 @@ func (h *Hub) serve(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// send writes the table now and after every change, skipping those that were overtaken.
-func (h *Hub) send(ctx context.Context, conn net.Conn) error {
+// send writes the table now and after every change, skipping those that were overtaken. Once the ingress has said that it
+// takes changes, they are written in place of tables where they say enough.
+func (h *Hub) send(ctx context.Context, conn net.Conn, changes *atomic.Bool) error {
 	w := json.NewEncoder(conn)
+	var sent Table
 	for {
 		h.mu.Lock()
 		t, changed := h.table, h.changed
@@ -124,9 +130,16 @@ func (h *Hub) send(ctx context.Context, conn net.Conn) error {
 			if err := conn.SetWriteDeadline(time.Now().Add(lostAfter)); err != nil {
 				return err
 			}
-			if err := w.Encode(frame{Table: &t}); err != nil {
+			f := frame{Table: &t}
+			if sent.Version > 0 && changes.Load() {
+				if c, ok := t.since(sent); ok {
+					f = frame{Change: &c}
+				}
+			}
+			if err := w.Encode(f); err != nil {
 				return fmt.Errorf("send table: %w", err)
 			}
+			sent = t
 		}
 		select {
 		case <-changed:

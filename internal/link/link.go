@@ -4,16 +4,21 @@
 //	control                                     ingress
 //	   │ ◄──────────── connects ─────────────────── │
 //	   │ ── {"table": Table} ─────────────────────► │   now, and again after every change
+//	   │ ── {"change": Change} ───────────────────► │   instead, when only revisions differ from what went before
 //	   │ ◄───────────────── {"report": Report} ──── │   after every table and change of load, and at least each second
 //
-// The protocol: one JSON object a line, at most MaxFrame bytes, in both directions. A table is complete, never a
-// difference: the newest one is all that an ingress needs, so it may skip those in between, and it may go on with its
-// last one while control is away. A report too is complete. Fields that one side does not know are ignored, so that
-// an old ingress drains under a new control.
+// The protocol: one JSON object a line, at most MaxFrame bytes, in both directions. A table is complete: the newest one
+// is all that an ingress needs, so those in between are skipped, and it may go on with its last one while control is away.
+// A change is to the table or change before it on the same connection, for ingresses that say that they take changes:
+// replicas come and go all the time, and with a thousand apps a table takes ten times as long to read as to use. A report
+// is complete. Fields that one side does not know are ignored, so that an old ingress drains under a new control.
 package link
 
 import (
+	"fmt"
 	"net/netip"
+	"reflect"
+	"slices"
 	"time"
 
 	"penstock/internal/resource"
@@ -82,6 +87,51 @@ type TCPRoute struct {
 	Targets    []Target `json:"targets"`          // as in Route
 }
 
+// Change makes a table of what it is sent after.
+type Change struct {
+	Version uint64 `json:"version"`
+	// Revisions are those that differ. The table has each of them already.
+	Revisions []Revision `json:"revisions,omitempty"`
+}
+
+// since is what makes last, of the same epoch, into t; not ok when more differs than a change can say.
+func (t Table) since(last Table) (c Change, ok bool) {
+	c.Version = t.Version
+	if len(t.Revisions) != len(last.Revisions) {
+		return c, false
+	}
+	for i, rev := range t.Revisions {
+		if rev.ID != last.Revisions[i].ID {
+			return c, false
+		}
+		if !reflect.DeepEqual(rev, last.Revisions[i]) {
+			c.Revisions = append(c.Revisions, rev)
+		}
+	}
+	t.Version, t.Revisions, last.Revisions = last.Version, nil, nil
+	return c, reflect.DeepEqual(t, last)
+}
+
+// with is t after a change.
+func (t Table) with(c Change) (Table, error) {
+	at := make(map[string]int, len(c.Revisions))
+	for i, rev := range c.Revisions {
+		at[rev.ID] = i
+	}
+	t.Version = c.Version
+	t.Revisions = slices.Clone(t.Revisions)
+	for i, rev := range t.Revisions {
+		if k, ok := at[rev.ID]; ok {
+			t.Revisions[i] = c.Revisions[k]
+			delete(at, rev.ID)
+		}
+	}
+	if len(at) > 0 {
+		return Table{}, fmt.Errorf("a change is about %d revisions that the table does not have", len(at))
+	}
+	return t, nil
+}
+
 // Policy is what an app asks of requests before they are led anywhere.
 type Policy struct {
 	// Allow and Deny are never both set. With Allow all other addresses are denied.
@@ -143,6 +193,8 @@ type Report struct {
 	Waiting map[string]int `json:"waiting"`
 	// Unopened are external ports of the table that nobody can connect to.
 	Unopened []Unopened `json:"unopened,omitempty"`
+	// Changes says that the ingress takes changes between two tables.
+	Changes bool `json:"changes,omitempty"`
 	// Traffic comes with the reports that are due by time only, as it is long.
 	Traffic *Traffic `json:"traffic,omitempty"`
 }

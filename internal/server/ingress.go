@@ -74,9 +74,6 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 			in.Apply(t)
 			resolver.Apply(t)
 			doors.Follow()
-			if err := in.SaveTable(path); err != nil {
-				o.Log.Warn("routes not kept; an ingress that starts while control is away will not have them", "err", err)
-			}
 		},
 		Report: func() link.Report {
 			r := in.Report()
@@ -88,6 +85,7 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		Log:     o.Log,
 	}
 	wg.Go(func() { client.Run(linked) })
+	wg.Go(func() { in.KeepTable(ctx, path) }) // while it drains, another one does
 	o.Ready()
 	group, ctx := errgroup.WithContext(ctx)
 	resolving, done := context.WithCancel(context.WithoutCancel(ctx))

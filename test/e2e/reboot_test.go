@@ -199,6 +199,9 @@ func (m *machine) tag() string {
 func (m *machine) links(t *testing.T) []netlink.Link {
 	t.Helper()
 	all, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // another program changed a link at that moment
+		all, err = netlink.LinkList()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
