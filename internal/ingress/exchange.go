@@ -40,6 +40,7 @@ type exchange struct {
 	small  []byte   // the request's body when it is small, once it was read; kept likewise
 	values []string // of the response's fields; kept likewise
 	read   bool     // small has been read
+	lent   bool     // small was given to HTTP/2's library, which may be reading it when the exchange is over
 	body   *upload
 
 	fresh   bool      // no pooled connection: one was stale
@@ -98,6 +99,13 @@ func (x *exchange) finish() {
 	x.in.count(x.client).requests.Add(1)
 	if x.in.cfg.Observe != nil {
 		x.in.cfg.Observe(&x.rec)
+	}
+	if x.r.ProtoMajor > 1 {
+		// What a response has declared as its trailer net/http reads when the client has taken the body: long after this.
+		x.values = nil
+	}
+	if x.lent {
+		x.small = nil
 	}
 	clear(x.values)
 	*x = exchange{out: trim(x.out), small: trim(x.small), values: x.values}

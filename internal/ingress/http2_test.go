@@ -6,11 +6,19 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"penstock/internal/ingress"
 	"penstock/internal/link"
+	"penstock/internal/resource"
 )
 
 // HTTP/2 ends at the ingress; replicas are spoken to in HTTP/1.1.
@@ -85,5 +93,103 @@ func TestHTTP2(t *testing.T) {
 		want(t, resp, string(got), 403, "HTTP/1.1")
 	} else {
 		t.Error(err)
+	}
+}
+
+// A response's fields that it has declared as its trailer are read once the client has taken the body, which is up to the
+// client: they must not be those of another response by then.
+func TestTrailerHasNoFieldOfAnotherResponse(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(raw(t, func(conn net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		if req.URL.Path == "/a" {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nTrailer: X-A\r\nX-A: a\r\nContent-Length: 2\r\n\r\nok")
+		} else {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nServer: b\r\nSet-Cookie: secret\r\n\r\n")
+		}
+		r.ReadByte() // until the other side goes
+	})))
+	conn, _ := f.dial(t, http2.ClientPreface)
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", host}, {":path", "/a"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // to memory
+	}
+	// Errors of writing are the connection's end, which the reading below finds.
+	_ = framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	for asked := false; ; {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head, ok := frame.(*http2.MetaHeadersFrame); ok {
+			for _, field := range head.RegularFields() {
+				if field.Name == "x-a" && field.Value != "a" {
+					t.Errorf("got X-A: %q, want a", field.Value)
+				}
+			}
+			if !asked {
+				asked = true
+				for range 20 { // responses that go on for as long as this test
+					_, r := f.dial(t, "GET /b HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+					if _, err := http.ReadResponse(r, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_ = framer.WriteWindowUpdate(1, 2)
+			}
+		}
+		if h := frame.Header(); h.StreamID == 1 && h.Flags.Has(http2.FlagDataEndStream) {
+			return
+		}
+	}
+}
+
+// Whoever sends a request over HTTP/2 may be at it when the exchange is over: with -race, this fails when fields or bodies
+// are in memory that the next request gets.
+func TestRequestsOverHTTP2AreNotUsedAgain(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	came := make(chan struct{}, 100)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			came <- struct{}{}
+			<-r.Context().Done()
+		}
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	f.Apply(transport(replicas(s.Listener.Addr().String()), resource.TransportHTTP2))
+	refused := "POST / HTTP/1.1\r\nHost: " + host + "\r\nA: b\r\nContent-Length: 32000\r\n\r\n" + strings.Repeat("x", 32000)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for range 4 {
+		wg.Go(func() {
+			for range 100 {
+				conn, err := net.Dial("tcp", f.plain)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.WriteString(conn, refused)
+				if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 403 {
+					t.Errorf("got %v, %v, want 403", resp, err)
+				}
+				conn.Close()
+			}
+		})
+	}
+	for range 20 {
+		conn, _ := f.dial(t, "GET /wait HTTP/1.1\r\nHost: "+host+"\r\nC: d\r\n\r\n")
+		receive(t, "the request", came)
+		conn.Close()
 	}
 }

@@ -37,6 +37,7 @@ func (x *exchange) talkStream(stream *upstream.Stream) error {
 		stream.Piped(out)
 		x.body.use(stream)
 	case x.read:
+		x.lent = true
 		out.Body = io.NopCloser(bytes.NewReader(x.small))
 	}
 	h := x.w.Header()
@@ -54,7 +55,8 @@ func (x *exchange) talkStream(stream *upstream.Stream) error {
 	return nil
 }
 
-// streamRequest is the request as the replica gets it over HTTP/2. Field values are the client's own slices.
+// streamRequest is the request as the replica gets it over HTTP/2. The library may be reading it when the exchange is
+// over, and the slices of the client's request are used again then.
 func (x *exchange) streamRequest() *http.Request {
 	r := x.r
 	out := &http.Request{
@@ -67,9 +69,12 @@ func (x *exchange) streamRequest() *http.Request {
 		out.URL.Path, out.URL.RawPath, out.URL.RawQuery, out.URL.ForceQuery = r.URL.Path, r.URL.RawPath, r.URL.RawQuery, r.URL.ForceQuery
 	}
 	named := r.Header["Connection"]
+	all := make([]string, 0, fields(r.Header))
 	for name, values := range r.Header {
 		if !ownField(name) && (len(named) == 0 || !listed(named, name)) {
-			out.Header[name] = values
+			n := len(all)
+			all = append(all, values...)
+			out.Header[name] = all[n:len(all):len(all)]
 		}
 	}
 	if out.Header["User-Agent"] == nil {
