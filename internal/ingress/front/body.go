@@ -15,7 +15,7 @@ type requestBody struct {
 	turn     *turn
 	framed   http1.Body
 	data     []byte // of the connection's buffer: the body's, and not yet read
-	expected bool   // the client waits for a 100 before it sends the body
+	expected bool   // the client waits for a 100 before it sends the body; set to false under the response's mu
 	err      error  // of the read that ended it
 }
 
@@ -25,7 +25,6 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 		return 0, b.err
 	}
 	if b.expected {
-		b.expected = false
 		if err := b.turn.response.proceed(); err != nil {
 			b.err = err
 			return 0, err

@@ -330,10 +330,30 @@ func TestBodiesThatNobodyReads(t *testing.T) {
 	}
 	ended(t, r)
 	_, r = s.dial(t, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
-	if resp, _ := answer(t, r, "POST"); resp.StatusCode != 403 {
-		t.Errorf("got %d, want 403 and no 100", resp.StatusCode)
+	if resp, _ := answer(t, r, "POST"); resp.StatusCode != 403 || !resp.Close {
+		t.Errorf("got %d, close %v, want 403, no 100 and the end", resp.StatusCode, resp.Close)
 	}
 	ended(t, r) // nobody can say whether the body comes
+}
+
+// What the client waits for may be found out by one goroutine while another sends the response.
+func TestBodyThatIsReadBesideTheResponse(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		var wg sync.WaitGroup
+		wg.Go(func() { io.Copy(io.Discard, r.Body) })
+		for range 1000 {
+			io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+		}
+		wg.Wait()
+	}, nil)
+	for range 10 {
+		_, r := s.dial(t, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nab")
+		if resp, body := answer(t, r, "POST"); resp.StatusCode != 200 || len(body) != 1000 || !resp.Close {
+			t.Errorf("got %d, %d bytes, close %v, want 200, 1000 bytes and the end", resp.StatusCode, len(body), resp.Close)
+		}
+	}
 }
 
 type zeros struct{}

@@ -56,6 +56,7 @@ func (w *response) WriteHeader(status int) {
 	}
 	w.mu.Lock()
 	w.head = true
+	w.turn.close = w.turn.close || w.turn.body.expected // nobody will know whether the body comes
 	w.mu.Unlock()
 	w.out = w.appendHead(w.turn.conn.server.buffers.Small()[:0], status)
 }
@@ -66,24 +67,30 @@ func (w *response) interim(status int) {
 		return
 	}
 	b := w.appendFields(appendStatus(nil, 1, status))
-	w.before(append(b, "\r\n"...))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.before(append(b, "\r\n"...)) // which Write tells
 }
 
-// proceed tells the client to send the body.
+// proceed tells the client to send the body. It may be called while the handler writes the response.
 func (w *response) proceed() error {
-	w.before(textContinue)
-	return w.err
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turn.body.expected = false
+	return w.before(textContinue)
 }
 
 var textContinue = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
-// before sends something unless the head is out.
-func (w *response) before(p []byte) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.head && w.err == nil {
+// before sends something unless the head is out, from when on err is the handler's alone. It is called with mu held.
+func (w *response) before(p []byte) error {
+	if w.head {
+		return nil
+	}
+	if w.err == nil {
 		_, w.err = w.turn.conn.nc.Write(p)
 	}
+	return w.err
 }
 
 // appendStatus appends "HTTP/1.1 200 OK".
