@@ -31,9 +31,10 @@ const (
 
 // States of a connection.
 const (
-	idle int32 = iota // waits for a request
-	busy              // has begun to receive one
-	shut              // was closed while idle
+	idle  int32 = iota // waits for a request
+	busy               // has begun to receive one
+	shut               // was closed while idle
+	taken              // was hijacked
 )
 
 // conn is a client's connection. Its goroutine is in serve; what others may call says so.

@@ -465,10 +465,19 @@ func TestHijack(t *testing.T) {
 	}, nil)
 	early := strings.Repeat("early", 1000)
 	conn, r := s.dial(t, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"+early)
+	first := make([]byte, len(early))
+	if _, err := io.ReadFull(r, first); string(first) != early || err != nil {
+		t.Errorf("got %q, %v, want what was sent", first, err)
+	}
+	limit, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.Shutdown(limit); err != nil {
+		t.Errorf("Shutdown: got %v, want nothing, as the connection is not the server's any more", err)
+	}
 	io.WriteString(conn, " late")
 	conn.(*net.TCPConn).CloseWrite()
-	if got, err := io.ReadAll(r); string(got) != early+" late" || err != nil {
-		t.Errorf("got %d bytes, %v, want what was sent", len(got), err)
+	if got, err := io.ReadAll(r); string(got) != " late" || err != nil {
+		t.Errorf("got %q, %v, want what was sent", got, err)
 	}
 	until(t, "the server has forgotten the connection", func() bool {
 		s.mu.Lock()
@@ -552,6 +561,54 @@ func TestCloseEndsRequests(t *testing.T) {
 		t.Errorf("got %v, want ErrClosed", cause)
 	}
 	if _, err := io.ReadAll(r); err != nil && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("got %v, want the end", err)
+	}
+}
+
+// late is a listener that has one connection when the server has been closed.
+type late struct {
+	net.Listener
+	conn   net.Conn
+	asked  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *late) Accept() (conn net.Conn, err error) {
+	err = net.ErrClosed
+	l.once.Do(func() {
+		close(l.asked)
+		<-l.closed
+		conn, err = l.conn, nil
+	})
+	return conn, err
+}
+
+func TestConnectionThatComesDuringClose(t *testing.T) {
+	s := serve(t, echo, secure(t))
+	open := 0
+	other := &front.Server{
+		Handler: s.Handler, HTTP2: new(http.Server), TLS: s.TLS, Log: s.Log, HeaderTimeout: time.Minute,
+		Opened: func() { open++ }, Closed: func() { open-- },
+	}
+	here, there := net.Pipe()
+	defer here.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ln := &late{Listener: listener, conn: there, asked: make(chan struct{}), closed: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() { done <- other.Serve(t.Context(), ln) }()
+	<-ln.asked
+	other.Close()
+	close(ln.closed)
+	if err := <-done; !errors.Is(err, front.ErrClosed) || open != 0 {
+		t.Errorf("got %v, %d connections, want ErrClosed and none", err, open)
+	}
+	here.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := here.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want the end", err)
 	}
 }

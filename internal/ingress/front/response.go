@@ -305,7 +305,9 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	c.away = true
+	c.state.Store(taken)
 	c.server.watch.remove(c)
+	c.server.wake()
 	c.server.Closed()
 	first := bytes.Clone(c.in[c.r:c.w])
 	c.r = c.w

@@ -132,9 +132,17 @@ func (s *Server) take(ctx context.Context, nc net.Conn) {
 	s.Opened()
 	c := newConn(ctx, s, nc)
 	s.mu.Lock()
-	s.conns[c] = struct{}{}
+	closing := s.closing.Load()
+	if !closing { // else Close may not wait any more
+		s.conns[c] = struct{}{}
+		s.wg.Go(c.serve)
+	}
 	s.mu.Unlock()
-	s.wg.Go(c.serve)
+	if closing {
+		c.cancel(ErrClosed)
+		nc.Close()
+		s.Closed()
+	}
 }
 
 // drop forgets a connection whose goroutine ends.
@@ -142,6 +150,11 @@ func (s *Server) drop(c *conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
+	s.wake()
+}
+
+// wake has Shutdown look again at what is left.
+func (s *Server) wake() {
 	if s.closing.Load() {
 		select {
 		case s.gone <- struct{}{}:
@@ -164,11 +177,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 func (s *Server) await(ctx context.Context) error {
 	for {
+		left := 0
 		s.mu.Lock()
 		for c := range s.conns {
 			c.closeIdle()
+			if c.state.Load() != taken {
+				left++
+			}
 		}
-		left := len(s.conns)
 		s.mu.Unlock()
 		if left == 0 {
 			return nil
@@ -181,7 +197,7 @@ func (s *Server) await(ctx context.Context) error {
 	}
 }
 
-// Close ends all connections, and returns when nothing of the server is left but handlers that have hijacked theirs.
+// Close ends all connections, those that were hijacked too, and returns when nothing of the server is left.
 func (s *Server) Close() {
 	s.closing.Store(true)
 	s.mu.Lock()
