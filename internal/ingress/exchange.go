@@ -317,6 +317,7 @@ func (x *exchange) interim(status int, h http.Header) {
 	case status == http.StatusContinue:
 		x.body.proceed()
 	case x.r.ProtoAtLeast(1, 1):
+		x.guard()
 		x.w.WriteHeader(status)
 	}
 	clear(h)

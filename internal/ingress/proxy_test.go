@@ -10,6 +10,7 @@ import (
 	"net/textproto"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,6 +108,101 @@ func TestInterimResponsesPass(t *testing.T) {
 	if fmt.Sprint(hints) != "[103 [</style.css>]]" || resp.Header.Get("Link") != "" {
 		t.Errorf("got %v then Link %q, want one 103 with its link", hints, resp.Header.Get("Link"))
 	}
+}
+
+// hasty is a listener whose connections let time pass a hundred times as fast when they are written to.
+type hasty struct {
+	net.Listener
+	until atomic.Pointer[time.Time] // the newest deadline, as it really is
+}
+
+type hastyConn struct {
+	*net.TCPConn
+	ln *hasty
+}
+
+func (l *hasty) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return hastyConn{conn.(*net.TCPConn), l}, nil
+}
+
+func (c hastyConn) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = time.Now().Add(time.Until(t) / 100)
+	}
+	c.ln.until.Store(&t)
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// The time that a client had for one response does not bound what comes before the next one.
+func TestInterimResponsesHaveTheirTime(t *testing.T) {
+	t.Parallel()
+	ln := &hasty{Listener: listen(t)}
+	var passed atomic.Pointer[time.Time]
+	f := serveOn(t, ingress.Config{}, ln, listen(t))
+	f.Apply(set(replicas(raw(t, func(conn net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		time.Sleep(time.Until(*passed.Load()) + time.Millisecond)
+		if req.Method == http.MethodPost {
+			io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
+			io.Copy(io.Discard, req.Body)
+		} else {
+			io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+		}
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	})), func(s *resource.Settings) { s.IdleTimeout = time.Hour }))
+	for name, test := range map[string]struct {
+		head, body string
+		interim    int
+	}{
+		"hints":  {"GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n", "", 103},
+		"expect": {"POST / HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", "x", 100},
+	} {
+		conn, r := f.dial(t, "GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n")
+		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 404 {
+			t.Fatalf("got %v, %v, want 404", resp, err)
+		} else {
+			io.Copy(io.Discard, resp.Body)
+		}
+		passed.Store(ln.until.Load())
+		io.WriteString(conn, test.head)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != test.interim {
+			t.Errorf("%s: got %v, %v, want %d", name, resp, err, test.interim)
+			continue
+		}
+		io.WriteString(conn, test.body)
+		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%s: got %v, %v, want 200", name, resp, err)
+		}
+	}
+}
+
+// A client that takes nothing holds its place no longer because all it gets is what comes before a response.
+func TestInterimResponsesThatNobodyTakes(t *testing.T) {
+	t.Parallel()
+	f := serve(t, ingress.Config{})
+	over := make(chan struct{})
+	f.Apply(set(replicas(raw(t, func(conn net.Conn, r *bufio.Reader) {
+		defer close(over)
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		hint := "HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("x", 30<<10) + "\r\n\r\n"
+		for range 1000 { // more than kernels keep for a connection
+			io.WriteString(conn, hint)
+		}
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r.ReadByte() // until the other side goes
+	})), func(s *resource.Settings) { s.IdleTimeout = 200 * time.Millisecond }))
+	f.dial(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+	receive(t, "the replica is free", over)
 }
 
 func TestTrailersPassBothWays(t *testing.T) {

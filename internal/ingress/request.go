@@ -30,6 +30,7 @@ func (x *exchange) readBody() error {
 	case x.r.ContentLength > 0 && x.r.ContentLength <= maxSmall && !expectsContinue(x.r):
 		return x.readSmall()
 	default:
+		x.guard() // for the 100 that the client gets when the body is first read
 		x.body = x.newUpload()
 	}
 	return nil
