@@ -193,3 +193,31 @@ func TestRequestsOverHTTP2AreNotUsedAgain(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// What a client does not take holds up no other client of the replica's connection.
+func TestHintsThatNobodyTakes(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	sent := make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hints" {
+			w.Header().Set("Link", strings.Repeat("x", 10<<10))
+			for range 3000 { // more than kernels keep for a connection
+				w.WriteHeader(http.StatusEarlyHints)
+			}
+			close(sent)
+			<-r.Context().Done()
+		}
+	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	f.Apply(transport(replicas(s.Listener.Addr().String()), resource.TransportHTTP2))
+	resp, body := f.get(t, "/")
+	want(t, resp, body, 200, "")
+	conn, _ := f.dial(t, "GET /hints HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+	receive(t, "the replica's connection is read from", sent)
+	resp, body = f.get(t, "/")
+	want(t, resp, body, 200, "")
+	conn.Close()
+}

@@ -36,6 +36,8 @@ type Stream struct {
 
 	mu     sync.Mutex // keeps what comes before the response from coming after it
 	headed bool
+	early  chan early    // nil until something has come before the response
+	passed chan struct{} // closed when all of that was given on
 
 	resp    *http.Response
 	buf     []byte // what Next returns is in it
@@ -136,16 +138,39 @@ func (s *Stream) End(trailer http.Header) error {
 	return s.out.Close()
 }
 
+// early is a head before that of the response.
+type early struct {
+	status int
+	fields http.Header
+}
+
+// maxEarly bounds those that wait until their client has taken the ones before; more than that are left out.
+const maxEarly = 16
+
 // RoundTrip sends r and waits for the head of its response, which it puts into h without what concerns this connection
-// only. What comes before that is given to interim.
+// only. What comes before that is given to interim, by a goroutine of its own: that of the library reads for all streams
+// of the connection, and must not wait for one client.
 func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status int, h http.Header)) (status int, err error) {
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, fields textproto.MIMEHeader) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.came()
-		if !s.headed {
-			copyFields(h, http.Header(fields))
-			interim(status, h)
+		if s.headed {
+			return nil
+		}
+		if s.early == nil {
+			s.early, s.passed = make(chan early, maxEarly), make(chan struct{})
+			go func() {
+				defer close(s.passed)
+				for e := range s.early {
+					copyFields(h, e.fields)
+					interim(e.status, h)
+				}
+			}()
+		}
+		select {
+		case s.early <- early{status, http.Header(fields)}:
+		default:
 		}
 		return nil
 	}}
@@ -155,6 +180,10 @@ func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status i
 	s.mu.Lock()
 	s.headed = true
 	s.mu.Unlock()
+	if s.early != nil { // nobody else touches it from now on
+		close(s.early)
+		<-s.passed
+	}
 	if err != nil {
 		return 0, s.explain(err)
 	}
