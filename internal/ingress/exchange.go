@@ -282,6 +282,7 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 			break
 		}
 		x.interim(head.Status, h)
+		x.values = nil // a replica may send any number
 	}
 	x.answered()
 	if head.Status == http.StatusSwitchingProtocols {

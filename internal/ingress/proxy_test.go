@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -203,6 +204,44 @@ func TestInterimResponsesThatNobodyTakes(t *testing.T) {
 	})), func(s *resource.Settings) { s.IdleTimeout = 200 * time.Millisecond }))
 	f.dial(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
 	receive(t, "the replica is free", over)
+}
+
+// However many come, they take no memory once they are passed on.
+func TestInterimResponsesAreNotKept(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	const n = 3000
+	taken := make(chan struct{})
+	f.Apply(replicas(raw(t, func(conn net.Conn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		hint := "HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("x", 30<<10) + "\r\n\r\n"
+		for range n {
+			io.WriteString(conn, hint)
+		}
+		<-taken
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	})))
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	_, r := f.dial(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+	for range n {
+		if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 103 {
+			t.Fatalf("got %v, %v, want 103", resp, err)
+		}
+	}
+	if got := heap() - before; got > 20<<20 {
+		t.Errorf("%d MiB of %d are kept", got>>20, n*30>>10)
+	}
+	close(taken)
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 200 {
+		t.Errorf("got %v, %v, want 200", resp, err)
+	}
 }
 
 func TestTrailersPassBothWays(t *testing.T) {
