@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,10 @@ func TestMain(m *testing.M) {
 	switch role, arg, _ := strings.Cut(os.Getenv(roleVariable), "="); role {
 	case "replica":
 		answerKiB()
+	case "echo":
+		echo()
+	case "messages":
+		sendMessages(arg)
 	case "load":
 		generate(arg)
 	default:
@@ -46,6 +51,65 @@ func answerKiB() {
 	body := []byte(strings.Repeat("x", 1024))
 	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(body) }))
 	io.Copy(io.Discard, os.Stdin) // the parent's end is ours
+}
+
+// echo is a replica that sends back what it gets.
+func echo() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	os.Stdout.WriteString(ln.Addr().String() + "\n")
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				buf := make([]byte, 4<<10)
+				for {
+					n, err := conn.Read(buf)
+					if err != nil {
+						return
+					}
+					conn.Write(buf[:n])
+				}
+			}()
+		}
+	}()
+	io.Copy(io.Discard, os.Stdin) // the parent's end is ours
+}
+
+// sendMessages sends messages of 64 bytes to an address over 64 connections, each after the echo of the one before, until its
+// input ends, and says how many each time that a line comes.
+func sendMessages(addr string) {
+	var n atomic.Int64
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				panic(err)
+			}
+			defer conn.Close()
+			message := make([]byte, 64)
+			for !stop.Load() {
+				conn.Write(message)
+				if _, err := io.ReadFull(conn, message); err != nil {
+					panic(err)
+				}
+				n.Add(1)
+			}
+		})
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		os.Stdout.WriteString(strconv.FormatInt(n.Load(), 10) + "\n")
+	}
+	stop.Store(true)
+	wg.Wait()
 }
 
 // generate sends GET requests to an address over 64 connections until its input ends, and then says how many.
@@ -79,36 +143,53 @@ func generate(addr string) {
 	wg.Wait()
 }
 
-// child runs this binary in another role and returns the first line that it says.
-func child(b *testing.B, role string) (line string, end func()) {
+// part is this binary in another role.
+type part struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func start(b *testing.B, role string) *part {
 	b.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+role)
-	cmd.Stderr = os.Stderr
-	in, _ := cmd.StdinPipe()
-	out, _ := cmd.StdoutPipe()
-	if err := cmd.Start(); err != nil {
+	p := &part{cmd: exec.Command(self)}
+	p.cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	p.cmd.Stderr = os.Stderr
+	p.in, _ = p.cmd.StdinPipe()
+	out, _ := p.cmd.StdoutPipe()
+	p.out = bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	if role == "replica" {
-		line, _ = bufio.NewReader(out).ReadString('\n')
-	}
-	return strings.TrimSpace(line), func() {
-		in.Close()
-		cmd.Wait()
-	}
+	b.Cleanup(func() {
+		p.in.Close()
+		p.cmd.Wait()
+	})
+	return p
+}
+
+// line is the next one that it says.
+func (p *part) line() string {
+	line, _ := p.out.ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+// count asks it how far it is.
+func (p *part) count() int64 {
+	io.WriteString(p.in, "\n")
+	n, _ := strconv.ParseInt(p.line(), 10, 64)
+	return n
 }
 
 // BenchmarkCPU is the CPU time of this process and its allocations a request of 1 KiB, 64 connections, with access
 // records; load and replica are processes of their own. One "op" is a second of it. `penstock bench proxy` has it beside
 // other proxies.
 func BenchmarkCPU(b *testing.B) {
-	addr, end := child(b, "replica")
-	defer end()
+	addr := start(b, "replica").line()
 	records, err := access.NewWriter(b.TempDir(), access.Limits{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
@@ -120,8 +201,7 @@ func BenchmarkCPU(b *testing.B) {
 	defer cancel()
 	f := serve(b, ingress.Config{Observe: records.Add})
 	f.Apply(set(replicas(addr), func(s *resource.Settings) { s.IdleTimeout = 10 * time.Minute })) // the default
-	_, end = child(b, "load="+f.plain)
-	defer end()
+	start(b, "load="+f.plain)
 	until(b, "it is warm", func() bool { return f.Stats().Requests > 5000 })
 
 	var before, after runtime.MemStats
@@ -136,12 +216,27 @@ func BenchmarkCPU(b *testing.B) {
 	b.ReportMetric(float64(cpu.Nanoseconds())/1e3/float64(n), "us/req")
 }
 
+// BenchmarkMessages is the CPU time of this process a message of 64 bytes and its echo, over 64 connections to a TCP app;
+// both ends are processes of their own. One "op" is a second of it.
+func BenchmarkMessages(b *testing.B) {
+	addr := start(b, "echo").line()
+	f := serveTCP(b, ingress.Config{}, newMachinePorts(b))
+	f.route(set(tcpOf(replicas(addr)), func(s *resource.Settings) { s.IdleTimeout = 10 * time.Minute })) // the default
+	load := start(b, "messages="+f.addr(6379))
+	until(b, "it is warm", func() bool { return load.count() > 5000 })
+	cpu, n := usage(), load.count()
+	for b.Loop() {
+		time.Sleep(time.Second) // the length of an op
+	}
+	cpu, n = usage()-cpu, load.count()-n
+	b.ReportMetric(float64(cpu.Nanoseconds())/1e3/float64(n), "us/message")
+}
+
 // BenchmarkHeld is how long 1,000 requests that were held take from the table that brings a replica, and the processes of
 // all three parties share the machine: the median and the last of them, the clients' time included.
 func BenchmarkHeld(b *testing.B) {
 	const requests = 1000
-	addr, end := child(b, "replica")
-	defer end()
+	addr := start(b, "replica").line()
 	f := serve(b, ingress.Config{})
 	var medians, lasts time.Duration
 	for b.Loop() {

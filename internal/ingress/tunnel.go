@@ -74,9 +74,10 @@ func (e errSend) Unwrap() error { return e.error }
 func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (total int64, failed error) {
 	buf := make([]byte, tunnelSize)
 	p := first
+	var readBy, writeBy time.Time
 	for {
 		if len(p) > 0 {
-			j.extend(dst.SetWriteDeadline)
+			j.extend(&writeBy, dst.SetWriteDeadline)
 			n, err := dst.Write(p)
 			total += int64(n)
 			if err != nil {
@@ -88,7 +89,7 @@ func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (tot
 				buf = make([]byte, tunnelLarge)
 			}
 		}
-		j.extend(src.SetReadDeadline)
+		j.extend(&readBy, src.SetReadDeadline)
 		n, err := src.Read(buf)
 		p = buf[:n]
 		if n > 0 {
@@ -115,10 +116,16 @@ func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (tot
 	return total, failed
 }
 
-// extend sets a deadline to when the tunnel would have been silent for too long. It fails on a closed connection only.
-func (j *joint) extend(set func(time.Time) error) {
-	if j.silence > 0 {
-		_ = set(time.Unix(0, j.moved.Load()).Add(j.silence))
+// extend moves a deadline to when the tunnel would have been silent for too long, in large steps, as that is cheaper than at
+// each message: one that is up to a quarter earlier stays. It fails on a closed connection only.
+func (j *joint) extend(by *time.Time, set func(time.Time) error) {
+	if j.silence <= 0 {
+		return
+	}
+	end := time.Unix(0, j.moved.Load()).Add(j.silence)
+	if end.Sub(*by) > j.silence/4 || !by.After(time.Now()) {
+		*by = end
+		_ = set(end)
 	}
 }
 
