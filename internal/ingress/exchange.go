@@ -43,11 +43,9 @@ type exchange struct {
 	lent   bool     // small was given to HTTP/2's library, which may be reading it when the exchange is over
 	body   *upload
 
-	fresh   bool      // no pooled connection: one was stale
-	resent  bool      // once is enough for a request that may have brought a replica down
-	refused time.Time // since when replicas do not accept its connection
-	reason  string    // what to say of that
-	pauses  int       // between rounds of tries
+	fresh  bool   // no pooled connection: one was stale
+	resent bool   // once is enough for a request that may have brought a replica down
+	reason string // what to say of that
 }
 
 // verdict is what became of one try.

@@ -17,22 +17,46 @@ import (
 // measured to answer after 0.25 to 0.5 s. A replica that has just died leaves the table well within it.
 const refusedFor = 500 * time.Millisecond
 
-// pause lets some time go before replicas are tried that did not accept a connection, or gives up.
-func (x *exchange) pause() verdict {
-	if time.Since(x.refused) >= refusedFor {
-		x.answerReset(http.StatusServiceUnavailable, 0, x.reason)
-		return over
+// shun notes that r did not accept a connection for the ticket.
+func (t *ticket) shun(rm *room, r *replica, now time.Time) {
+	if t.shuns.IsZero() {
+		t.shuns = now
 	}
-	x.ticket.tried = x.ticket.tried[:0]
-	wait := time.NewTimer(min(10*time.Millisecond<<x.pauses, 100*time.Millisecond))
+	rm.shun(r, now)
+	if !slices.Contains(t.tried, r) {
+		t.tried = append(t.tried, r)
+	}
+}
+
+// rest lets some time go before replicas are tried again, all of which did not accept a connection. Spent says instead
+// that they have been tried for long enough.
+func (t *ticket) rest(ctx context.Context) (spent bool, err error) {
+	if time.Since(t.shuns) >= refusedFor {
+		return true, nil
+	}
+	t.tried = t.tried[:0]
+	wait := time.NewTimer(min(10*time.Millisecond<<t.rests, 100*time.Millisecond))
 	defer wait.Stop()
-	x.pauses++
+	t.rests++
 	select {
 	case <-wait.C:
-		return again
-	case <-x.r.Context().Done():
-		return x.left(context.Cause(x.r.Context()))
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
 	}
+}
+
+// pause comes before another round of tries, or gives up.
+func (x *exchange) pause() verdict {
+	spent, err := x.ticket.rest(x.r.Context())
+	switch {
+	case spent:
+		x.answerReset(http.StatusServiceUnavailable, 0, x.reason)
+		return over
+	case err != nil:
+		return x.left(err)
+	}
+	return again
 }
 
 // briefRest is how old an idle connection may be for a request that must not be sent twice. Servers close idle ones
@@ -76,13 +100,7 @@ func (x *exchange) elsewhere(rm *room, r *replica) verdict {
 		x.answer(http.StatusGatewayTimeout, access.FlagUpstreamTimeout, textTimeout)
 		return over
 	}
-	if x.refused.IsZero() {
-		x.refused = now
-	}
-	rm.shun(r, now)
-	if !slices.Contains(x.ticket.tried, r) {
-		x.ticket.tried = append(x.ticket.tried, r)
-	}
+	x.ticket.shun(rm, r, now)
 	return again
 }
 

@@ -55,7 +55,9 @@ type ticket struct {
 	port  int // in place of host, for a connection of a TCP app
 	from  netip.Addr
 	since time.Time  // when it came; who came first goes first, also after a second try
-	tried []*replica // that did not accept its connection
+	tried []*replica // that did not accept its connection, in this round of tries
+	shuns time.Time  // when the first one did not; zero: each has
+	rests int        // between rounds
 
 	sticky bool   // the client is to stay on one replica
 	badge  string // the one that it had, by its cookie

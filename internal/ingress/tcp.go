@@ -21,9 +21,6 @@ type connection struct {
 	port   int // that the client connected to
 	rec    access.Record
 	ticket ticket
-
-	refused time.Time // since when replicas do not accept it
-	pauses  int       // between rounds of tries
 }
 
 // abrupt is a connection whose Close is a reset: an end that came too early must not look like one that was meant.
@@ -162,21 +159,16 @@ func (c *connection) left(err error) verdict {
 	return cut
 }
 
-// pause lets some time go before replicas are tried that did not accept the connection, or gives up.
+// pause comes before another round of tries, or gives up.
 func (c *connection) pause(ctx context.Context) verdict {
-	if time.Since(c.refused) >= refusedFor {
+	spent, err := c.ticket.rest(ctx)
+	switch {
+	case spent:
 		return c.refuse(0) // its flag is set
+	case err != nil:
+		return c.left(err)
 	}
-	c.ticket.tried = c.ticket.tried[:0]
-	wait := time.NewTimer(min(10*time.Millisecond<<c.pauses, 100*time.Millisecond))
-	defer wait.Stop()
-	c.pauses++
-	select {
-	case <-wait.C:
-		return again
-	case <-ctx.Done():
-		return c.left(context.Cause(ctx))
-	}
+	return again
 }
 
 // try opens a connection to r and joins the two. Until then nothing has been sent, so that another replica is as good.
@@ -192,12 +184,7 @@ func (c *connection) try(ctx context.Context, rm *room, r *replica, targetPort i
 			return c.left(context.Cause(ctx))
 		}
 		c.rec.Flags |= access.FlagConnectFailure
-		now := time.Now()
-		if c.refused.IsZero() {
-			c.refused = now
-		}
-		rm.shun(r, now)
-		c.ticket.tried = append(c.ticket.tried, r)
+		c.ticket.shun(rm, r, time.Now())
 		return again
 	}
 	c.rec.Flags &^= access.FlagConnectFailure // it is for those that got none
