@@ -174,9 +174,9 @@ func (x *exchange) appendHead(b []byte) []byte {
 	switch {
 	case x.body != nil && x.body.chunked:
 		b = appendField(b, "Transfer-Encoding", "chunked")
-		if len(r.Trailer) > 0 {
+		if len(x.body.named) > 0 {
 			b = append(b, "Trailer: "...)
-			for name := range r.Trailer {
+			for _, name := range x.body.named {
 				b = append(append(b, name...), ", "...)
 			}
 			b = append(b[:len(b)-2], "\r\n"...)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -267,5 +268,43 @@ func TestRestOfAnUnwantedBody(t *testing.T) {
 	}
 	if reached.Load() > 0 {
 		t.Errorf("part of a body reached the replica as a request, %d times", reached.Load())
+	}
+}
+
+// A trailer may come in the moment in which the request's head, that announces it, is sent to another replica.
+func TestTrailerThatComesDuringAnotherTry(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	var seen sync.Map
+	closing := make(chan struct{}, 1)
+	talk := func(conn net.Conn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			if _, again := seen.Swap(req.URL.Path, true); !again {
+				closing <- struct{}{}
+				return
+			}
+			io.Copy(io.Discard, req.Body)
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}
+	f.Apply(replicas(raw(t, talk), raw(t, talk), raw(t, talk)))
+	var announced strings.Builder // so much that it takes its time
+	for i := range 5000 {
+		fmt.Fprintf(&announced, "X%d,", i)
+	}
+	for i := range 200 {
+		conn, r := f.dial(t, fmt.Sprintf("PUT /%d HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\nTrailer: %sX-A\r\n\r\n", i, host, announced.String()))
+		receive(t, "the first try", closing)
+		for range i {
+			runtime.Gosched()
+		}
+		io.WriteString(conn, "0\r\nX-A: b\r\n\r\n")
+		if _, err := http.ReadResponse(r, nil); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 	}
 }

@@ -84,9 +84,9 @@ func (x *exchange) streamRequest() *http.Request {
 		if x.body.expects {
 			out.Header["Expect"] = []string{"100-continue"}
 		}
-		if len(r.Trailer) > 0 {
-			out.Trailer = make(http.Header, len(r.Trailer))
-			for name := range r.Trailer {
+		if len(x.body.named) > 0 {
+			out.Trailer = make(http.Header, len(x.body.named))
+			for _, name := range x.body.named {
 				out.Trailer[name] = nil
 			}
 		}

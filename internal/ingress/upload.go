@@ -3,7 +3,9 @@ package ingress
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -42,6 +44,7 @@ type upload struct {
 	r       *http.Request
 	chunked bool
 	expects bool
+	named   []string      // in the trailer that the client has announced; r's own is written when the body ends
 	conns   chan sink     // takes one without blocking
 	allowed chan struct{} // takes one without blocking
 	sent    chan struct{} // receives when the body went out whole; takes one without blocking
@@ -63,6 +66,7 @@ func (x *exchange) newUpload() *upload {
 		r:       x.r,
 		chunked: x.r.ContentLength < 0,
 		expects: expectsContinue(x.r),
+		named:   slices.Collect(maps.Keys(x.r.Trailer)),
 		conns:   make(chan sink, 1),
 		allowed: make(chan struct{}, 1),
 		sent:    make(chan struct{}, 1),
