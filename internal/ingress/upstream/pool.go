@@ -42,7 +42,7 @@ func NewClient(dialTimeout time.Duration) *Client {
 
 // Pool returns a pool of connections to that address.
 func (cl *Client) Pool(at Address) *Pool {
-	return &Pool{client: cl, at: at, dialling: make(chan struct{}, 1)}
+	return &Pool{client: cl, at: at, dialling: make(chan struct{}, 1), dials: new(dials)}
 }
 
 // Pool keeps idle connections to one address, and those that are shared.
@@ -57,7 +57,7 @@ type Pool struct {
 	closed bool
 	idle   []*Conn // the one used last is last
 	shared []*shared
-	dials  int     // under way
+	dials  *dials
 	wants  []*want // that wait for a connection or for a dial, in their order
 }
 
@@ -69,6 +69,8 @@ func (p *Pool) Reset(at Address) {
 	var old []*Conn
 	if moved {
 		old, p.idle = p.idle, nil
+		p.dials = new(dials) // nobody waits for those to where nothing may be any more
+		p.hand()
 	}
 	oldShared := p.shut(func(c *shared) bool { return c.at != at })
 	p.mu.Unlock()
@@ -90,9 +92,10 @@ func (p *Pool) Close() {
 // Get returns an idle connection that is still open and has not rested longer than that by now, or dials one. While many
 // are dialled already it waits for its turn, or for one that is given back before. With no rest allowed it is a new one.
 func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c *Conn, reused bool, err error) {
+	var turn *dials
 	for {
 		if c = p.pop(now.Add(-rested)); c == nil {
-			if c, err = p.await(ctx, rested <= 0); c == nil {
+			if c, turn, err = p.await(ctx, rested <= 0); c == nil {
 				break
 			}
 		}
@@ -105,7 +108,7 @@ func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c 
 		return nil, false, err
 	}
 	c, err = p.open(ctx)
-	p.dialled(ctx, err)
+	p.dialled(ctx, turn, err)
 	return c, false, err
 }
 

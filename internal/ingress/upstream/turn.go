@@ -17,26 +17,30 @@ type want struct {
 	outcome chan outcome // takes one without blocking
 }
 
-// outcome of a want: a connection, the failure of a dial, or neither, which is its turn to dial.
+// dials counts those that are under way to one address. It is guarded by the pool's mu.
+type dials struct{ n int }
+
+// outcome of a want: a connection, its turn to dial, or the failure of a dial.
 type outcome struct {
 	conn *Conn
+	turn *dials
 	err  error
 }
 
-// await returns a connection that was given back, or nothing when the caller may dial, and has to call dialled after it.
-func (p *Pool) await(ctx context.Context, fresh bool) (*Conn, error) {
+// await returns a connection that was given back, or the turn of the caller, who may dial, and has to call dialled after it.
+func (p *Pool) await(ctx context.Context, fresh bool) (*Conn, *dials, error) {
 	p.mu.Lock()
-	if p.dials < maxDials {
-		p.dials++
+	if turn := p.dials; turn.n < maxDials {
+		turn.n++
 		p.mu.Unlock()
-		return nil, nil
+		return nil, turn, nil
 	}
 	w := &want{fresh, make(chan outcome, 1)}
 	p.wants = append(p.wants, w)
 	p.mu.Unlock()
 	select {
 	case r := <-w.outcome:
-		return r.conn, r.err
+		return r.conn, r.turn, r.err
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
@@ -49,19 +53,21 @@ func (p *Pool) await(ctx context.Context, fresh bool) (*Conn, error) {
 		switch r := <-w.outcome; {
 		case r.conn != nil:
 			p.Put(r.conn, r.conn.parked)
-		case r.err == nil:
-			p.dialled(ctx, nil)
+		case r.turn != nil:
+			p.dialled(ctx, r.turn, nil)
 		}
 	}
-	return nil, context.Cause(ctx)
+	return nil, nil, context.Cause(ctx)
 }
 
 // dialled ends a dial. Its failure is that of all who wait: what one was refused, or waited for in vain, they would too.
-// That of a client that has left is its own.
-func (p *Pool) dialled(ctx context.Context, err error) {
+// That of a client that has left is its own, as is that of a dial to where the replica was before.
+func (p *Pool) dialled(ctx context.Context, turn *dials, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dials--
+	if turn.n--; turn != p.dials {
+		return
+	}
 	if err != nil && ctx.Err() == nil {
 		for _, w := range p.wants {
 			w.outcome <- outcome{err: err}
@@ -69,9 +75,14 @@ func (p *Pool) dialled(ctx context.Context, err error) {
 		p.wants = nil
 		return
 	}
-	if len(p.wants) > 0 {
-		p.dials++
-		p.answer(0, outcome{})
+	p.hand()
+}
+
+// hand gives turns to those who wait. It is called with mu held.
+func (p *Pool) hand() {
+	for len(p.wants) > 0 && p.dials.n < maxDials {
+		p.dials.n++
+		p.answer(0, outcome{turn: p.dials})
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 // handshake, false for an end.
 type hesitant struct {
 	*upstream.Pool
+	at       upstream.Address
 	next     chan bool
 	accepted atomic.Int64
 }
@@ -32,7 +33,8 @@ func hesitate(t *testing.T) *hesitant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hesitant{next: make(chan bool), Pool: upstream.NewClient(20 * time.Second).Pool(upstream.Address{Addr: ln.Addr().String(), TLS: true})}
+	h := &hesitant{at: upstream.Address{Addr: ln.Addr().String(), TLS: true}, next: make(chan bool)}
+	h.Pool = upstream.NewClient(20 * time.Second).Pool(h.at)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
@@ -199,6 +201,32 @@ func TestWhoLeavesTheLineOfDials(t *testing.T) {
 	for range upstream.MaxDials {
 		h.next <- true
 		if g := <-all; g.err != nil {
+			t.Errorf("got %v, want a connection", g.err)
+		} else {
+			g.conn.Close()
+		}
+	}
+}
+
+// A replica that comes back elsewhere is dialled there at once, whatever becomes of the dials to where it was.
+func TestDialsToAnotherAddress(t *testing.T) {
+	h, other := hesitate(t), hesitate(t)
+	old := h.get(t, t.Context(), upstream.MaxDials)
+	until(t, "32 are dialled", func() bool { return h.accepted.Load() == upstream.MaxDials })
+	waits := h.get(t, t.Context(), upstream.MaxDials+1)
+	until(t, "33 wait", func() bool { return h.Wants() == upstream.MaxDials+1 })
+	h.Reset(other.at)
+	until(t, "32 are dialled there, and one waits", func() bool { return other.accepted.Load() == upstream.MaxDials && h.Wants() == 1 })
+	h.next <- false
+	if g := <-old; g.err == nil {
+		t.Errorf("got %+v, want the failure", g)
+	}
+	if n := h.Wants(); n != 1 {
+		t.Errorf("%d wait, want one, whom the failure does not concern", n)
+	}
+	for range upstream.MaxDials + 1 {
+		other.next <- true
+		if g := <-waits; g.err != nil {
 			t.Errorf("got %v, want a connection", g.err)
 		} else {
 			g.conn.Close()
