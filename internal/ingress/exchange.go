@@ -317,6 +317,11 @@ func (x *exchange) interim(status int, h http.Header) {
 		x.body.proceed()
 	case x.r.ProtoAtLeast(1, 1):
 		x.guard()
+		if x.r.ProtoMajor > 1 {
+			// When the stream is reset, WriteHeader returns while net/http may be writing h elsewhere. Of a header with this
+			// field it takes a copy first, and leaves the field out.
+			h["Content-Length"] = nil
+		}
 		x.w.WriteHeader(status)
 	}
 	clear(h)

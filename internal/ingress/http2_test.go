@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -220,4 +221,47 @@ func TestHintsThatNobodyTakes(t *testing.T) {
 	resp, body = f.get(t, "/")
 	want(t, resp, body, 200, "")
 	conn.Close()
+}
+
+// A stream may be reset at any moment in which a head before its response is written.
+func TestHintsOfStreamsThatAreReset(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	var hint strings.Builder // so much that it takes its time
+	hint.WriteString("HTTP/1.1 103 Early Hints\r\n")
+	for i := range 90 {
+		fmt.Fprintf(&hint, "X-%d: %0500d\r\n", i, i)
+	}
+	hint.WriteString("\r\n")
+	f.Apply(replicas(raw(t, func(conn net.Conn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		for range 20 {
+			io.WriteString(conn, hint.String())
+		}
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r.ReadByte() // until the other side goes
+	})))
+	conn, _ := f.dial(t, http2.ClientPreface)
+	framer := http2.NewFramer(conn, conn)
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	_ = framer.WriteSettings() // an error is the connection's end, which the last line finds
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer conn.Close()
+	wg.Go(func() { io.Copy(io.Discard, conn) })
+	for i := range 300 {
+		block.Reset()
+		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", host}, {":path", "/"}} {
+			_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // to memory
+		}
+		id := uint32(2*i + 1)
+		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		for moment := time.Now().Add(time.Duration(i) * 10 * time.Microsecond); time.Now().Before(moment); {
+		}
+		if err := framer.WriteRSTStream(id, http2.ErrCodeCancel); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
