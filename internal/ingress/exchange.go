@@ -333,6 +333,7 @@ type errWrite struct{ error }
 // response is a body that comes.
 type response interface {
 	Next(to http.Flusher) ([]byte, error)
+	Forget()
 }
 
 // receive passes the body on as it comes.
@@ -348,6 +349,9 @@ func (x *exchange) receive(conn response) error {
 			n, err := x.w.Write(p)
 			x.rec.BytesOut += int64(n)
 			if err != nil {
+				if x.r.ProtoMajor > 1 {
+					conn.Forget() // net/http may be about to write p when its stream was reset
+				}
 				return errWrite{err}
 			}
 		}

@@ -220,6 +220,9 @@ func (c *Conn) Next(to http.Flusher) ([]byte, error) {
 	}
 }
 
+// Forget leaves what Next has returned to whoever has it. It is called before Close.
+func (c *Conn) Forget() { c.in = nil }
+
 // Trailer is what followed a chunked body.
 func (c *Conn) Trailer() http.Header { return c.body.Body.Trailer() }
 

@@ -236,6 +236,9 @@ func (s *Stream) Next(to http.Flusher) ([]byte, error) {
 	return s.buf[:n], err
 }
 
+// Forget leaves what Next has returned to whoever has it. It is called before Close.
+func (s *Stream) Forget() { s.buf = nil }
+
 // Trailer is what followed the body.
 func (s *Stream) Trailer() http.Header {
 	if len(s.resp.Trailer) == 0 {
