@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"penstock/internal/access"
+	"penstock/internal/ingress/front"
 )
 
 // unavailable is what Azure's ingress shows for a host that no running app has. Programs look for its title and text.
@@ -109,8 +110,9 @@ func (x *exchange) redirect() {
 // commit sends the head of the response.
 func (x *exchange) commit(status int) {
 	h := x.w.Header()
-	if x.in.life.draining.Load() || x.r.ProtoMajor == 1 && x.body.unread() {
-		// The client need not send the rest of a body that the replica did not want to have.
+	untouched := x.body == nil && !x.read && x.r.ContentLength > front.DiscardBytes
+	if x.in.life.draining.Load() || x.r.ProtoMajor == 1 && (untouched || x.body.unread()) {
+		// The client need not send the rest of a body that nobody wants to have.
 		h.Set("Connection", "close")
 	}
 	if x.retryAfter != "" {

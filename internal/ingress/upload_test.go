@@ -112,6 +112,21 @@ func TestEarlyResponseDuringUpload(t *testing.T) {
 	want(t, resp, body, 413, "too large")
 }
 
+func TestAnswerToALargeBodyThatNobodyWants(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas())
+	for length, ends := range map[int]bool{200 << 10: false, 300 << 10: true} {
+		_, r := f.dial(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: nobody.test\r\nContent-Length: %d\r\n\r\n", length))
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != 404 || resp.Close != ends {
+			t.Errorf("%d bytes: got %d, close %v, want 404, close %v", length, resp.StatusCode, resp.Close, ends)
+		}
+	}
+}
+
 func TestUploadThatBreaksOff(t *testing.T) {
 	t.Parallel()
 	for name, sent := range map[string]string{

@@ -113,6 +113,6 @@ func (b *requestBody) discard() bool {
 		return false
 	}
 	b.turn.conn.setDeadline(time.Now().Add(lingerFor))
-	_, err := io.CopyN(io.Discard, b, discardBytes+1)
+	_, err := io.CopyN(io.Discard, b, DiscardBytes+1)
 	return errors.Is(err, io.EOF)
 }

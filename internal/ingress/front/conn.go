@@ -25,8 +25,8 @@ const (
 	// bytes unread would reset the connection, and the client might never get to read the response (RFC 9112 section 9.6).
 	lingerFor   = 2 * time.Second
 	lingerBytes = 1 << 20
-	// discardBytes bounds the rest of a request's body that is read so that the connection can go on, as net/http does.
-	discardBytes = 256 << 10
+	// DiscardBytes bounds the rest of a request's body that is read so that the connection can go on, as net/http does.
+	DiscardBytes = 256 << 10
 )
 
 // States of a connection.
