@@ -50,6 +50,9 @@ type conn struct {
 	cancel context.CancelCauseFunc
 	blank  *http.Request // has what all requests of the connection have
 
+	away    bool // the connection is somebody else's
+	watched watched
+
 	in      []byte                       // while there is something in it, or about to be
 	r, w    int                          // in[r:w] was received and not yet consumed
 	readErr error                        // what receive leaves for wait
@@ -58,8 +61,6 @@ type conn struct {
 	mu       sync.Mutex
 	deadline time.Time // that nc has for reads; zero: none
 	meant    bool      // for the reads that go on now, and not left over from an earlier wait
-	away     bool      // the connection is somebody else's
-	watched  watched
 }
 
 func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
