@@ -389,14 +389,14 @@ func TestIdleTimeoutIsNotATotal(t *testing.T) {
 	t.Parallel()
 	f := serve(t, ingress.Config{})
 	f.Apply(set(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
-		tick := time.NewTicker(40 * time.Millisecond)
+		tick := time.NewTicker(150 * time.Millisecond)
 		defer tick.Stop()
 		for range 10 {
 			<-tick.C
 			io.WriteString(w, "x")
 			w.(http.Flusher).Flush()
 		}
-	})), func(s *resource.Settings) { s.IdleTimeout = 200 * time.Millisecond }))
+	})), func(s *resource.Settings) { s.IdleTimeout = time.Second }))
 	for range 2 {
 		resp, body := f.get(t, "/")
 		want(t, resp, body, 200, "xxxxxxxxxx")
