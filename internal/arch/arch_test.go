@@ -38,7 +38,7 @@ var may = map[string][]string{
 	"names":                     {"link"},
 	"probe":                     {"resource"},
 	"runtimes/local":            {"resource", "runtimes", "probe"},
-	"runtimes/local/containerd": {"resource", "runtimes", "runtimes/local", "network", "oci", "oci/unpack", "shim", "weights"},
+	"runtimes/local/containerd": {"resource", "runtimes", "runtimes/local", "network", "oci", "oci/unpack", "shim", "supervisor/port", "weights"},
 	"shim":                      {},
 	"runtimes/fake":             {"resource", "runtimes", "runtimes/local"},
 	"runtimes/runtimetest":      {"resource", "runtimes"},

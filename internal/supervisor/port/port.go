@@ -97,7 +97,7 @@ func Listening(r io.Reader) ([]Socket, error) {
 		if len(f) < 10 || f[3] != listening {
 			continue
 		}
-		addr, err := parse(f[1])
+		addr, err := ParseAddr(f[1])
 		if err != nil {
 			return nil, fmt.Errorf("local address %q: %w", f[1], err)
 		}
@@ -106,9 +106,9 @@ func Listening(r io.Reader) ([]Socket, error) {
 	return found, lines.Err()
 }
 
-// parse reads "0100007F:1F90": the address in 32-bit words of the machine's byte order (little endian here), the port
-// in network order.
-func parse(s string) (netip.AddrPort, error) {
+// ParseAddr reads an address of these tables, "0100007F:1F90": the address in 32-bit words of the machine's byte order
+// (little endian here), the port in network order.
+func ParseAddr(s string) (netip.AddrPort, error) {
 	host, service, ok := strings.Cut(s, ":")
 	if !ok {
 		return netip.AddrPort{}, fmt.Errorf("want ADDRESS:PORT in hex")

@@ -3,17 +3,16 @@ package containerd
 import (
 	"bufio"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"penstock/internal/runtimes/local"
+	"penstock/internal/supervisor/port"
 )
 
 var _ local.Listener = (*Driver)(nil)
@@ -57,28 +56,9 @@ func listeners(table io.Reader) []netip.AddrPort {
 		if fields[3] != listen {
 			break
 		}
-		host, service, _ := strings.Cut(fields[1], ":")
-		port, err := strconv.ParseUint(service, 16, 16)
-		if err != nil {
-			continue
-		}
-		if addr, ok := kernelAddr(host); ok {
-			all = append(all, netip.AddrPortFrom(addr, uint16(port)))
+		if addr, err := port.ParseAddr(fields[1]); err == nil {
+			all = append(all, addr)
 		}
 	}
 	return all
-}
-
-// kernelAddr reads an address that stands in words of 32 bits in the machine's byte order, which is little-endian where
-// containers run (amd64, arm64).
-func kernelAddr(text string) (netip.Addr, bool) {
-	b, err := hex.DecodeString(text)
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	for word := range slices.Chunk(b, 4) {
-		slices.Reverse(word)
-	}
-	addr, ok := netip.AddrFromSlice(b)
-	return addr.Unmap(), ok
 }
