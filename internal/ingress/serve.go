@@ -123,7 +123,7 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 		Context:        in.withOneClient,
 		Opened:         in.life.enter,
 		Closed:         in.life.exit,
-		Refused:        func(ctx context.Context, status int, _ string) { in.refused(ctx, scheme, status) },
+		Refused:        func(ctx context.Context, status int) { in.refused(ctx, scheme, status) },
 		HeaderTimeout:  in.cfg.HeaderTimeout,
 		IdleTimeout:    keepAlive,
 		MaxHeaderBytes: in.cfg.MaxHeaderBytes,

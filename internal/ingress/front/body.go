@@ -112,7 +112,7 @@ func (b *requestBody) discard() bool {
 	if b.err != nil && !errors.Is(b.err, io.EOF) {
 		return false
 	}
-	b.turn.conn.setDeadline(time.Now().Add(lingerFor))
+	_ = b.turn.conn.setDeadline(time.Now().Add(lingerFor))
 	_, err := io.CopyN(io.Discard, b, DiscardBytes+1)
 	return errors.Is(err, io.EOF)
 }

@@ -82,8 +82,7 @@ func (c *conn) serve() {
 	defer c.cancel(nil)
 	_ = c.setDeadline(time.Now().Add(s.HeaderTimeout))
 	if s.TLS != nil && !c.handshake() {
-		c.nc.Close()
-		s.Closed()
+		c.end()
 		return
 	}
 	if c.passed() { // by ALPN
@@ -94,9 +93,14 @@ func (c *conn) serve() {
 	s.watch.remove(c)
 	c.drop()
 	if !c.away {
-		c.nc.Close()
-		s.Closed()
+		c.end()
 	}
+}
+
+// end closes a connection that is still the server's.
+func (c *conn) end() {
+	c.nc.Close()
+	c.server.Closed()
 }
 
 // handshake says whether there is TLS now.
@@ -138,8 +142,7 @@ func (c *conn) passed() bool {
 func (c *conn) pass(nc net.Conn) {
 	_ = c.nc.SetReadDeadline(time.Time{}) // fails where the connection is gone
 	if !c.server.door.pass(nc) {
-		c.nc.Close()
-		c.server.Closed()
+		c.end()
 	}
 }
 
@@ -427,7 +430,7 @@ func (c *conn) refuse(err error) {
 		return
 	}
 	if s := c.server; s.Refused != nil {
-		s.Refused(c.blank.Context(), bad.status, bad.text)
+		s.Refused(c.blank.Context(), bad.status)
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(lingerFor))
 	text := fmt.Sprintf("%d %s: %s\n", bad.status, http.StatusText(bad.status), bad.text)

@@ -411,7 +411,7 @@ func TestLimits(t *testing.T) {
 	refused := make(chan int, 10)
 	s := serve(t, echo, func(s *front.Server) {
 		s.HeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes = 100*time.Millisecond, 300*time.Millisecond, 1<<10
-		s.Refused = func(_ context.Context, status int, _ string) { refused <- status }
+		s.Refused = func(_ context.Context, status int) { refused <- status }
 	})
 	_, r := s.dial(t, "GET / HTTP/1.1\r\nHost:")
 	if resp, _ := answer(t, r, "GET"); resp.StatusCode != 408 || !resp.Close {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -228,10 +227,7 @@ func (w *response) send(p, behind []byte) (int, error) {
 	kept := len(w.out)
 	switch {
 	case w.err != nil:
-	case c.plain:
-		parts := net.Buffers{w.out, p, behind}
-		n, w.err = parts.WriteTo(c.nc)
-	case kept+len(p)+len(behind) <= buffer.LargeSize: // one piece is fewer records
+	case !c.plain && kept+len(p)+len(behind) <= buffer.LargeSize: // one piece is fewer records
 		whole := append(c.server.buffers.Large()[:0], w.out...)
 		whole = append(append(whole, p...), behind...)
 		var m int
@@ -239,7 +235,8 @@ func (w *response) send(p, behind []byte) (int, error) {
 		n = int64(m)
 		c.server.buffers.Put(whole)
 	default:
-		n, w.err = io.Copy(c.nc, io.MultiReader(bytes.NewReader(w.out), bytes.NewReader(p), bytes.NewReader(behind)))
+		parts := net.Buffers{w.out, p, behind}
+		n, w.err = parts.WriteTo(c.nc)
 	}
 	w.release()
 	return int(min(max(n-int64(kept), 0), int64(len(p)))), w.err
@@ -311,10 +308,7 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c.server.Closed()
 	first := bytes.Clone(c.in[c.r:c.w])
 	c.r = c.w
-	r := bufio.NewReader(&prefixed{Conn: c.nc, first: first})
-	if len(first) > r.Size() {
-		r = bufio.NewReaderSize(&prefixed{Conn: c.nc, first: first}, len(first))
-	}
+	r := bufio.NewReaderSize(&prefixed{Conn: c.nc, first: first}, max(len(first), 4<<10))
 	if _, err := r.Peek(len(first)); err != nil {
 		return nil, nil, err
 	}

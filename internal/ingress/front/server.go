@@ -30,7 +30,7 @@ type Server struct {
 	// HTTP2 has taken, whose ConnState tells.
 	Opened, Closed func()
 	// Refused is told of what was no request that could be handled, if it is not nil.
-	Refused func(ctx context.Context, status int, why string)
+	Refused func(ctx context.Context, status int)
 
 	HeaderTimeout  time.Duration // for a request's head, and for the handshake
 	IdleTimeout    time.Duration // between two requests
