@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"penstock/internal/access"
+	"penstock/internal/ingress/front"
 )
 
 // connection is one connection of a TCP app. It gets a place as a request does, and keeps it to its end.
@@ -87,7 +88,7 @@ func (c *connection) place(ctx context.Context, rt *route) verdict {
 	stop()
 	if err == nil && c.ticket.held > 0 && gone(c.front.TCPConn) {
 		rm.release(r)
-		err = errClientGone
+		err = front.ErrClientGone
 	}
 	if err == nil {
 		c.rec.Revision, c.rec.Replica = rm.name, r.name
@@ -118,9 +119,6 @@ func (c *connection) place(ctx context.Context, rt *route) verdict {
 	}
 }
 
-// errClientGone is why a wait ends whose client has left.
-var errClientGone = errors.New("the client left")
-
 // lookEvery is how often it is looked whether the client of a connection that waits is still there: nobody reads from it.
 const lookEvery = 500 * time.Millisecond
 
@@ -135,7 +133,7 @@ func (c *connection) watch(ctx context.Context) (waiting context.Context, stop f
 			select {
 			case <-tick.C:
 				if gone(c.front.TCPConn) {
-					cancel(errClientGone)
+					cancel(front.ErrClientGone)
 					return
 				}
 			case <-waiting.Done():

@@ -37,7 +37,7 @@ func (m meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Dial opens a connection to a replica that is none of its pool's.
+// Dial opens a connection to a replica, which is the caller's.
 func (cl *Client) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return cl.dialer.DialContext(ctx, "tcp", addr)
 }
