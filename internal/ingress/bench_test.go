@@ -43,24 +43,26 @@ func TestMain(m *testing.M) {
 }
 
 func answerKiB() {
+	body := []byte(strings.Repeat("x", 1024))
+	beReplica(func(ln net.Listener) {
+		http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(body) }))
+	})
+}
+
+// beReplica says where it listens, and serves until its input ends.
+func beReplica(serve func(net.Listener)) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
 	}
 	os.Stdout.WriteString(ln.Addr().String() + "\n")
-	body := []byte(strings.Repeat("x", 1024))
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(body) }))
+	go serve(ln)
 	io.Copy(io.Discard, os.Stdin) // the parent's end is ours
 }
 
 // echo is a replica that sends back what it gets.
 func echo() {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
-	os.Stdout.WriteString(ln.Addr().String() + "\n")
-	go func() {
+	beReplica(func(ln net.Listener) {
 		for {
 			conn, err := ln.Accept()
 			if err != nil {
@@ -78,8 +80,7 @@ func echo() {
 				}
 			}()
 		}
-	}()
-	io.Copy(io.Discard, os.Stdin) // the parent's end is ours
+	})
 }
 
 // sendMessages sends messages of 64 bytes to an address over 64 connections, each after the echo of the one before, until its

@@ -13,13 +13,18 @@ import (
 	"penstock/internal/ingress/upstream"
 )
 
+// certificate is a configuration that serves TLS.
+func certificate() *tls.Config {
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates}
+}
+
 // secured returns a connection over TLS and the replica's end of it.
 func secured(t *testing.T) (*upstream.Conn, *tls.Conn) {
 	t.Helper()
-	s := httptest.NewUnstartedServer(nil)
-	s.StartTLS()
-	config := &tls.Config{Certificates: s.TLS.Certificates}
-	s.Close()
+	config := certificate()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,10 +24,7 @@ type hesitant struct {
 
 func hesitate(t *testing.T) *hesitant {
 	t.Helper()
-	s := httptest.NewUnstartedServer(nil)
-	s.StartTLS()
-	config := &tls.Config{Certificates: s.TLS.Certificates}
-	s.Close()
+	config := certificate()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
