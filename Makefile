@@ -36,9 +36,12 @@ bin/runc: tools/go.mod
 langdetect: ## the binary of examples/langdetect
 	cd examples/langdetect && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/langdetect .
 
-chat: ## the binary and the weights of examples/chat
+chat: examples/chat/weights/model.safetensors ## the binary and the weights of examples/chat
 	cd examples/chat && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-s -w' -o bin/chat .
-	cd examples/chat && $(GO) run ./weights -size 64MiB -o weights/model.safetensors
+
+# The same bytes every time; they are not in the repository.
+examples/chat/weights/model.safetensors: examples/chat/weights/main.go
+	cd examples/chat && CGO_ENABLED=0 $(GO) run ./weights -size 64MiB -o weights/model.safetensors
 
 example-torch: ## the weights of examples/torch, trained in some seconds
 	@scripts/packages.sh mmdebstrap python3-torch
@@ -50,8 +53,11 @@ deb: build ## a Debian package of bin/, into dist/
 check: ## all that CI runs, cheapest first
 	@scripts/check.sh
 
+check-nightly: check ## make check, then what takes too long for each change: more rounds, a server with the race detector, long fuzzing
+	@scripts/nightly.sh
+
 bench-handover: build ## 20 hand-overs, 20 restarts of control, 100 revision switches and 100 restarts under load; as root
-	PENSTOCK_HANDOVERS=20 PENSTOCK_SWITCHES=100 PENSTOCK_RESTARTS=100 CGO_ENABLED=0 $(GO) test -count=1 -timeout 60m -v ./test/e2e \
+	PENSTOCK_HANDOVERS=20 PENSTOCK_SWITCHES=100 PENSTOCK_RESTARTS=100 CGO_ENABLED=0 $(GO) test -count=1 -timeout 60m -v ./test/e2e/restarts \
 	  -run 'TestServer/roles_are_replaced_under_load|TestRevisionSwitchesLoseNothing|TestRestartsLoseNothing'
 
 fmt: ## format, and use the newest idioms
@@ -62,9 +68,9 @@ golden: ## rewrite the expected answers of golden tests; read the diff
 	$(GO) test ./internal/... -run Golden -update
 
 bench-images: build ## what moving a 1.2 GB image costs, beside skopeo; as root
-	PENSTOCK_FIGURES=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestImageFigures ./test/e2e
+	PENSTOCK_FIGURES=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestImageFigures ./test/e2e/images
 
 bench-replicas: build ## what 200 replicas of a tiny app cost: time, memory, CPU at rest; as root
-	PENSTOCK_REPLICAS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestManyReplicas ./test/e2e
+	PENSTOCK_REPLICAS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestManyReplicas ./test/e2e/operate
 
-.PHONY: help up down build deb langdetect chat check bench-handover bench-images bench-replicas fmt golden
+.PHONY: help up down build deb langdetect chat check check-nightly bench-handover bench-images bench-replicas fmt golden

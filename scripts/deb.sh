@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make deb: packs bin/ as a Debian package into the folder given, and prints its path. The same sources make the same
+# make deb: packs bin/ as a Debian package into the given folder, and prints its path. The same sources give the same
 # package. VERSION sets its version.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints the path of a go command that is new enough for go.mod, getting one when the machine has none.
+# Prints the path of a go command that is new enough for go.mod, and downloads one if the machine has none.
 #
-# A toolchain is a module like any other, so even an old go can fetch a new one from the module proxy and check its
-# sum. What is fetched that way has no executable bits.
+# A toolchain is a module, so even an old go can download a new one from the module proxy and verify its checksum. The
+# downloaded files are not executable.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -10,7 +10,7 @@ want=$(sed -n 's/^toolchain go//p' "$root/go.mod")
 [ -n "$want" ] || want=$(sed -n 's/^go //p' "$root/go.mod")
 least=$(sed -n 's/^go //p' "$root/go.mod")
 
-# enough GO: is its version go.mod's go version or later?
+# enough GO: succeeds if its version is at least the go version in go.mod.
 enough() {
   local have
   have=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1

@@ -1,10 +1,10 @@
-# Sourced by the other scripts: how a step is told and timed.
+# Sourced by the other scripts: prints and times steps.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 began=$SECONDS
 
-# step TEXT COMMAND...: says what it does, does it, and says how long it took. What the command prints goes to a log
-# that is shown only when it fails.
+# step TEXT COMMAND...: prints TEXT, runs COMMAND and prints how long it took. The command's output is shown only if it
+# fails.
 step() {
   local text=$1 from=$SECONDS out
   shift

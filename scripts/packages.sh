@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages named as arguments that are missing. Needs root only when one is.
+# Installs the Debian packages named as arguments that are missing. It needs root only if one is missing.
 set -euo pipefail
 
 missing=()

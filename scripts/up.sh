@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make up DATA: everything from a bare Debian machine to a model that answers, each step with its seconds.
+# make up DATA: everything from a bare Debian machine to a running model. Each step shows how many seconds it took.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"

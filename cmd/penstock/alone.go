@@ -13,8 +13,8 @@ import (
 	"sync"
 )
 
-// ingressAlone prepares an ingress role without supervisor and control, which is how it is measured. It serves plain
-// http on ln, by dir's routes.json, and keeps everything in dir.
+// ingressAlone prepares an ingress process without supervisor and control role, for benchmarks. It serves plain http on ln
+// with the routes of dir/routes.json, and keeps all its files in dir.
 func ingressAlone(ctx context.Context, exe string, base Config, dir string, ln *net.TCPListener) (*exec.Cmd, io.ReadCloser, func(), error) {
 	var files []*os.File
 	release := sync.OnceFunc(func() {
@@ -61,7 +61,7 @@ func ingressAlone(ctx context.Context, exe string, base Config, dir string, ln *
 	files = append(files, tell)
 
 	base.Data = dir
-	base.LogLevel = slog.LevelError // it goes without saying that control is away
+	base.LogLevel = slog.LevelError // hides the warnings that control cannot be reached
 	told, err := json.Marshal(roleConfig{Config: base, Instance: "alone", State: dir})
 	if err != nil {
 		words.Close()

@@ -20,44 +20,45 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Config is all that `penstock server` can be told. Every field has one name, which is its flag (--log-level), its
-// variable (PENSTOCK_LOG_LEVEL) and its key in the file (log-level). Flags win over variables, those over the file.
+// Config holds all settings of `penstock server`. Every setting has one name, used as a flag (--log-level), an environment
+// variable (PENSTOCK_LOG_LEVEL) and a key of the config file (log-level). Flags override variables, which override the file.
 type Config struct {
-	Data    string // folder that holds everything that outlives a reboot
+	Data    string // folder for everything that must survive a reboot
 	Run     string // folder for sockets and pids
 	Engines string // folder with the shim and runc
 
 	HTTP  string // addresses of the listeners
 	HTTPS string
 	ARM   string
-	TCP   string // host for the ports of TCP apps; "": that of HTTP
+	TCP   string // host for the ports of TCP apps; empty: the host of HTTP
 
 	Domain  string // parent of every app's host name
 	Runtime string // "containerd" or "fake"
 
-	Storages map[string]string // folders by "environment/storage"
+	Storages map[string]string // folder of each "environment/storage"
 
-	MemoryReserve int64   // bytes that containers may not be promised
-	DiskReserve   int64   // bytes of the data folder's disk below which no replica is made
-	Overcommit    float64 // share of the rest that may be promised; above 1 on test machines only
+	MemoryReserve int64   // bytes of memory that are not available to containers
+	DiskReserve   int64   // bytes that must be free on the data folder's disk to create a replica
+	StandbyBudget int     // apps without replicas that have a standby
+	Overcommit    float64 // factor on the remaining memory; above 1 only on test machines
 
-	RegistryInsecure []string            // registries that are spoken to over plain http
-	RegistryMirrors  map[string][]string // by registry
-	RegistryCA       string              // file of certificates to trust beside the system's
+	RegistryInsecure []string            // registries to reach over plain http
+	RegistryMirrors  map[string][]string // mirrors of each registry
+	RegistryCA       string              // file with certificates to trust in addition to the system's
 
-	ImagesSuperseded time.Duration // what a tag meant before stays this long
-	ImagesUnused     time.Duration // so does what was pulled, after its last use
-	ImagesUnpacked   int64         // bytes that one may weigh unpacked
-	ImagesLimit      int64         // bytes above which those go before; 0: none
+	ImagesSuperseded time.Duration // how long images that lost their tag are kept
+	ImagesUnused     time.Duration // how long pulled images are kept after their last use
+	ImagesUnpacked   int64         // largest unpacked size of an image, in bytes
+	ImagesLimit      int64         // bytes of all images above which such images are removed early; 0: no limit
 
-	Drain     time.Duration // an ingress that was replaced may drain this long
-	StopLimit time.Duration // a server that stops waits this long for requests in flight
+	Drain     time.Duration // how long a replaced ingress may finish its requests
+	StopLimit time.Duration // how long a stopping server waits for requests in flight
 
 	LogLevel  slog.Level
 	LogFormat string // "text" or "json"
 }
 
-// defaults are the values of what nobody sets. root decides where sockets go; exe is the path of this program.
+// defaults returns the default settings. root decides the folder for sockets; exe is the path of this program.
 func defaults(root bool, exe string) Config {
 	run := "/run/penstock"
 	if !root {
@@ -75,6 +76,7 @@ func defaults(root bool, exe string) Config {
 		MemoryReserve:    1 << 30,
 		DiskReserve:      2 << 30,
 		Overcommit:       1,
+		StandbyBudget:    32,
 		ImagesSuperseded: time.Hour,
 		ImagesUnpacked:   64 << 30,
 		ImagesUnused:     7 * 24 * time.Hour,
@@ -85,7 +87,7 @@ func defaults(root bool, exe string) Config {
 	}
 }
 
-// setting is one field of Config by its name.
+// setting describes one field of Config.
 type setting struct {
 	name  string
 	usage string
@@ -105,7 +107,7 @@ func folder(name, usage string, field func(*Config) *string) setting {
 		if v == "" {
 			return errors.New(`want a folder, got ""`)
 		}
-		// The roles and a detached server must mean the same folder whatever theirs is.
+		// Make the path absolute: the roles and a background server may have other working directories.
 		abs, err := filepath.Abs(v)
 		*field(c) = abs
 		return err
@@ -124,8 +126,11 @@ func duration(name, usage string, field func(*Config) *time.Duration) setting {
 		}}
 }
 
-// dataSetting is apart because every command needs it, not only the server.
-var dataSetting = folder("data", "folder that the server keeps everything in", func(c *Config) *string { return &c.Data })
+// dataSetting is separate because every command needs it, not only the server.
+var dataSetting = folder("data", "folder for all of the server's data", func(c *Config) *string { return &c.Data })
+
+// maxStandbys bounds the number of standbys: each takes about 7 MB of memory and a shim process.
+const maxStandbys = 10_000
 
 func settings() []setting {
 	return []setting{
@@ -135,17 +140,17 @@ func settings() []setting {
 		text("http", "address for http requests to apps", func(c *Config) *string { return &c.HTTP }),
 		text("https", "address for https requests to apps", func(c *Config) *string { return &c.HTTPS }),
 		text("arm", "address of the management API", func(c *Config) *string { return &c.ARM }),
-		text("tcp", "host, without a port, for connections to TCP apps; that of --http when it is not given", func(c *Config) *string { return &c.TCP }),
-		text("domain", "parent of every app's host name", func(c *Config) *string { return &c.Domain }),
-		text("runtime", "what runs containers: containerd or fake", func(c *Config) *string { return &c.Runtime }),
+		text("tcp", "host (without a port) for connections to TCP apps (default: the host of --http)", func(c *Config) *string { return &c.TCP }),
+		text("domain", "parent domain of all apps' host names", func(c *Config) *string { return &c.Domain }),
+		text("runtime", "engine that runs containers: containerd or fake", func(c *Config) *string { return &c.Runtime }),
 		storagesSetting(),
-		{"memory-reserve", "memory that containers are not promised, such as 1Gi",
+		{"memory-reserve", "memory to keep free of containers, such as 1Gi",
 			func(c *Config) string { return formatBytes(c.MemoryReserve) },
 			func(c *Config, s string) (err error) { c.MemoryReserve, err = parseBytes(s); return err }},
-		{"disk-reserve", "space on the disk of the data folder that has to be free for another replica to be made, such as 2Gi",
+		{"disk-reserve", "free disk space that the data folder must have before a new replica is created, such as 2Gi",
 			func(c *Config) string { return formatBytes(c.DiskReserve) },
 			func(c *Config, s string) (err error) { c.DiskReserve, err = parseBytes(s); return err }},
-		{"overcommit", "share of the memory above the reserve that may be promised; above 1 on test machines only",
+		{"overcommit", "factor on the memory that containers may be given; use more than 1 only on test machines",
 			func(c *Config) string { return strconv.FormatFloat(c.Overcommit, 'g', -1, 64) },
 			func(c *Config, s string) (err error) {
 				if c.Overcommit, err = strconv.ParseFloat(s, 64); err != nil {
@@ -153,23 +158,31 @@ func settings() []setting {
 				}
 				return nil
 			}},
-		{"registry-insecure", "registries to speak to over plain http, as HOST:PORT,HOST:PORT",
+		{"standby-budget", "how many apps without replicas have a standby, those that were used last; 0: none",
+			func(c *Config) string { return strconv.Itoa(c.StandbyBudget) },
+			func(c *Config, s string) (err error) {
+				if c.StandbyBudget, err = strconv.Atoi(s); err != nil {
+					return fmt.Errorf("want a whole number such as 32, got %q", s)
+				}
+				return nil
+			}},
+		{"registry-insecure", "registries to reach over plain http, as HOST:PORT,HOST:PORT",
 			func(c *Config) string { return strings.Join(c.RegistryInsecure, ",") },
 			func(c *Config, s string) (err error) { c.RegistryInsecure, err = parseHosts(s); return err }},
-		{"registry-mirrors", "what to ask before a registry, as docker.io=MIRROR[:PORT][/PREFIX],...",
+		{"registry-mirrors", "mirrors to try before a registry, as docker.io=MIRROR[:PORT][/PREFIX],...",
 			func(c *Config) string { return formatMirrors(c.RegistryMirrors) },
 			func(c *Config, s string) (err error) { c.RegistryMirrors, err = parseMirrors(s); return err }},
-		optionalFile("registry-ca", "file of certificates that registries are trusted by, beside the system's", func(c *Config) *string { return &c.RegistryCA }),
-		duration("images-superseded", "how long what a tag meant before it was pushed again is kept when nothing needs it", func(c *Config) *time.Duration { return &c.ImagesSuperseded }),
-		duration("images-unused", "how long what was pulled is kept after a revision last needed it", func(c *Config) *time.Duration { return &c.ImagesUnused }),
-		{"images-unpacked", "largest that an image may be unpacked, such as 64Gi; never more than its disk has",
+		optionalFile("registry-ca", "file with CA certificates to trust for registries, in addition to the system's", func(c *Config) *string { return &c.RegistryCA }),
+		duration("images-superseded", "how long to keep an unused image that lost its tag to a newer push", func(c *Config) *time.Duration { return &c.ImagesSuperseded }),
+		duration("images-unused", "how long to keep a pulled image after a revision last needed it", func(c *Config) *time.Duration { return &c.ImagesUnused }),
+		{"images-unpacked", "largest unpacked size of an image, such as 64Gi; the free disk space also limits it",
 			func(c *Config) string { return formatBytes(c.ImagesUnpacked) },
 			func(c *Config, s string) (err error) { c.ImagesUnpacked, err = parseBytes(s); return err }},
-		{"images-limit", "size of all images, such as 100Gi, above which those two go before their time; 0: none",
+		{"images-limit", "disk usage of all images, such as 100Gi, above which such images are removed early; 0: no limit",
 			func(c *Config) string { return formatBytes(c.ImagesLimit) },
 			func(c *Config, s string) (err error) { c.ImagesLimit, err = parseBytes(s); return err }},
-		duration("drain", "how long an ingress that was replaced may end its requests", func(c *Config) *time.Duration { return &c.Drain }),
-		duration("stop-limit", "how long a server that stops waits for requests in flight", func(c *Config) *time.Duration { return &c.StopLimit }),
+		duration("drain", "how long a replaced ingress may take to finish its requests", func(c *Config) *time.Duration { return &c.Drain }),
+		duration("stop-limit", "how long a stopping server waits for requests in flight", func(c *Config) *time.Duration { return &c.StopLimit }),
 		{"log-level", "debug, info, warn or error",
 			func(c *Config) string { return strings.ToLower(c.LogLevel.String()) },
 			func(c *Config, s string) error {
@@ -182,7 +195,7 @@ func settings() []setting {
 	}
 }
 
-// bindCommon and bindServer add the flags. Their values are read by load, so that all faults are named at once.
+// bindCommon and bindServer add the flags. load reads their values, so that it can report all faults at once.
 func bindCommon(fs *pflag.FlagSet, d Config) {
 	fs.String(dataSetting.name, dataSetting.get(&d), dataSetting.usage)
 	fs.String("config", "", "YAML file with the server's settings")
@@ -196,7 +209,7 @@ func bindServer(fs *pflag.FlagSet, d Config) {
 	}
 }
 
-// load puts file, variables and flags on top of c. On an error c holds what could be read.
+// load applies the config file, environment variables and flags to c. On an error c holds the values that were valid.
 func load(c *Config, fs *pflag.FlagSet, getenv func(string) string) error {
 	var faults []string
 	file := map[string]string{}
@@ -241,7 +254,7 @@ func load(c *Config, fs *pflag.FlagSet, getenv func(string) string) error {
 	return faultsError(faults)
 }
 
-// Validate names everything that is wrong with the values themselves.
+// Validate returns an error that lists every invalid value.
 func (c *Config) Validate() error {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
@@ -254,12 +267,12 @@ func (c *Config) Validate() error {
 			continue
 		}
 		if other := seen[l.address]; other != "" && n != 0 {
-			fault("%s: want an address of its own, got %s, which %s has", l.name, l.address, other)
+			fault("%s: want an unused address, got %s, which %s uses", l.name, l.address, other)
 		}
 		seen[l.address] = l.name
 	}
 	if c.TCP != "" && c.TCP != "localhost" && net.ParseIP(c.TCP) == nil {
-		fault("tcp: want an address without a port such as 127.0.0.1, got %q; each app names its port", c.TCP)
+		fault("tcp: want an address without a port, such as 127.0.0.1, got %q; each app sets its own port", c.TCP)
 	}
 	if !validDomain(c.Domain) {
 		fault("domain: want a host name such as penstock.localhost, got %q", c.Domain)
@@ -280,6 +293,9 @@ func (c *Config) Validate() error {
 	}
 	if !(c.Overcommit > 0) || math.IsInf(c.Overcommit, 0) {
 		fault("overcommit: want a number above 0, got %v", c.Overcommit)
+	}
+	if c.StandbyBudget < 0 || c.StandbyBudget > maxStandbys {
+		fault("standby-budget: want 0 to %d, got %d", maxStandbys, c.StandbyBudget)
 	}
 	if c.ImagesSuperseded < 0 {
 		fault("images-superseded: want a duration of 0 or more, got %s", c.ImagesSuperseded)
@@ -302,16 +318,16 @@ func (c *Config) Validate() error {
 	return faultsError(faults)
 }
 
-// tcpHost is where the ports of TCP apps are opened.
+// tcpHost returns the host on which the ports of TCP apps are opened.
 func (c *Config) tcpHost() string {
 	if c.TCP != "" {
 		return c.TCP
 	}
-	host, _, _ := net.SplitHostPort(c.HTTP) // Validate has looked at it
+	host, _, _ := net.SplitHostPort(c.HTTP) // Validate has checked it
 	return host
 }
 
-// exposed names the listeners that others than this machine can reach.
+// exposed returns the listeners that can be reached from other machines.
 func (c *Config) exposed() []string {
 	var names []string
 	for _, l := range []struct{ name, address string }{
@@ -326,7 +342,7 @@ func (c *Config) exposed() []string {
 	return names
 }
 
-// faultsError is nil without faults.
+// faultsError returns an error with all faults, or nil if there are none.
 func faultsError(faults []string) error {
 	if len(faults) == 0 {
 		return nil
@@ -334,12 +350,12 @@ func faultsError(faults []string) error {
 	return &configError{faults}
 }
 
-// configError lists all that is wrong with the settings.
+// configError lists everything that is wrong with the settings.
 type configError struct{ faults []string }
 
 func (e *configError) Error() string { return strings.Join(e.faults, "\n") }
 
-// parseFile reads the settings of a YAML file as text, whatever type YAML sees in them.
+// parseFile reads the settings of a YAML file as text, whatever their YAML type is.
 func parseFile(b []byte) (map[string]string, error) {
 	var nodes map[string]yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&nodes); err != nil {
@@ -382,7 +398,7 @@ func validDomain(s string) bool {
 	return true
 }
 
-// units are the suffixes that Kubernetes and Container Apps have for memory.
+// units are the memory suffixes of Kubernetes and Container Apps.
 var units = []struct {
 	suffix string
 	shift  int

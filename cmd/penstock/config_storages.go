@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// storagesSetting names folders of this machine for storages of environments. Clients of the API choose none.
+// storagesSetting assigns folders of this machine to storages of environments. API clients cannot choose a folder.
 func storagesSetting() setting {
-	return setting{"storages", "folders of storages, as ENVIRONMENT/STORAGE=FOLDER,...; the others are below the data folder",
+	return setting{"storages", "folders for storages, as ENVIRONMENT/STORAGE=FOLDER,... (default: a folder below the data folder)",
 		func(c *Config) string {
 			var list []string
 			for _, name := range slices.Sorted(maps.Keys(c.Storages)) {
@@ -37,27 +37,27 @@ func parseStorages(s string) (map[string]string, error) {
 		name, folder, ok := strings.Cut(strings.TrimSpace(part), "=")
 		name = strings.ToLower(name)
 		if !ok || !storageName.MatchString(name) || !filepath.IsAbs(folder) {
-			return nil, fmt.Errorf("want ENVIRONMENT/STORAGE=FOLDER with a folder from /, as in default/models=/srv/models, got %q", part)
+			return nil, fmt.Errorf("want ENVIRONMENT/STORAGE=FOLDER with an absolute path, as in default/models=/srv/models, got %q", part)
 		}
 		if folders[name] != "" {
-			return nil, fmt.Errorf("%s is given twice", name)
+			return nil, fmt.Errorf("%s is set twice", name)
 		}
 		folders[name] = filepath.Clean(folder)
 	}
 	return folders, nil
 }
 
-// wrongStorage says why a folder can be no storage; "" when it can.
+// wrongStorage returns why a folder cannot be a storage, or "" if it can.
 func wrongStorage(c *Config, folder string) string {
 	for _, own := range []string{c.Data, c.Run, c.Engines} {
 		if within(own, folder) || within(folder, own) {
-			return fmt.Sprintf("want a folder apart from the server's own %s, got %s", own, folder)
+			return fmt.Sprintf("want a folder outside the server's own %s, got %s", own, folder)
 		}
 	}
 	return ""
 }
 
-// within says whether a folder is another one, or in it.
+// within reports whether folder is other, or is inside it.
 func within(folder, other string) bool {
 	return folder == other || other == "/" || strings.HasPrefix(folder, other+"/")
 }

@@ -1,4 +1,4 @@
-// Command penstock serves AI models as APIs on machines you own, and is the client of the server that does.
+// Command penstock serves AI models as APIs on machines you own. It is both the server and its command-line client.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal ends things in order, the second at once.
+	// The first signal stops the program gracefully, the second at once.
 	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	stop()
@@ -29,12 +29,18 @@ func main() {
 
 // run is the whole program; it returns the exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	env, more := commandLine(getenv, stdin, stdout, stderr)
+	return env.Main(ctx, args, more)
+}
+
+// commandLine returns the Env that all commands share, and the commands of the server itself.
+func commandLine(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) (env *cli.Env, more []*cobra.Command) {
 	exe, err := os.Executable()
 	if err != nil {
 		exe = os.Args[0]
 	}
 	config := defaults(os.Geteuid() == 0, exe)
-	env := &cli.Env{
+	env = &cli.Env{
 		Stdin:   stdin,
 		Stdout:  stdout,
 		Stderr:  stderr,
@@ -56,10 +62,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 			}, err
 		},
 	}
-	return env.Main(ctx, args, []*cobra.Command{newServerCmd(env, config), newRoleCmd(getenv, stderr)})
+	return env, []*cobra.Command{newServerCmd(env, config), newRoleCmd(getenv, stderr)}
 }
 
-// version is what the Go toolchain recorded: the tag or commit that the program was built from.
+// version returns the tag or commit that the program was built from, as recorded by the Go toolchain.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -14,12 +14,12 @@ var (
 	registryPrefix = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$`)
 )
 
-// optionalFile is a setting that names a file, or nothing.
+// optionalFile returns a setting whose value is a file's path or empty.
 func optionalFile(name, usage string, field func(*Config) *string) setting {
 	s := text(name, usage, field)
 	s.set = func(c *Config, v string) (err error) {
 		if v != "" {
-			v, err = filepath.Abs(v) // the roles must mean the same file whatever their folder is
+			v, err = filepath.Abs(v) // the roles may have other working directories
 		}
 		*field(c) = v
 		return err
@@ -27,7 +27,7 @@ func optionalFile(name, usage string, field func(*Config) *string) setting {
 	return s
 }
 
-// parseHosts reads "registry.example:5000,localhost:5001".
+// parseHosts parses a list such as "registry.example:5000,localhost:5001".
 func parseHosts(s string) ([]string, error) {
 	var list []string
 	for part := range strings.SplitSeq(s, ",") {
@@ -43,7 +43,8 @@ func parseHosts(s string) ([]string, error) {
 	return list, nil
 }
 
-// parseMirrors reads "docker.io=mirror.example/hub,docker.io=second.example". Those of one registry stay in their order.
+// parseMirrors parses a list such as "docker.io=mirror.example/hub,docker.io=second.example". Mirrors of the same registry
+// keep their order.
 func parseMirrors(s string) (map[string][]string, error) {
 	mirrors := map[string][]string{}
 	for part := range strings.SplitSeq(s, ",") {

@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"penstock/internal/appimages"
 	"penstock/internal/cli"
+	"penstock/internal/network/direct"
 	"penstock/internal/oci"
 	"penstock/internal/server"
 	"penstock/internal/supervisor"
@@ -22,12 +24,12 @@ const (
 	roleControl = "control"
 )
 
-// newRoleCmd is what the supervisor starts; nobody types it.
+// newRoleCmd returns the hidden command with which the supervisor starts a role.
 func newRoleCmd(getenv func(string) string, stderr io.Writer) *cobra.Command {
 	var inherit string
 	cmd := &cobra.Command{
 		Use:       "role NAME",
-		Short:     "One role of the server, started by it",
+		Short:     "A role of the server (started by the server itself)",
 		Hidden:    true,
 		ValidArgs: []string{roleIngress, roleControl},
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
@@ -52,17 +54,22 @@ func newRoleCmd(getenv func(string) string, stderr io.Writer) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&inherit, "inherit", "", "names of the listeners that were passed on, from descriptor 3")
+	cmd.Flags().StringVar(&inherit, "inherit", "", "names of the inherited listeners, starting at file descriptor 3")
 	return cmd
 }
 
 func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log *slog.Logger) error {
 	names := in.Packets[insideNames]
 	if names == nil {
-		return fmt.Errorf("the supervisor is of an older version, which has no listener %s; restart the server, containers run on", insideNames)
+		return fmt.Errorf("the supervisor is an older version without the listener %s; restart the server (containers keep running)", insideNames)
 	}
 	if in.Listeners[insideTCP] == nil && in.Listeners[insideHTTP] != nil {
-		log.Warn("the supervisor is of an older version: there are no TCP apps until the server is restarted; containers run on", "listener", insideTCP)
+		log.Warn("the supervisor is an older version: TCP apps do not work until the server is restarted; containers keep running", "listener", insideTCP)
+	}
+	for _, name := range []string{insideHTTP, insideHTTPS, insideNamesTCP, insideTCP} {
+		if ln := in.Listeners[name]; ln != nil { // it is where replicas are answered
+			in.Listeners[name] = direct.Listener(ln)
+		}
 	}
 	return server.RunIngress(ctx, server.IngressOptions{
 		State:         c.State,
@@ -82,33 +89,29 @@ func runIngress(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 }
 
 func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log *slog.Logger) error {
-	// Two of them would both write the store and start containers.
+	// Two control processes at the same time would both write the store and start containers.
 	if err := supervisor.Exclusive(ctx, c.State, roleControl); err != nil {
 		return err
 	}
 	return server.RunControl(ctx, server.ControlOptions{
-		Version:       version(),
-		Data:          c.Data,
-		State:         c.State,
-		Instance:      c.Instance,
-		ARM:           in.Listeners["arm"],
-		Link:          in.Listeners["link"],
-		Inside:        c.Inside,
-		TCPHost:       c.tcpHost(),
-		Domain:        c.Domain,
-		PublicHTTP:    c.PublicHTTP,
-		PublicHTTPS:   c.PublicHTTPS,
-		Runtime:       c.Runtime,
-		EngineDir:     c.Engines,
-		Registries:    server.Registries{Insecure: c.RegistryInsecure, Mirrors: c.RegistryMirrors, CA: c.RegistryCA},
-		UnpackedLimit: c.ImagesUnpacked,
-		Images:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
-		MemoryReserve: c.MemoryReserve,
-		DiskReserve:   c.DiskReserve,
-		Overcommit:    c.Overcommit,
-		Storages:      c.Storages,
-		Log:           log,
-		Ready:         in.Ready,
-		Stop:          in.Stop,
+		Version:  version(),
+		Instance: c.Instance,
+		Data:     c.Data,
+		State:    c.State,
+		ARM:      in.Listeners["arm"],
+		Link:     in.Listeners["link"],
+		Public:   server.Public{Domain: c.Domain, HTTP: c.PublicHTTP, HTTPS: c.PublicHTTPS, TCPHost: c.tcpHost()},
+		Inside:   c.Inside,
+		Engine:   server.EngineOptions{Runtime: c.Runtime, Dir: c.Engines},
+		Images: server.ImageOptions{
+			Registries:    appimages.Registries{Insecure: c.RegistryInsecure, Mirrors: c.RegistryMirrors, CA: c.RegistryCA},
+			Policy:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
+			UnpackedLimit: c.ImagesUnpacked,
+		},
+		Capacity: server.CapacityOptions{MemoryReserve: c.MemoryReserve, DiskReserve: c.DiskReserve, Overcommit: c.Overcommit, StandbyBudget: c.StandbyBudget},
+		Storages: c.Storages,
+		Log:      log,
+		Ready:    in.Ready,
+		Stop:     in.Stop,
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,41 +17,43 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"penstock/internal/atomicfile"
 	"penstock/internal/cli"
 	"penstock/internal/server"
 	"penstock/internal/supervisor"
 )
 
 const (
-	// cgroupRoot is where Linux distributions mount cgroups, both versions.
+	// cgroupRoot is where Linux distributions mount cgroups, version 1 and 2.
 	cgroupRoot = "/sys/fs/cgroup"
-	// readyLimit bounds a hand-over: control adopts 3-5 ms a live container, so this covers thousands.
+	// readyLimit is how long a new role may take to become ready. Control needs 3 to 5 ms to adopt a running container,
+	// so this is enough for thousands.
 	readyLimit = time.Minute
-	// linkSocket is where the roles meet, in the state folder.
+	// linkSocket is the socket in the state folder over which the roles talk.
 	linkSocket = "link.sock"
-	// portsSocket is where the ingress asks the supervisor for ports, likewise.
+	// portsSocket is the socket in the state folder over which the ingress asks the supervisor for ports.
 	portsSocket = "ports.sock"
-	// roleVariable carries the settings from the supervisor to a role.
+	// roleVariable is the environment variable that passes the settings from the supervisor to a role.
 	roleVariable = "PENSTOCK_ROLE"
-	// Listeners that replicas reach by ports 80, 443 and 53 of their gateway.
+	// The listeners that replicas reach at ports 80, 443 and 53 of their gateway.
 	insideHTTP     = "inside-http"
 	insideHTTPS    = "inside-https"
 	insideNames    = "inside-names"
 	insideNamesTCP = "inside-names-tcp"
-	// insideTCP is the one that the exposed ports of TCP apps lead to.
+	// insideTCP is the listener for the exposed ports of TCP apps.
 	insideTCP = "inside-tcp"
 )
 
 func newServerCmd(env *cli.Env, c Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "server",
-		Short: "Serve: run the ingress and the management API in the foreground",
-		Long: `Serve until SIGTERM or Ctrl-C. Containers run on when the server ends, and are adopted by the next one.
+		Short: "Run the server (ingress and management API) in the foreground",
+		Long: `Run the server until SIGTERM or Ctrl-C. Containers keep running when the server ends, and the next server adopts them.
 
-Every setting can be a flag (--log-level), a variable (PENSTOCK_LOG_LEVEL) or a line of the file named by --config
-(log-level: debug). Flags win over variables, those over the file.
+Every setting can be given as a flag (--log-level), an environment variable (PENSTOCK_LOG_LEVEL) or a line of the file
+named by --config (log-level: debug). Flags override variables, which override the file.
 
-SIGHUP hands over to the program as it is on disk now, without losing a request.`,
+SIGHUP upgrades to the program that is now on disk, without losing a request.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(load(&c, cmd.Flags(), env.Getenv), c.Validate()); err != nil {
@@ -63,7 +66,8 @@ SIGHUP hands over to the program as it is on disk now, without losing a request.
 	return cmd
 }
 
-// roleConfig is what a role is told. An old supervisor may start a new program, so fields are added, never changed.
+// roleConfig is what the supervisor passes to a role. An old supervisor may start a new program, so fields are only added,
+// never changed.
 type roleConfig struct {
 	Config
 	Instance    string
@@ -73,12 +77,12 @@ type roleConfig struct {
 	Inside      server.Inside
 }
 
-// serve is the supervisor.
+// serve runs the supervisor.
 func serve(ctx context.Context, c Config, env *cli.Env) error {
 	log := newLogger(env.Stderr, c)
 	began := time.Now()
 	for _, l := range c.exposed() {
-		log.Warn("listener can be reached from other machines; make sure that only those you trust can get there", "listener", l)
+		log.Warn("listener can be reached from other machines; make sure that only trusted ones can reach it", "listener", l)
 	}
 	s, err := supervisor.New(supervisor.Options{
 		Data: c.Data,
@@ -106,10 +110,25 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 	}
 	defer s.Close()
 
-	// Until the server is ready, nobody should be led to what an earlier one left.
+	// Remove the connection file of an earlier server, so that no client uses it before this server is ready.
 	if err := os.Remove(filepath.Join(c.Data, cli.ConnectionFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	// Its replicas may be gone and their addresses another's. Until control has said where they are, requests wait.
+	forgetRoutes := func() error {
+		if err := os.Remove(server.RoutesFile(s.State())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("routes of the server before: %w", err)
+		}
+		return nil
+	}
+	if err := forgetRoutes(); err != nil {
+		return err
+	}
+	defer func() {
+		if err := forgetRoutes(); err != nil {
+			log.Warn("the next start will try again", "err", err)
+		}
+	}()
 	told, err := json.Marshal(roleConfig{
 		Config:      c,
 		Instance:    s.Instance(),
@@ -133,7 +152,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 		{
 			Name: roleIngress, Args: []string{"role", roleIngress}, Env: variables,
 			Listeners: []string{"http", "https", insideHTTP, insideHTTPS, insideNames, insideNamesTCP, insideTCP},
-			Overlap:   true, DrainLimit: c.Drain + time.Minute, // the role ends by itself at Drain; the rest is for a hung one
+			Overlap:   true, DrainLimit: c.Drain + time.Minute, // the role ends by itself after Drain; the extra minute is for one that hangs
 		},
 		{Name: roleControl, Args: []string{"role", roleControl}, Env: variables, Listeners: []string{"arm", "link"}},
 	}
@@ -149,7 +168,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 			case <-hangup:
 				select {
 				case upgrade <- struct{}{}:
-				default: // one is waiting already
+				default: // an upgrade is already pending
 				}
 			case <-stopped:
 				return
@@ -168,7 +187,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 	defer untold()
 	err = s.Run(ctx, roles, upgrade, func() {
 		if err := writeClient(c, s.Addr("arm")); err != nil {
-			log.Warn("the command line will not find this server by its data folder", "err", err)
+			log.Warn("the command line cannot find this server by its data folder", "err", err)
 		}
 		tell("READY=1")
 		log.Info("server is ready", "took", time.Since(began).Round(time.Millisecond), "data", c.Data, "instance", s.Instance(),
@@ -178,7 +197,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 	return err
 }
 
-// writeClient leaves what the command line needs to reach this server.
+// writeClient writes the file that the command line needs to reach this server.
 func writeClient(c Config, arm net.Addr) error {
 	host, _, err := net.SplitHostPort(c.ARM)
 	if err != nil {
@@ -195,7 +214,7 @@ func writeClient(c Config, arm net.Addr) error {
 	if err != nil {
 		return err
 	}
-	return supervisor.WriteFile(filepath.Join(c.Data, cli.ConnectionFile), append(b, '\n'), 0o644)
+	return atomicfile.Write(filepath.Join(c.Data, cli.ConnectionFile), append(b, '\n'), 0o644)
 }
 
 func portOf(a net.Addr) int {
@@ -210,7 +229,7 @@ func portOf(a net.Addr) int {
 	return n
 }
 
-// newLogger is the one logger of a process; everything else is given it.
+// newLogger returns the logger that everything in this process uses.
 func newLogger(w io.Writer, c Config) *slog.Logger {
 	o := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {

@@ -2,22 +2,22 @@ package main
 
 import "encoding/json"
 
-// The types of this file are OpenAI's, spelt as on the wire: platform.openai.com/docs/api-reference/chat.
+// The types in this file are those of OpenAI's API: platform.openai.com/docs/api-reference/chat.
 
 const invalidRequest = "invalid_request_error"
 
-// apiError is an error as OpenAI's clients expect it.
+// apiError is an error in the form that OpenAI's clients expect.
 type apiError struct {
 	Status  int
 	Message string
 	Type    string
-	Param   string // the field at fault, if one is
+	Param   string // the faulty field, if any
 	Code    string // for programs
 }
 
 func (e *apiError) Error() string { return e.Message }
 
-// MarshalJSON writes null for what there is not.
+// MarshalJSON writes null for empty fields.
 func (e *apiError) MarshalJSON() ([]byte, error) {
 	orNull := func(s string) any {
 		if s == "" {
@@ -46,7 +46,7 @@ type usage struct {
 	TotalTokens      int `json:"total_tokens"`
 }
 
-// head is what every part of an answer begins with.
+// head holds the fields that every part of a response has.
 type head struct {
 	ID          string `json:"id"`
 	Object      string `json:"object"` // "chat.completion" or "chat.completion.chunk"
@@ -55,7 +55,7 @@ type head struct {
 	Fingerprint string `json:"system_fingerprint"`
 }
 
-// completion is a whole answer.
+// completion is a whole response.
 type completion struct {
 	head
 	Choices []completionChoice `json:"choices"`
@@ -75,13 +75,13 @@ type answerMessage struct {
 	Refusal *string `json:"refusal"` // always null
 }
 
-// chunk is one event of a streamed answer.
+// chunk is one event of a streamed response.
 type chunk struct {
 	head
 	Choices []chunkChoice `json:"choices"`
 }
 
-// chunkWithUsage is an event when the request has stream_options.include_usage: usage is null in all but the last.
+// chunkWithUsage is an event for requests with stream_options.include_usage. usage is null in all but the last event.
 type chunkWithUsage struct {
 	chunk
 	Usage *usage `json:"usage"`

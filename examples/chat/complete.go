@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// owner says in the list of models what they are.
+// owner is owned_by in the list of models. It says that they are simulated.
 const owner = "penstock-simulator"
 
 func (s *server) models(w *response, _ *http.Request) error {
@@ -41,7 +41,7 @@ func unknownModel(got, want string) error {
 		Message: fmt.Sprintf("model: this server has %q, got %q", want, got)}
 }
 
-// complete answers POST /v1/chat/completions.
+// complete handles POST /v1/chat/completions.
 func (s *server) complete(w *response, r *http.Request) error {
 	m, err := s.loaded(w)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *server) complete(w *response, r *http.Request) error {
 	return out.end(finish, usage{req.PromptTokens, tokens, req.PromptTokens + tokens})
 }
 
-// generate makes an answer and gives each token's text to emit when it is due: "" when it is held back
+// generate generates a response and passes each token's text to emit when it is due. The text is "" while it is held back
 // because a stop sequence may begin there. It returns OpenAI's finish_reason and the number of tokens.
 func (s *server) generate(ctx context.Context, req chatRequest, emit func(text string) error) (finish string, tokens int, err error) {
 	pace := s.newPacer()
@@ -124,7 +124,7 @@ func emitRest(stop *stopper, emit func(string) error) error {
 	return nil
 }
 
-// whole collects an answer and sends it at its end.
+// whole collects a response and sends it at the end.
 type whole struct {
 	w    *response
 	head head

@@ -12,20 +12,20 @@ import (
 	"penstock/examples/chat/internal/bytesize"
 )
 
-// config is what the environment sets. README.md lists the variables with their units.
+// config holds the settings from environment variables. README.md lists them with their units.
 type config struct {
 	Port            int
 	ModelPath       string
 	MaxTokens       int
 	Temperature     float64
 	LoadTime        time.Duration
-	ResidentBytes   int64  // allOfIt, or how much of the weights is touched at load
-	WhileLoading    string // what the port is: answer503 or closed
+	ResidentBytes   int64  // how much of the weights is read at load, or allOfIt
+	WhileLoading    string // state of the port while loading: answer503 or closed
 	Slots           int
 	QueueLimit      int
 	FirstToken      time.Duration
-	TokensPerSecond float64 // of each slot; 0 for no limit
-	LeakBytes       int64   // a request
+	TokensPerSecond float64 // per slot; 0 for no limit
+	LeakBytes       int64   // per request
 	Faults          string  // on or off
 	DrainTime       time.Duration
 	LogLevel        slog.Level
@@ -40,7 +40,7 @@ const (
 	maxLeak = 1 << 40 // more than any machine this runs on has
 )
 
-// LogValue is the settings under the names that a user gave them.
+// LogValue returns the settings with the names of their variables.
 func (c config) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("MODEL_PATH", c.ModelPath), slog.Int("MAX_TOKENS", c.MaxTokens), slog.Float64("TEMPERATURE", c.Temperature),
@@ -51,8 +51,8 @@ func (c config) LogValue() slog.Value {
 	)
 }
 
-// readConfig reads the settings and names every fault, not only the first.
-// A variable that is empty counts as not set.
+// readConfig reads the settings and reports every fault, not only the first.
+// An empty variable counts as not set.
 func readConfig(getenv func(string) string) (config, error) {
 	var faults []error
 	get := func(name, fallback string, parse func(string) error) {
@@ -68,7 +68,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	var cfg config
 	get("PORT", "8080", wholeNumber(&cfg.Port, 0, 65535))
 	get("MODEL_PATH", "/models/model.safetensors", func(v string) error {
-		cfg.ModelPath = v // whether it is a model is seen when it is loaded
+		cfg.ModelPath = v // loading shows whether it is a model
 		return nil
 	})
 	get("MAX_TOKENS", "512", wholeNumber(&cfg.MaxTokens, 1, 1_000_000))
@@ -120,7 +120,7 @@ func wholeNumber(to *int, least, most int) func(string) error {
 func number(to *float64, least, most float64) func(string) error {
 	return func(v string) error {
 		f, err := strconv.ParseFloat(v, 64)
-		if err != nil || !(f >= least && f <= most) { // NaN is in no range
+		if err != nil || !(f >= least && f <= most) { // also rejects NaN
 			return fmt.Errorf("want a number from %g to %g, got %q", least, most, v)
 		}
 		*to = f

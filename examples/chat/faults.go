@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// faults is what goes wrong on demand.
+// faults holds the faults that clients have requested.
 type faults struct {
 	crashed chan int // gets the exit code
 
 	mu   sync.Mutex
 	hung bool
-	end  time.Time // of hanging; zero for never
+	end  time.Time // end of the hang; zero for never
 }
 
 func newFaults() *faults { return &faults{crashed: make(chan int, 1)} }
 
-// crashError ends the process with a code of its own, without draining.
+// crashError ends the process with the requested exit code, without draining.
 type crashError struct{ code int }
 
 func (e *crashError) Error() string { return fmt.Sprintf("crash on demand with exit code %d", e.code) }
 
-// wait returns at once unless the server hangs; then when that is over, or with the reason why ctx ended.
+// wait returns at once unless the server hangs. Then it returns when the hang is over, or with the reason why ctx ended.
 func (f *faults) wait(ctx context.Context) error {
 	for {
 		hung, end := f.state()
@@ -49,7 +49,7 @@ func (f *faults) state() (hung bool, end time.Time) {
 	return f.hung, f.end
 }
 
-// hangFor makes everything wait; for ever when d is 0.
+// hangFor makes everything wait for d, or for ever if d is 0.
 func (f *faults) hangFor(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,7 +59,7 @@ func (f *faults) hangFor(d time.Duration) {
 	}
 }
 
-// crash answers POST /debug/crash {"code": 1}: the process ends at once, with requests under way.
+// crash handles POST /debug/crash {"code": 1}: the process ends at once, even with requests in flight.
 func (s *server) crash(w *response, r *http.Request) error {
 	body := struct {
 		Code int `json:"code"`
@@ -78,16 +78,16 @@ func (s *server) crash(w *response, r *http.Request) error {
 	}
 	select {
 	case s.faults.crashed <- body.Code:
-	default: // it crashes already
+	default: // it is already crashing
 	}
 	return nil
 }
 
-// maxHang keeps the seconds within what a time.Duration holds.
+// maxHang is the longest hang that fits in a time.Duration.
 const maxHang = 24 * 60 * 60
 
-// hang answers POST /debug/hang {"seconds": 10}, the last answer until they are over; without seconds, for ever.
-// The port stays open and the kernel goes on to take connections, as in a process that really hangs.
+// hang handles POST /debug/hang {"seconds": 10}. Its response is the last until the time is over (without seconds: for ever).
+// The port stays open and the kernel keeps accepting connections, as in a process that really hangs.
 func (s *server) hang(w *response, r *http.Request) error {
 	var body struct {
 		Seconds float64 `json:"seconds"`

@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// leak is memory that is never given back.
+// leak is memory that is never freed.
 type leak struct {
 	mu    sync.Mutex
 	kept  [][]byte
 	total int64
 }
 
-// add takes n bytes more and touches every page of them, so that they are really there.
+// add allocates n more bytes and touches every page, so that they are really in memory.
 func (l *leak) add(n int64) {
 	if n == 0 {
 		return

@@ -8,11 +8,11 @@ import (
 	"penstock/examples/chat/internal/weightfile"
 )
 
-// loadSteps is in how many parts the weights are touched, so that memory grows over LOAD_SECONDS as it does in a real load.
+// loadSteps is the number of parts in which the weights are read, so that memory grows over LOAD_SECONDS as in a real load.
 const loadSteps = 100
 
-// loadModel maps the weights and brings RESIDENT_BYTES of them into memory. It takes LOAD_SECONDS, or longer when the disk does.
-// That ctx ended meanwhile is no error: the process was told to end.
+// loadModel maps the weights and reads RESIDENT_BYTES of them into memory. It takes LOAD_SECONDS, or longer with a slow disk.
+// If ctx ends meanwhile, that is not an error, because the process was told to end.
 func (s *server) loadModel(ctx context.Context) error {
 	m, err := weightfile.Open(s.cfg.ModelPath)
 	if err != nil {

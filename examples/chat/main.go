@@ -1,7 +1,7 @@
-// Chat behaves like a server of a large language model, and is none: a simulator with an OpenAI-compatible API.
+// Chat is a simulator of an LLM server with an OpenAI-compatible API. There is no model behind it.
 //
-// It loads weights from a file, takes its time, has a few generation slots, streams tokens, and can leak, hang and crash
-// on demand, all as its environment says: see README.md. What it answers is a game of chance with a small vocabulary.
+// It loads weights from a file, needs time to respond, has a few generation slots, streams tokens, and can leak, hang and
+// crash on demand, as set by environment variables: see README.md. Its responses are random texts from a small vocabulary.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, then lets the requests under way end.
+// run serves until ctx ends, then finishes the requests in flight.
 func run(ctx context.Context, getenv func(string) string, stdout io.Writer) error {
 	cfg, err := readConfig(getenv)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 )
 
-// counts only grow.
+// counts holds counters, which only grow.
 type counts struct {
 	prompt, generated atomic.Int64 // tokens
 
@@ -33,7 +33,7 @@ func (c *counts) requests() map[int]int64 {
 	return maps.Clone(c.byStatus)
 }
 
-// metrics answers in Prometheus' text format, version 0.0.4.
+// metrics responds in Prometheus' text format, version 0.0.4.
 func (s *server) metrics(w *response, _ *http.Request) error {
 	var b strings.Builder
 	metric := func(name, kind, help string) { fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }

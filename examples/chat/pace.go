@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// pacer says when the tokens of one generation may leave.
+// pacer decides when the tokens of one generation are sent.
 type pacer interface {
 	// wait returns when token n, counted from 0, is due, or with the reason why ctx ended.
 	wait(ctx context.Context, n int) error
 }
 
-// clock paces by time: the first token after a while, then so many a second. Each token's time is counted from the
-// start, so one that left late does not delay the rest.
+// clock paces by time: a delay before the first token, then a rate. Each token's time counts from the start, so a late token
+// does not delay the others.
 type clock struct {
 	first time.Time
 	each  time.Duration

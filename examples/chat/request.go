@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// maxBody is far above any prompt that a model of this size would take.
+// maxBody is far larger than any prompt for a model of this size.
 const maxBody = 4 << 20
 
-// chatRequest is a checked request, with the server's defaults for what it left out.
+// chatRequest is a checked request, with the server's defaults for missing fields.
 type chatRequest struct {
 	Model        string
 	Prompt       string // all messages with their roles
@@ -28,14 +28,15 @@ type chatRequest struct {
 	IncludeUsage bool // in the stream
 }
 
-// sampling is what decides between the candidates for a token.
+// sampling holds the parameters for choosing a token.
 type sampling struct {
 	Temperature float64
 	TopP        float64
 	Seed        int64
 }
 
-// wireRequest is the body of POST /v1/chat/completions. A field that is not here is refused: nothing is silently ignored.
+// wireRequest is the body of POST /v1/chat/completions. Fields that are not listed are rejected, so nothing is silently
+// ignored.
 type wireRequest struct {
 	Model         string        `json:"model"`
 	Messages      []wireMessage `json:"messages"`
@@ -50,12 +51,12 @@ type wireRequest struct {
 	Seed                int64           `json:"seed"`
 	Stop                json.RawMessage `json:"stop"` // a string, a list of them, or null
 
-	// Taken where they ask for nothing.
+	// Accepted only with values that have no effect.
 	N                *int     `json:"n"`
 	PresencePenalty  *float64 `json:"presence_penalty"`
 	FrequencyPenalty *float64 `json:"frequency_penalty"`
 	LogProbs         *bool    `json:"logprobs"`
-	User             string   `json:"user"` // who asks; a server has no use for it
+	User             string   `json:"user"` // the end user; not used
 }
 
 type wireMessage struct {
@@ -74,7 +75,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, cfg config) (chatReques
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	// `curl -d` says it were a form unless told otherwise, and a first try with curl should work.
+	// `curl -d` sends the content type of a form by default, and a first try with curl should work.
 	if given := r.Header.Get("Content-Type"); given != "" {
 		kind, _, err := mime.ParseMediaType(given)
 		if err != nil || !slices.Contains([]string{"application/json", "text/plain", "application/x-www-form-urlencoded"}, kind) {
@@ -93,7 +94,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// decode reads one JSON object into v and refuses fields that v has not.
+// decode reads one JSON object into v and rejects fields that v does not have.
 func decode(body []byte, v any) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return invalid("", "empty_body", "the body is empty; want a JSON object")
@@ -155,12 +156,12 @@ func parseRequest(body []byte, cfg config) (chatRequest, error) {
 		if *n < 1 {
 			return chatRequest{}, invalid(name, "invalid_value", "%s: want 1 or more, got %d", name, *n)
 		}
-		req.MaxTokens = min(*n, cfg.MaxTokens) // a client asks for thousands by habit; the server's limit holds
+		req.MaxTokens = min(*n, cfg.MaxTokens) // clients often ask for thousands; the server's limit applies
 	}
 	return req, nil
 }
 
-// refuseUnsupported refuses what would change the answer of a real model and changes nothing here.
+// refuseUnsupported rejects fields that would change a real model's response but have no effect here.
 func refuseUnsupported(wire wireRequest) error {
 	zero := func(f *float64) bool { return f == nil || *f == 0 }
 	switch {
@@ -191,7 +192,7 @@ func parseSampling(wire wireRequest, temperature float64) (sampling, error) {
 	return s, nil
 }
 
-// prompt puts the messages into one text and counts their tokens.
+// prompt joins the messages into one text and counts their tokens.
 func prompt(messages []wireMessage) (text string, tokens int, err error) {
 	if len(messages) == 0 {
 		return "", 0, invalid("messages", "missing_parameter", "messages: want one or more, got none")

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// handler answers a request, or returns why it cannot; serve turns that into an answer.
+// handler responds to a request or returns an error, which serve turns into a response.
 type handler func(w *response, r *http.Request) error
 
-// statusClientLeft is what the log says of a request whose client went before there was an answer; nginx's number for it.
+// statusClientLeft is the logged status of a request whose client disconnected before the response, as in nginx.
 const statusClientLeft = 499
 
 // serve wraps h: it hangs while the server hangs, checks the method ("" for any; HEAD comes with GET), answers with the error
@@ -48,7 +48,7 @@ func (s *server) serve(method string, h handler) http.Handler {
 	})
 }
 
-// response keeps what the log tells about an answer.
+// response keeps what the log says about a response.
 type response struct {
 	http.ResponseWriter
 	status int // 0 until the head is written
@@ -84,7 +84,7 @@ func (w *response) json(status int, v any) error {
 	return enc.Encode(v)
 }
 
-// fail is the one place that turns an error into an answer. When the client has gone, or has half of an answer, none can be given.
+// fail turns an error into a response. It sends none if the client has disconnected or already has part of a response.
 func (w *response) fail(r *http.Request, err error) {
 	if w.status != 0 || r.Context().Err() != nil {
 		w.note("cut_short", err.Error())
@@ -107,5 +107,5 @@ func (w *response) retryAfter(d time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(d.Seconds()))))
 }
 
-// rounded keeps three digits after the point, which is what people read.
+// rounded rounds to three decimal places, for people.
 func rounded(f float64) float64 { return math.Round(f*1e3) / 1e3 }

@@ -23,7 +23,7 @@ const idleLimit = 5 * time.Minute
 type server struct {
 	cfg      config
 	log      *slog.Logger
-	newPacer func() pacer // one for each generation, made when it gets its slot
+	newPacer func() pacer // called for each generation when it gets its slot
 
 	slots   *slots
 	faults  *faults
@@ -84,7 +84,7 @@ func (s *server) run(ctx context.Context) error {
 	return errors.Join(loadErr, err, exitErr)
 }
 
-// end waits until the server shall end and ends it: at once in a crash, otherwise when the requests under way are done.
+// end waits until the server must end, and ends it: at once in a crash, otherwise after the requests in flight.
 func (s *server) end(ctx context.Context, srv *http.Server) error {
 	select {
 	case code := <-s.faults.crashed:
@@ -92,7 +92,7 @@ func (s *server) end(ctx context.Context, srv *http.Server) error {
 		return errors.Join(&crashError{code}, srv.Close())
 	case <-ctx.Done():
 	}
-	// A process that hangs does not hear SIGTERM either; SIGKILL ends it.
+	// A hanging process ignores SIGTERM too; SIGKILL ends it.
 	_ = s.faults.wait(context.WithoutCancel(ctx))
 	s.log.Info("draining", "cause", context.Cause(ctx).Error(), "limit_seconds", s.cfg.DrainTime.Seconds())
 	limited, done := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTime)
@@ -120,7 +120,7 @@ func (s *server) handler() http.Handler {
 	return mux
 }
 
-// health says whether a completion can be asked for, as llama.cpp's server does: 503 while it loads.
+// health reports whether completions can be requested: 503 while loading, like llama.cpp's server.
 func (s *server) health(w *response, _ *http.Request) error {
 	if s.weights.Load() == nil {
 		w.retryAfter(time.Second)
@@ -131,7 +131,7 @@ func (s *server) health(w *response, _ *http.Request) error {
 	return w.json(http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// loaded returns the weights, or the error that they are not there yet.
+// loaded returns the weights, or an error if they are not loaded yet.
 func (s *server) loaded(w *response) (*weightfile.Map, error) {
 	if m := s.weights.Load(); m != nil {
 		return m, nil

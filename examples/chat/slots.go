@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// errQueueFull is acquire's answer when as many wait already as may.
+// errQueueFull is returned by acquire if the queue is full.
 var errQueueFull = errors.New("all slots are busy and the queue is full")
 
-// slots are the places in which a generation runs. Those who find none wait, and get theirs in the order in which they came.
+// slots limits concurrent generations. Requests without a free slot wait and get one in order of arrival.
 type slots struct {
 	total, limit int
 
@@ -19,12 +19,12 @@ type slots struct {
 	waiting []chan struct{} // the first is next; closed when it has its slot
 }
 
-// newSlots makes n slots in front of which limit may wait.
+// newSlots returns n slots with a queue of length limit.
 func newSlots(n, limit int) *slots {
 	return &slots{total: n, limit: limit, free: n}
 }
 
-// acquire returns when a slot is the caller's, who gives it back with release, or when ctx ends.
+// acquire waits for a slot, which the caller frees with release, or until ctx ends.
 func (s *slots) acquire(ctx context.Context) (release func(), err error) {
 	s.mu.Lock()
 	if s.free > 0 {
@@ -51,7 +51,7 @@ func (s *slots) acquire(ctx context.Context) (release func(), err error) {
 		s.waiting = slices.Delete(s.waiting, i, i+1)
 	}
 	s.mu.Unlock()
-	if i < 0 { // the slot came in the same moment: it goes to the next
+	if i < 0 { // the slot was assigned at the same moment: pass it to the next
 		s.release()
 	}
 	return nil, context.Cause(ctx)

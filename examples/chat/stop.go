@@ -2,8 +2,8 @@ package main
 
 import "strings"
 
-// stopper ends a text before the first of the sequences in stops. What might be the
-// beginning of one is held back until it is known, so no part of a stop sequence is ever sent.
+// stopper ends a text before the first stop sequence. It holds back text that may be the beginning of one, so no part of a
+// stop sequence is ever sent.
 type stopper struct {
 	stops []string
 	held  string

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// writeLimit is how long a client may leave an event untaken; one that reads no more would hold its slot for ever.
+// writeLimit is how long writing an event may take. A client that stops reading would otherwise hold its slot for ever.
 const writeLimit = 30 * time.Second
 
-// stream sends an answer as server-sent events, each at once.
+// stream sends a response as server-sent events, each immediately.
 type stream struct {
 	w         *response
 	ctrl      *http.ResponseController
@@ -24,8 +24,8 @@ func newStream(w *response, h head, withUsage bool) *stream {
 	return &stream{w: w, ctrl: http.NewResponseController(w), head: h, withUsage: withUsage}
 }
 
-// token sends what a token adds. The head of the answer goes with the first, so
-// a client sees no sign of an answer before there is one.
+// token sends the text of a token. The response head is sent with the first one, so a client sees no response before there
+// is one.
 func (s *stream) token(text string) error {
 	if !s.begun {
 		if err := s.begin(); err != nil {
@@ -46,7 +46,7 @@ func (s *stream) begin() error {
 	return s.choice(delta{Role: "assistant", Content: new(string)}, nil)
 }
 
-// end sends the reason, the usage if it was asked for, and the mark after which nothing comes.
+// end sends the finish reason, the usage if requested, and the end mark.
 func (s *stream) end(finish string, u usage) error {
 	if err := s.choice(delta{}, &finish); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (s *stream) end(finish string, u usage) error {
 	if err := s.send([]byte("[DONE]")); err != nil {
 		return err
 	}
-	return s.ctrl.SetWriteDeadline(time.Time{}) // the connection lives on for other requests
+	return s.ctrl.SetWriteDeadline(time.Time{}) // the connection may be reused
 }
 
 func (s *stream) choice(d delta, finish *string) error {

@@ -26,10 +26,10 @@ func words(part string) []string {
 	case "adv":
 		return []string{"slowly", "again", "at night", "for a while", "in turn", "as promised"}
 	}
-	return []string{part} // a full stop stands for itself
+	return []string{part} // a full stop represents itself
 }
 
-// patterns are the sentences that it knows.
+// patterns are the sentence patterns.
 func patterns() []string {
 	return []string{
 		"det noun verb det noun .",
@@ -45,9 +45,10 @@ const (
 	maxSentences = 20
 )
 
-// generation makes the text of one answer, a word or a mark at a time. The same prompt with the same sampling gives the same text.
+// generation generates the text of one response, one word or punctuation mark at a time. The same prompt and sampling
+// parameters give the same text.
 type generation struct {
-	prompt      uint64 // stands for what a model would have understood
+	prompt      uint64 // hash of the prompt, in place of a model's understanding
 	temperature float64
 	topP        float64
 	rng         *rand.Rand
@@ -58,14 +59,14 @@ type generation struct {
 
 func newGeneration(prompt string, s sampling) *generation {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(prompt)) // a hash does not fail
+	_, _ = h.Write([]byte(prompt)) // writing to a hash never fails
 	g := &generation{prompt: h.Sum64(), temperature: s.Temperature, topP: s.TopP}
 	g.rng = rand.New(rand.NewPCG(g.prompt, uint64(s.Seed)))
 	g.left = minSentences + int(g.prompt%(maxSentences-minSentences+1))
 	return g
 }
 
-// next returns the next token, or false when the answer has come to its end.
+// next returns the next token, or false at the end of the response.
 func (g *generation) next() (string, bool) {
 	first := false
 	if len(g.parts) == 0 {
@@ -89,8 +90,8 @@ func (g *generation) next() (string, bool) {
 	return token, true
 }
 
-// choose takes one of options. Each has a score that depends on the prompt and the position, as a
-// model's logits would; temperature 0 takes the highest, more makes the others likelier.
+// choose chooses one of options. Each has a score that depends on the prompt and the position, like a model's logits.
+// Temperature 0 chooses the highest; a higher temperature makes the others more likely.
 func (g *generation) choose(options []string) string {
 	type candidate struct {
 		text          string
@@ -111,7 +112,7 @@ func (g *generation) choose(options []string) string {
 		candidates[i].weight = math.Exp((candidates[i].score - candidates[0].score) / g.temperature)
 		total += candidates[i].weight
 	}
-	// top_p keeps the likeliest that make up this share of all.
+	// top_p keeps the most likely options that together have this probability.
 	kept, sum := 0, 0.0
 	for kept < len(candidates) && (kept == 0 || sum < g.topP*total) {
 		sum += candidates[kept].weight
@@ -126,7 +127,8 @@ func (g *generation) choose(options []string) string {
 	return candidates[kept-1].text
 }
 
-// countTokens says how many tokens a text would be: about five letters or digits each, every mark its own. Spaces are free.
+// countTokens estimates the tokens of a text: one per five letters or digits, and one per punctuation mark. Spaces do not
+// count.
 func countTokens(text string) int {
 	tokens, run := 0, 0
 	for _, r := range text {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// selfSigned makes a certificate that says nothing to anybody.
+// selfSigned creates a self-signed certificate.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Hello is a web server of a few megabytes that says hello, and that shows on request what a container runtime does
-// with a program that misbehaves: it eats memory, spins, prints, exits, looks around.
+// Hello is a small web server that says hello. On request it misbehaves (takes memory, uses CPU, prints, exits, inspects its
+// surroundings), to show how a container runtime deals with that.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string) error {
-	if len(args) == 2 && args[0] == "exit" { // a program that ends at once
+	if len(args) == 2 && args[0] == "exit" { // end at once
 		code, err := strconv.Atoi(args[1])
 		if err != nil {
 			return fmt.Errorf("exit: want a code, got %q", args[1])
@@ -39,27 +39,28 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 		fmt.Println("exiting with", code)
 		os.Exit(code)
 	}
-	if len(args) == 1 && args[0] == "cat" { // a program that says what it is told
+	if len(args) == 1 && args[0] == "cat" { // copy stdin to stdout
 		_, err := io.Copy(os.Stdout, os.Stdin)
 		return err
 	}
-	if len(args) == 1 && args[0] == "size" { // a program that looks at its terminal
+	if len(args) == 1 && args[0] == "size" { // print the terminal's size
 		return size(ctx)
 	}
 	if len(args) == 1 && args[0] == "env" {
 		fmt.Println(strings.Join(os.Environ(), "\n"))
 		return nil
 	}
-	if len(args) == 3 && args[0] == "write" { // a program that leaves a file behind
+	if len(args) == 3 && args[0] == "write" { // write a file
 		return os.WriteFile(args[1], []byte(args[2]), 0o644)
 	}
-	if len(args) == 1 && args[0] == "deaf" { // a program that takes no notice of being asked to end
+	if len(args) == 1 && args[0] == "deaf" { // ignore SIGTERM
 		signal.Ignore(syscall.SIGTERM)
 	}
 	s := &server{name: cmp.Or(getenv("NAME"), "world")}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.hello)
 	mux.HandleFunc("GET /env", s.env)
+	mux.HandleFunc("GET /count", s.count)
 	mux.HandleFunc("GET /proto", s.proto)
 	mux.HandleFunc("GET /file", s.file)
 	mux.HandleFunc("GET /events", s.events)
@@ -77,7 +78,7 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("POST /threads", s.threads)
 	web := &http.Server{Addr: ":" + cmp.Or(getenv("PORT"), "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	serve := web.ListenAndServe
-	if len(args) == 1 && args[0] == "tls" { // a server that shows a certificate of its own
+	if len(args) == 1 && args[0] == "tls" { // serve TLS with a self-signed certificate
 		cert, err := selfSigned()
 		if err != nil {
 			return fmt.Errorf("make a certificate: %w", err)
@@ -108,23 +109,32 @@ type server struct {
 
 	mu    sync.Mutex
 	eaten [][]byte
+	asked int
 }
 
 func (s *server) hello(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, "hello, %s\n", s.name)
 }
 
-// proto answers with what the request came in.
+// count responds with how often it was requested since the program started.
+func (s *server) count(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	fmt.Fprintln(w, s.asked)
+}
+
+// proto responds with the protocol of the request.
 func (s *server) proto(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, r.Proto, r.TLS != nil)
 }
 
-// env answers with the environment, one variable a line.
+// env responds with the environment, one variable per line.
 func (s *server) env(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
 }
 
-// events answers with a stream of ?n= events, ?ms= apart, each of which is the Unix time in nanoseconds.
+// events responds with a stream of ?n= events, ?ms= apart. Each event is the Unix time in nanoseconds.
 func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	n, ok := number(w, r, "n")
 	if !ok {
@@ -149,7 +159,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// file answers with what is in ?path=.
+// file responds with the content of ?path=.
 func (s *server) file(w http.ResponseWriter, r *http.Request) {
 	b, err := os.ReadFile(r.FormValue("path"))
 	if err != nil {
@@ -159,10 +169,10 @@ func (s *server) file(w http.ResponseWriter, r *http.Request) {
 	w.Write(b)
 }
 
-// hang gives no answer.
+// hang never responds.
 func (s *server) hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// stream answers with a line every 50 ms for ?ms=.
+// stream responds with a line every 50 ms for ?ms=.
 func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	ms, ok := number(w, r, "ms")
 	if !ok {
@@ -180,7 +190,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "end")
 }
 
-// eat takes ?mb= of memory and keeps it.
+// eat allocates ?mb= of memory and keeps it.
 func (s *server) eat(w http.ResponseWriter, r *http.Request) {
 	mb, ok := number(w, r, "mb")
 	if !ok {
@@ -190,7 +200,7 @@ func (s *server) eat(w http.ResponseWriter, r *http.Request) {
 	for range mb {
 		b := make([]byte, 1<<20)
 		for i := 0; i < len(b); i += page {
-			b[i] = 1 // memory is only taken when it is written to
+			b[i] = 1 // memory is allocated only when it is written to
 		}
 		s.mu.Lock()
 		s.eaten = append(s.eaten, b)
@@ -199,7 +209,7 @@ func (s *server) eat(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "ate %d MiB\n", mb)
 }
 
-// spin uses as much CPU as it gets on every core for ?ms=.
+// spin uses all CPU that it can get on every core for ?ms=.
 func (s *server) spin(w http.ResponseWriter, r *http.Request) {
 	ms, ok := number(w, r, "ms")
 	if !ok {
@@ -217,7 +227,7 @@ func (s *server) spin(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "spun for %d ms\n", ms)
 }
 
-// print writes ?lines= numbered lines of ?text= to standard output and as many to standard error.
+// print writes ?lines= numbered lines of ?text= to standard output, and the same to standard error.
 func (s *server) print(w http.ResponseWriter, r *http.Request) {
 	lines, ok := number(w, r, "lines")
 	if !ok {
@@ -230,7 +240,7 @@ func (s *server) print(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "printed %d lines\n", lines)
 }
 
-// write makes a file at ?path= of ?mb=.
+// write creates a file of ?mb= at ?path=.
 func (s *server) write(w http.ResponseWriter, r *http.Request) {
 	mb, ok := number(w, r, "mb")
 	if !ok {
@@ -253,20 +263,20 @@ func (s *server) write(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "wrote %d MiB\n", mb)
 }
 
-// exit ends the program with ?code=, after it has answered.
+// exit responds and then ends the program with ?code=.
 func (s *server) exit(w http.ResponseWriter, r *http.Request) {
 	code, ok := number(w, r, "code")
 	if !ok {
 		return
 	}
 	const bye = "bye\n"
-	w.Header().Set("Content-Length", strconv.Itoa(len(bye))) // complete, though the server ends before it is closed
+	w.Header().Set("Content-Length", strconv.Itoa(len(bye))) // the response is complete even though the server ends before closing it
 	fmt.Fprint(w, bye)
 	http.NewResponseController(w).Flush()
 	time.AfterFunc(time.Duration(max(0, optional(r, "after")))*time.Millisecond, func() { os.Exit(code) })
 }
 
-// dial connects to ?to= and answers 200 when it could.
+// dial connects to ?to= and responds 200 if that succeeds.
 func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 	c, err := net.DialTimeout("tcp", r.FormValue("to"), 2*time.Second)
 	if err != nil {
@@ -277,8 +287,8 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "connected")
 }
 
-// get asks for ?url=, as ?host= if there is one, and answers with the status and the body that came. Certificates are not
-// looked at: a neighbour's is of the server's own authority.
+// get requests ?url=, with ?host= as the Host header if given, and responds with the received status and body. It does not
+// verify certificates, because those of other apps are from the server's own authority.
 func (s *server) get(w http.ResponseWriter, r *http.Request) {
 	q, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.FormValue("url"), nil)
 	if err != nil {
@@ -301,7 +311,7 @@ func (s *server) get(w http.ResponseWriter, r *http.Request) {
 	io.Copy(w, resp.Body)
 }
 
-// lookup answers with the addresses of ?name=, one a line.
+// lookup responds with the addresses of ?name=, one per line.
 func (s *server) lookup(w http.ResponseWriter, r *http.Request) {
 	addrs, err := net.DefaultResolver.LookupHost(r.Context(), r.FormValue("name"))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// size prints the size of the terminal once it has one.
+// size prints the terminal's size as soon as it is known.
 func size(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

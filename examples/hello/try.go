@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// try does what a container must not be able to, named by ?what=, and answers 200 when it could and 403 with the
-// kernel's reason when not.
+// try attempts something that a container must not be able to do, named by ?what=. It responds 200 if that succeeds, and 403
+// with the kernel's error if not.
 func (s *server) try(w http.ResponseWriter, r *http.Request) {
 	if err := attempt(r.FormValue("what"), r.FormValue("path"), optional(r, "pid")); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
@@ -64,11 +64,11 @@ func attempt(what, path string, pid int) error {
 	}
 }
 
-// locked runs f on a thread of its own, which ends with what f did to it.
+// locked runs f on a new thread. The thread, with any changes that f made to it, ends afterwards.
 func locked(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
 		done <- f()
 	}()
 	return <-done
@@ -82,7 +82,7 @@ func socket(domain, kind, protocol int) error {
 	return syscall.Close(fd)
 }
 
-// threads starts ?n= of them, and each waits for good.
+// threads starts ?n= threads, which wait for ever.
 func (s *server) threads(w http.ResponseWriter, r *http.Request) {
 	n, ok := number(w, r, "n")
 	if !ok {

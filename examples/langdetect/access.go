@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// recordAccess writes one line for each request. Probes come every few seconds for ever, so theirs are debug lines.
+// recordAccess logs one line per request. Probes come every few seconds, so theirs are debug lines.
 func recordAccess(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -23,7 +23,7 @@ func recordAccess(log *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// recorder keeps what the access line tells about the answer.
+// recorder keeps what the log line says about the response.
 type recorder struct {
 	http.ResponseWriter
 	status int

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// requestError is a request's fault, or the reason why it cannot be served now, as the client is told it.
+// requestError is an error that is sent to the client: a fault of the request, or why it cannot be served now.
 type requestError struct {
 	Status  int    `json:"-"`
 	Code    string `json:"code"` // for programs; never changes
@@ -25,7 +25,7 @@ func invalid(code, format string, args ...any) error {
 	return &requestError{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
 }
 
-// writeError is the one place that turns an error into an answer.
+// writeError turns an error into a response. All errors are sent by it.
 func writeError(w http.ResponseWriter, err error) {
 	fault, ok := errors.AsType[*requestError](err)
 	if !ok {
@@ -34,7 +34,7 @@ func writeError(w http.ResponseWriter, err error) {
 	writeJSON(w, fault.Status, map[string]*requestError{"error": fault})
 }
 
-// writeJSON ends a request. A client that has gone cannot be told so, hence the error of Encode is dropped.
+// writeJSON sends a response. It ignores the error of Encode, because a client that has disconnected cannot be notified.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
@@ -43,7 +43,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = enc.Encode(v)
 }
 
-// only answers 405 to every other method.
+// only responds 405 to every other method.
 func only(h http.HandlerFunc, methods ...string) http.Handler {
 	allowed := strings.Join(methods, ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,6 +62,6 @@ func retryAfter(w http.ResponseWriter, left time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(min(max(s, 1), 60)))
 }
 
-// seconds and millis are what people read: three digits after the point.
+// seconds and millis round to three decimal places, for people.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e3) / 1e3 }
 func millis(d time.Duration) float64  { return math.Round(d.Seconds()*1e6) / 1e3 }

@@ -11,7 +11,7 @@ import (
 	"github.com/pemistahl/lingua-go"
 )
 
-// config is what the environment sets. README.md lists the variables.
+// config holds the settings from environment variables. README.md lists them.
 type config struct {
 	Port         int
 	Languages    []lingua.Language
@@ -20,7 +20,7 @@ type config struct {
 	LogLevel     slog.Level
 }
 
-// accuracy says how much of each language's model is loaded.
+// accuracy is how much of each language's model is loaded.
 type accuracy string
 
 const (
@@ -34,8 +34,8 @@ var twelve = []lingua.Language{
 	lingua.Japanese, lingua.Korean, lingua.Portuguese, lingua.Russian, lingua.Spanish, lingua.Vietnamese,
 }
 
-// readConfig reads the settings and names every fault, not only the first.
-// A variable that is empty counts as not set.
+// readConfig reads the settings and reports every fault, not only the first.
+// An empty variable counts as not set.
 func readConfig(getenv func(string) string) (config, error) {
 	var faults []error
 	get := func(name, fallback string, parse func(string) error) {
@@ -82,7 +82,7 @@ func wholeNumber(to *int, least, most int) func(string) error {
 	}
 }
 
-// parseLanguages reads "12", "75" or a list of ISO 639-1 codes such as "ko,en,de".
+// parseLanguages parses "12", "75" or a list of ISO 639-1 codes such as "ko,en,de".
 func parseLanguages(v string) ([]lingua.Language, error) {
 	switch v {
 	case "12":

@@ -47,7 +47,7 @@ func readText(w http.ResponseWriter, r *http.Request, maxBytes int) (string, err
 	if err := checkContentType(r.Header); err != nil {
 		return "", err
 	}
-	// JSON may spell one byte with six (\u0041); what is longer than that cannot hold a text that is short enough.
+	// JSON can encode one byte with six (\u0041). A longer body cannot contain a text that is short enough.
 	limit := int64(maxBytes)*6 + 1024
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -66,8 +66,8 @@ func readText(w http.ResponseWriter, r *http.Request, maxBytes int) (string, err
 	return text, nil
 }
 
-// checkContentType takes JSON under any name that clients give it. `curl -d` says it were a form unless
-// told otherwise, and a first try with curl should work; whether it is JSON is seen when it is parsed.
+// checkContentType accepts every content type that clients use for JSON. `curl -d` sends the type of a form by default, and a
+// first try with curl should work. Parsing shows whether the body is JSON.
 func checkContentType(h http.Header) error {
 	if enc := h.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return &requestError{http.StatusUnsupportedMediaType, "unsupported_encoding", fmt.Sprintf("Content-Encoding: want none, got %q", enc)}
@@ -87,7 +87,7 @@ func checkContentType(h http.Header) error {
 
 const example = `want {"text": "..."}`
 
-// parseText reads {"text": "..."} and nothing else.
+// parseText parses {"text": "..."} and nothing else.
 func parseText(body []byte) (string, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return "", invalid("empty_body", "the body is empty; %s", example)
@@ -115,7 +115,7 @@ func parseText(body []byte) (string, error) {
 	return *request.Text, nil
 }
 
-// explain turns a decoder's error into one for whoever sent the body.
+// explain turns a decoder's error into one for the client.
 func explain(err error) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		if wrong.Field == "" {

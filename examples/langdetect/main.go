@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, then lets the requests under way end.
+// run serves until ctx ends, then finishes the requests in flight.
 func run(ctx context.Context, getenv func(string) string, stdout io.Writer) error {
 	cfg, err := readConfig(getenv)
 	if err != nil {
@@ -34,7 +34,7 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer) erro
 	}
 	log := newLogger(stdout, cfg.LogLevel)
 
-	// The port opens before anything is loaded, so that a platform sees a process that lives and can ask it how far it is.
+	// Open the port before loading, so that a platform sees that the process is alive and can ask for its progress.
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(cfg.Port)))
 	if err != nil {
 		return fmt.Errorf("PORT: open %d: %w", cfg.Port, err)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// residentBytes returns how much memory the process holds, or 0 where the kernel does not say (no /proc).
+// residentBytes returns how much memory the process holds, or 0 if it is unknown (no /proc).
 func residentBytes() int64 {
 	statm, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/pemistahl/lingua-go"
 )
 
-// Language is one that a model can name.
+// Language is a language that a model can detect.
 type Language struct {
 	Name string `json:"language"`
 	Code string `json:"code"` // ISO 639-1
@@ -24,14 +24,14 @@ type Guess struct {
 	Confidence float64 `json:"confidence"`
 }
 
-// Detection is what a model says about a text.
+// Detection is the result of a model for a text.
 type Detection struct {
-	Best   *Guess // nil when no language can be named
+	Best   *Guess // nil if no language was detected
 	Reason string // why Best is nil
 	Others []Guess
 }
 
-// maxOthers is how many languages beside the best one an answer lists: enough to see how close it was.
+// maxOthers is the number of other candidates in a response: enough to see how close the result was.
 const maxOthers = 4
 
 // linguaModel detects languages with the n-gram models of lingua-go.
@@ -66,7 +66,7 @@ func loadLingua(ctx context.Context, languages []lingua.Language, acc accuracy, 
 }
 
 func newDetector(languages []lingua.Language, acc accuracy) lingua.LanguageDetector {
-	// The builder edits the slice that it is given.
+	// The builder modifies its argument.
 	b := lingua.NewLanguageDetectorBuilder().FromLanguages(slices.Clone(languages)...).WithPreloadedLanguageModels()
 	if acc == low {
 		b = b.WithLowAccuracyMode()
@@ -95,10 +95,10 @@ func (m *linguaModel) warmUp() error {
 	return nil
 }
 
-// Languages returns those loaded.
+// Languages returns the loaded languages.
 func (m *linguaModel) Languages() []Language { return m.languages }
 
-// Detect names the language of text.
+// Detect detects the language of text.
 func (m *linguaModel) Detect(text string) Detection {
 	if !strings.ContainsFunc(text, unicode.IsLetter) {
 		return Detection{Reason: "the text has no letters"}

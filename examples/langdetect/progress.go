@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// progress is how far the loading of the models is.
+// progress is the progress of loading the models.
 type progress struct {
 	started time.Time
 	total   int
 
 	mu     sync.Mutex
-	loaded []string // codes, in the order in which they came
+	loaded []string // codes, in the order of loading
 	last   time.Time
 }
 
@@ -19,7 +19,7 @@ func newProgress(total int, now time.Time) *progress {
 	return &progress{started: now, total: total, last: now}
 }
 
-// add notes that languages are in memory.
+// add records that languages have been loaded.
 func (p *progress) add(languages []Language, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

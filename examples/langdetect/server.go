@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// drainLimit is how long requests under way may take after SIGTERM. Container Apps kills after 30 s unless told otherwise.
+	// drainLimit is how long requests in flight may take after SIGTERM. Container Apps kills a container after 30 s by default.
 	drainLimit = 25 * time.Second
 	// idleLimit is longer than the 240 s for which Container Apps' ingress keeps an idle connection, so the
 	// ingress closes first and never sends a request into a connection that is just being closed.
 	idleLimit = 5 * time.Minute
 )
 
-// model names the language of texts. Both methods may be called at once.
+// model detects the language of texts. Its methods are safe for concurrent use.
 type model interface {
 	Detect(text string) Detection
 	Languages() []Language
 }
 
-// loadFunc loads a model and tells which languages are in memory as they come.
+// loadFunc loads a model and reports languages as they are loaded.
 type loadFunc func(ctx context.Context, loaded func([]Language)) (model, error)
 
 // server answers HTTP before, while and after its model loads.
@@ -109,20 +109,20 @@ func (s *server) handler() http.Handler {
 	return mux
 }
 
-// health says that the process lives; it is the liveness probe. It does not wait for the models: a
-// platform that restarted a replica for being slow to load would never see it ready.
+// health is the liveness probe. It does not wait for the models: if a platform restarted replicas that load slowly, they would
+// never become ready.
 func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
-// ready says whether texts can be detected now; it is the readiness probe.
+// ready is the readiness probe. It reports whether texts can be detected now.
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	answer := struct {
 		Ready  bool     `json:"ready"`
 		Loaded []string `json:"loaded"`
 		Total  int      `json:"total"`
 	}{Total: s.progress.total}
-	// The model is asked first: between the two it may become ready, and then everything is loaded in the answer too.
+	// Check the model first. If it becomes ready in between, the response says that everything is loaded.
 	answer.Ready = s.model.Load() != nil
 	var left time.Duration
 	answer.Loaded, left = s.progress.state()
@@ -142,7 +142,7 @@ func (s *server) languages(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"languages": m.Languages()})
 }
 
-// loaded returns the model, or answers that it is not there yet.
+// loaded returns the model, or responds that it is not loaded yet.
 func (s *server) loaded(w http.ResponseWriter) (model, bool) {
 	if m := s.model.Load(); m != nil {
 		return *m, true

@@ -1,4 +1,4 @@
-"""Trains the model on this repository's documentation: some seconds, and always the same weights on one machine."""
+"""Trains the model on this repository's documentation: takes seconds, and gives the same weights each time on one machine."""
 
 import argparse
 import glob
@@ -19,7 +19,7 @@ arguments.add_argument("--out", default=str(here / "weights" / "model.safetensor
 options = arguments.parse_args()
 
 torch.manual_seed(1)
-torch.set_num_threads(1)  # the order of additions, and so the weights, would follow from the machine's cores
+torch.set_num_threads(1)  # with more, the order of additions and so the weights would depend on the number of cores
 files = sorted(glob.glob(str(here.parent.parent / "docs" / "adr" / "*.md")))
 text = "".join(open(f, encoding="utf-8").read() for f in files)
 text = "".join(c for c in text if c.isascii())

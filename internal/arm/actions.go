@@ -12,7 +12,7 @@ func startApp(c *call) error { return c.setStopped(false) }
 
 func stopApp(c *call) error { return c.setStopped(true) }
 
-// setStopped begins to start or stop an app.
+// setStopped starts or stops an app. It does not wait for the replicas.
 func (c *call) setStopped(stopped bool) error {
 	apps := appKind()
 	id := apps.id(c)
@@ -29,7 +29,7 @@ func (c *call) setStopped(stopped bool) error {
 		}
 		a.Generation++
 		a.Modified = time.Now().UTC()
-		a.Stopped, a.Provisioning, a.ProvisioningError = stopped, resource.InProgress, ""
+		a.Stopped = stopped
 		return nil
 	})
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *call) setStopped(stopped bool) error {
 	return nil
 }
 
-// restartRevision asks for new replicas in place of those that a revision has.
+// restartRevision asks for new replicas of a revision in place of the old ones.
 func restartRevision(c *call) error {
 	rev, found, err := c.revision()
 	if err != nil {
@@ -48,7 +48,7 @@ func restartRevision(c *call) error {
 	if err := appKind().writable(found); err != nil {
 		return err
 	}
-	if !rev.Active || found.Stopped {
+	if !rev.Active() || found.Stopped {
 		return refuse(http.StatusBadRequest, codeInactive, "The revision '%s' has no replicas to restart: it is not active, or its app is stopped.", rev.Name())
 	}
 	rev, err = c.Store.Revisions().Put(c.r.Context(), rev.ID, func(rev *resource.Revision, exists bool) error {
@@ -70,8 +70,8 @@ func activateRevision(c *call) error { return c.setActive(true) }
 
 func deactivateRevision(c *call) error { return c.setActive(false) }
 
-// setActive activates or deactivates a revision. In Single mode the platform activates, so there a user can only take
-// the newest out of service and bring it back.
+// setActive activates or deactivates a revision. In Single mode the platform decides which revision is active, so a user
+// can only deactivate the newest one and activate it again.
 func (c *call) setActive(active bool) error {
 	rev, found, err := c.revision()
 	if err != nil {
@@ -89,7 +89,10 @@ func (c *call) setActive(active bool) error {
 		if !exists {
 			return notFound(rev.ID)
 		}
-		rev.Active, rev.Off = active, !active
+		rev.Off = !active
+		if active {
+			rev.Activations++
+		}
 		return nil
 	})
 	if err != nil {
@@ -105,13 +108,13 @@ func (c *call) setActive(active bool) error {
 	return nil
 }
 
-// Codes of ours: no public source has Azure's words.
+// These codes are ours, because no public source documents Azure's.
 const (
 	codeInactive = "RevisionNotActive"
 	codeSingle   = "RevisionModeSingle"
 )
 
-// acted tells what a user did to a revision, and asks for it to be carried out.
+// acted records what a user did to a revision, and asks reconcile to carry it out.
 func (c *call) acted(rev resource.Revision, reason, message string) {
 	c.System.Append(resource.Event{
 		At: time.Now().UTC(), App: rev.App(), Revision: rev.Name(), Reason: reason, Message: message, Source: "ContainerAppController",

@@ -17,15 +17,15 @@ import (
 
 func appKind() kind[resource.App] {
 	return kind[resource.App]{
-		path: "containerApps/{app}", noun: "container app", code: "ContainerApp",
-		table: (*store.Store).Apps,
+		resourceType: resource.TypeApp, vars: []string{"app"}, noun: "container app", code: "ContainerApp",
+		table: func(s *store.Store) documents[resource.App] { return s.Apps() },
 		meta:  func(a *resource.App) *resource.Meta { return &a.Meta },
 		read:  app.ReadApp,
 		check: func(c *call, was, wanted resource.App) error {
 			if was.Template.Equal(wanted.Template) {
 				return nil // a write that does not touch the template needs no registry
 			}
-			// Under the secrets that the app will have.
+			// The registries' passwords are those that the app will have after the write.
 			var err error
 			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets); err != nil {
 				return err
@@ -45,16 +45,14 @@ func appKind() kind[resource.App] {
 		// Azure answers 201 to the first write and to every later one.
 		put: http.StatusCreated, patch: http.StatusAccepted,
 		operations: "containerapp",
-		state:      func(a *resource.App) *resource.ProvisioningState { return &a.Provisioning },
-		progress: func(a resource.App, generation int64) (bool, string) {
-			return a.Observed >= generation, a.ProvisioningError
-		},
+		progress:   func(a resource.App) resource.Progress { return a.Progress },
 	}
 }
 
 func (c *call) app() (resource.App, error) { return appKind().find(c) }
 
-// domain is that of an environment, "" while it has none. A list asks for the same one often.
+// domain returns the domain of an environment, or "" while it has none. It remembers it for the rest of the request,
+// because a list needs the same one often.
 func (c *call) domain(environment resource.ID) (string, error) {
 	if domain, known := c.domains[environment]; known {
 		return domain, nil
@@ -70,7 +68,7 @@ func (c *call) domain(environment resource.ID) (string, error) {
 	return e.DefaultDomain, nil
 }
 
-// changeApp moves what is wanted into an app.
+// changeApp copies what is wanted into an app.
 func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) error {
 	ctx := c.r.Context()
 	environment, err := c.checkPlace(ctx, *a, exists, *wanted)
@@ -99,16 +97,15 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err != nil {
 		return err
 	}
-	// az fills the environment's location in; other clients must send one and do.
+	// az fills in the location of the environment. Other clients must send a location, and do.
 	wanted.Location = cmp.Or(wanted.Location, environment.Location)
 	a.Environment, a.Profile = environment.ID, wanted.Profile
 	a.Configuration, a.Template, a.Stored = wanted.Configuration, wanted.Template, wanted.Stored
 	a.Configuration.Secrets = secrets
-	a.ProvisioningError = ""
 	return nil
 }
 
-// checkPlace finds the environment of an app and whether it can be there. It runs where no other write does.
+// checkPlace finds the environment of an app and checks whether the app can be in it. No other write happens meanwhile.
 func (c *call) checkPlace(ctx context.Context, was resource.App, exists bool, wanted resource.App) (resource.Environment, error) {
 	name := wanted.ID.Base()
 	environment, err := c.environmentOf(ctx, "container app", name, was.Environment, wanted.Environment)
@@ -128,7 +125,8 @@ func (c *call) checkPlace(ctx context.Context, was resource.App, exists bool, wa
 	return environment, nil
 }
 
-// environmentOf finds the environment that something is to be in. was is the one that it is in, zero when it is new.
+// environmentOf finds the environment that an app or a job will be in. was is the one that it is in now, and zero when it
+// is new.
 func (c *call) environmentOf(ctx context.Context, noun, name string, was, wanted resource.ID) (resource.Environment, error) {
 	if !was.IsZero() && was.Key() != wanted.Key() {
 		return resource.Environment{}, refuse(http.StatusBadRequest, "ContainerAppInvalidValue",
@@ -137,16 +135,16 @@ func (c *call) environmentOf(ctx context.Context, noun, name string, was, wanted
 	environment, err := c.Store.Environments().Get(ctx, wanted)
 	switch {
 	case errors.Is(err, resource.ErrNotFound):
-		return environment, refuse(http.StatusBadRequest, "ManagedEnvironmentNotFound", "properties.environmentId: there is no environment '%s'; make it first.", wanted)
+		return environment, refuse(http.StatusBadRequest, "ManagedEnvironmentNotFound", "properties.environmentId: there is no environment '%s'; create it first.", wanted)
 	case err != nil:
 		return environment, err
-	case environment.Provisioning == resource.Deleting:
+	case !environment.Deleted.IsZero():
 		return environment, refuse(http.StatusConflict, "ManagedEnvironmentOperationInProgress", "The environment '%s' is being deleted.", environment.ID.Base())
 	}
 	return environment, nil
 }
 
-// checkSuffix refuses a revision name that is taken by another template.
+// checkSuffix refuses a revision suffix that a revision with another template has.
 func (c *call) checkSuffix(ctx context.Context, was, wanted resource.App) error {
 	suffix := wanted.Template.RevisionSuffix
 	if suffix == "" {
@@ -165,14 +163,14 @@ func (c *call) checkSuffix(ctx context.Context, was, wanted resource.App) error 
 	}
 	return &resource.InvalidError{Faults: []resource.Fault{{
 		Code: "ContainerAppInvalidRevisionName", Field: "template.revisionSuffix",
-		Message: fmt.Sprintf("there is a revision %q with another template already; want another suffix, or none", name),
+		Message: fmt.Sprintf("the revision %q exists with another template; want another suffix, or none", name),
 	}}}
 }
 
-// imagesLimit bounds how long a write waits for registries to say what its images are.
+// imagesLimit bounds how long a write waits for registries to resolve its images.
 const imagesLimit = 20 * time.Second
 
-// checkImages refuses a template with an image that cannot be had, in the words of Azure.
+// checkImages refuses a template with an image that does not exist or cannot be pulled, in Azure's words.
 func (c *call) checkImages(ctx context.Context, keys resource.Keyring, t resource.Template) error {
 	asking, cancel := context.WithTimeout(ctx, imagesLimit)
 	defer cancel()

@@ -15,8 +15,8 @@ import (
 	"penstock/internal/resource"
 )
 
-// Authenticate lets requests through to next that carry the token, as a bearer token or, for programs that know no
-// other way (docker login), as the password of basic authentication.
+// Authenticate passes requests on to next when they have the token. It can be a bearer token or, for clients such as
+// docker login, the password of basic authentication.
 func Authenticate(token string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := bearer(r)
@@ -27,10 +27,10 @@ func Authenticate(token string, next http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", `Basic realm="penstock"`)
 			const want = "want the server's token: as a bearer token, or as the password of any user"
 			if strings.HasPrefix(r.URL.Path, "/v2/") {
-				// What clients of registries look for: OCI distribution specification 1.1, "Error Codes".
+				// Registry clients expect this body: OCI distribution specification 1.1, "Error Codes".
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(http.StatusUnauthorized)
-				_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"` + want + `"}]}`)) // the client has gone when this fails
+				_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"` + want + `"}]}`)) // it fails only when the client has left
 				return
 			}
 			http.Error(w, want, http.StatusUnauthorized)
@@ -48,7 +48,7 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// equal takes as long for a wrong token as for the right one.
+// equal compares tokens. It takes the same time for wrong tokens as for the right one.
 func equal(given, want string) bool {
 	g, w := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 	return want != "" && subtle.ConstantTimeCompare(g[:], w[:]) == 1
@@ -65,7 +65,7 @@ func (c *call) authorized(found route, vars map[string]string) bool {
 	return c.validStreamToken(given, streamOwner(vars), time.Now())
 }
 
-// streamOwner is the app, the job or the environment whose streams an address is about.
+// streamOwner returns the app, job or environment whose streams an address is for.
 func streamOwner(vars map[string]string) resource.ID {
 	if job, ok := vars["job"]; ok {
 		return resource.JobID(vars["subscription"], vars["group"], job)
@@ -76,7 +76,7 @@ func streamOwner(vars map[string]string) resource.ID {
 	return resource.EnvironmentID(vars["subscription"], vars["group"], vars["environment"])
 }
 
-// source is the app, the job or the environment that a request names.
+// source returns the app, job or environment that a request names.
 func (c *call) source() (resource.Meta, error) {
 	if _, ok := c.vars["job"]; ok {
 		found, err := c.job()
@@ -98,14 +98,15 @@ func (c *call) unauthorized() error {
 	return refuse(http.StatusUnauthorized, "InvalidAuthenticationToken", "The access token is invalid; want the server's token.")
 }
 
-// streamTokenLife is how long a stream may begin after its token was asked for.
+// streamTokenLife is how long a token can be used to open a stream.
 const streamTokenLife = time.Hour
 
-// streamToken opens the streams of one app, job or environment until a time: "<Unix seconds>.<signature>".
+// streamToken returns a token that opens the streams of one app, job or environment until it expires:
+// "<Unix seconds>.<signature>".
 func (a *api) streamToken(id resource.ID, expires time.Time) string {
 	at := strconv.FormatInt(expires.Unix(), 10)
 	mac := hmac.New(sha256.New, a.streamKey[:])
-	_, _ = fmt.Fprintf(mac, "%s\n%s", at, id.Key()) // a hash takes all
+	_, _ = fmt.Fprintf(mac, "%s\n%s", at, id.Key()) // a hash never fails
 	return at + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
@@ -115,7 +116,7 @@ func (a *api) validStreamToken(token string, id resource.ID, now time.Time) bool
 	return err == nil && now.Unix() < expires && equal(token, a.streamToken(id, time.Unix(expires, 0)))
 }
 
-// authToken is the answer of getAuthtoken.
+// authToken is the answer to getAuthtoken.
 type authToken struct {
 	ID         string              `json:"id"`
 	Name       string              `json:"name"`

@@ -37,6 +37,7 @@ func BenchmarkListThousandApps(b *testing.B) {
 	for i := range 999 {
 		_, err := s.store.Apps().Put(b.Context(), resource.AppID(subscription, "ml", fmt.Sprintf("app-%03d", i)), func(a *resource.App, _ bool) error {
 			*a = template
+			a.AppStatus = resource.AppStatus{}
 			a.ID = resource.AppID(subscription, "ml", fmt.Sprintf("app-%03d", i))
 			return nil
 		})

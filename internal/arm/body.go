@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// maxBody is what Azure Resource Manager takes of a request.
+// maxBody is the largest body of a request that Azure Resource Manager accepts.
 const maxBody = 4 << 20
 
 func (c *call) body() ([]byte, error) {
@@ -23,19 +23,25 @@ func (c *call) body() ([]byte, error) {
 	return data, nil
 }
 
-// patched is what the body of a PATCH makes of a resource as it is answered: a JSON merge patch (RFC 7396).
-func (c *call) patched(resource any) ([]byte, error) {
-	patch, err := c.body()
+// mergePatch reads the body of a PATCH: a JSON merge patch (RFC 7396).
+func (c *call) mergePatch() (map[string]any, error) {
+	body, err := c.body()
 	if err != nil {
 		return nil, err
 	}
-	var change any
-	if err := json.Unmarshal(patch, &change); err != nil {
-		return nil, refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is no JSON: %v.", err)
+	var patch any
+	if err := json.Unmarshal(body, &patch); err != nil {
+		return nil, refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not valid JSON: %v.", err)
 	}
-	if _, ok := change.(map[string]any); !ok {
-		return nil, refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is no JSON object; want the fields to change.")
+	fields, ok := patch.(map[string]any)
+	if !ok {
+		return nil, refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not a JSON object; want the fields to change.")
 	}
+	return fields, nil
+}
+
+// patched applies a merge patch to the JSON of a resource.
+func patched(resource any, patch map[string]any) ([]byte, error) {
 	now, err := json.Marshal(resource)
 	if err != nil {
 		return nil, err
@@ -44,7 +50,7 @@ func (c *call) patched(resource any) ([]byte, error) {
 	if err := json.Unmarshal(now, &target); err != nil {
 		return nil, err
 	}
-	return json.Marshal(merge(target, change))
+	return json.Marshal(merge(target, patch))
 }
 
 func merge(target, patch any) any {
@@ -67,7 +73,7 @@ func merge(target, patch any) any {
 	return fields
 }
 
-// spelling is the name of a field as the resource has it: names match in any case of letters.
+// spelling returns the name of a field in the spelling of the resource. Names match in any case.
 func spelling(fields map[string]any, name string) string {
 	for have := range fields {
 		if strings.EqualFold(have, name) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// providerOperation is something that a user may be allowed to do, by the name that role assignments have for it.
+// providerOperation is something that a user can be allowed to do, under the name that role assignments use for it.
 type providerOperation struct {
 	Name         string                   `json:"name"`
 	IsDataAction bool                     `json:"isDataAction"`
@@ -21,27 +21,31 @@ type providerOperationDisplay struct {
 	Description string `json:"description"`
 }
 
-// listOperations tells all that can be done with the provider's resources. It follows from the routes.
+// listOperations lists everything that can be done with the resources of a provider.
 func listOperations(c *call) error {
-	c.answer(http.StatusOK, pageOf(c.catalogue))
+	p, err := c.provider(c.namespace)
+	if err != nil {
+		return err
+	}
+	c.answer(http.StatusOK, pageOf(p.operations))
 	return nil
 }
 
+// catalogue returns the operations that the routes of a provider offer, by name.
 func catalogue(rs []route) []providerOperation {
 	var all []providerOperation
 	for _, rt := range rs {
-		at := slices.Index(rt.pattern, namespace)
-		if at < 0 || rt.stream || at+1 >= len(rt.pattern) {
+		below := rt.belowProviders()[1:]
+		if len(below) == 0 {
 			continue
 		}
-		below := rt.pattern[at+1:]
 		words := map[string]string{http.MethodGet: "read", http.MethodPut: "write", http.MethodPatch: "write", http.MethodDelete: "delete"}[rt.method]
 		if rt.method == http.MethodPost {
 			words = below[len(below)-1] + "/action"
 			below = below[:len(below)-1]
 		}
 		typ := strings.Join(everyOther(below), "/")
-		name := strings.TrimSuffix(namespace+"/"+typ, "/") + "/" + words
+		name := strings.TrimSuffix(rt.namespace+"/"+typ, "/") + "/" + words
 		if slices.ContainsFunc(all, func(o providerOperation) bool { return o.Name == name }) {
 			continue
 		}

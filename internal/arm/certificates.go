@@ -20,14 +20,14 @@ import (
 
 func certificateKind() kind[resource.Certificate] {
 	return kind[resource.Certificate]{
-		path: "managedEnvironments/{environment}/certificates/{certificate}", noun: "certificate", code: "Certificate",
-		table:  (*store.Store).Certificates,
+		resourceType: resource.TypeCertificate, vars: []string{"environment", "certificate"}, noun: "certificate", code: "Certificate",
+		table:  func(s *store.Store) documents[resource.Certificate] { return s.Certificates() },
 		meta:   func(v *resource.Certificate) *resource.Meta { return &v.Meta },
 		parent: func(c *call) error { _, err := environmentKind().find(c); return err },
 		read:   readCertificate,
 		change: changeCertificate,
 		changed: func(c *call, _, now resource.Certificate) {
-			// The next table has it.
+			// The ingress gets the new certificate with the next table.
 			c.Reconcile(now.ID.Parent())
 		},
 		removable: func(c *call, v resource.Certificate) error {
@@ -36,14 +36,14 @@ func certificateKind() kind[resource.Certificate] {
 				return err
 			}
 			return refuse(http.StatusConflict, "CertificateInUse",
-				"The certificate '%s' cannot be deleted: the container app '%s' shows it for '%s'; change its customDomains before.", v.ID.Base(), used.app, used.domain)
+				"The certificate '%s' cannot be deleted: the container app '%s' uses it for '%s'; change its customDomains first.", v.ID.Base(), used.app, used.domain)
 		},
 		answer: func(_ *call, v resource.Certificate) (any, error) { return app.NewCertificate(v, time.Now()), nil },
 		put:    http.StatusOK, patch: http.StatusOK,
 	}
 }
 
-// readCertificate reads the body of a PUT with what is in the file. Without a file the one that there is stays.
+// readCertificate reads the body of a PUT and the certificate in it. Without a file the stored certificate stays.
 func readCertificate(id resource.ID, body []byte) (resource.Certificate, []string, error) {
 	wanted, notes, err := app.ReadCertificate(id, body)
 	if err != nil || wanted.Value == "" {
@@ -56,7 +56,7 @@ func readCertificate(id resource.ID, body []byte) (resource.Certificate, []strin
 	}
 	file, err := base64.StdEncoding.DecodeString(wanted.Value.Reveal())
 	if err != nil {
-		return bad("want a PFX or PEM file in base64") // no word of what was found: it may be a key
+		return bad("want a PFX or PEM file in base64") // does not show what was found, because it could be a key
 	}
 	up, err := pki.ReadUpload(file, wanted.Password.Reveal())
 	if err != nil {
@@ -79,7 +79,7 @@ func changeCertificate(c *call, v *resource.Certificate, exists bool, wanted *re
 	if err != nil {
 		return err
 	}
-	if environment.Provisioning == resource.Deleting {
+	if !environment.Deleted.IsZero() {
 		return environmentKind().writable(environment)
 	}
 	if wanted.Key == "" {
@@ -98,7 +98,7 @@ func changeCertificate(c *call, v *resource.Certificate, exists bool, wanted *re
 	if !exists {
 		return nil
 	}
-	// Who shows it must be able to go on.
+	// The apps that use it must be able to use the new one.
 	used, err := c.users(c.r.Context(), was.ID)
 	if err != nil {
 		return err
@@ -106,13 +106,13 @@ func changeCertificate(c *call, v *resource.Certificate, exists bool, wanted *re
 	for _, u := range used {
 		if !v.Covers(u.domain) {
 			return refuse(http.StatusConflict, "CertificateInUse",
-				"The container app '%s' shows the certificate '%s' for '%s', which the new one is not made out for; it is for %s.", u.app, was.ID.Base(), u.domain, strings.Join(v.Names, ", "))
+				"The container app '%s' uses the certificate '%s' for '%s', for which the new one is not valid; it is valid for %s.", u.app, was.ID.Base(), u.domain, strings.Join(v.Names, ", "))
 		}
 	}
 	return nil
 }
 
-// use is a domain of an app that a certificate is shown for.
+// use is a custom domain of an app that has a certificate.
 type use struct{ app, domain string }
 
 func (c *call) users(ctx context.Context, certificate resource.ID) (all []use, err error) {
@@ -138,8 +138,8 @@ func (c *call) usedBy(ctx context.Context, certificate resource.ID) (*use, error
 	return &all[0], nil
 }
 
-// checkDomains refuses domains that another app has, and certificates that are not made out for theirs. It runs where no
-// other write does.
+// checkDomains refuses domains that another app has, and certificates that are not valid for their domain. No other write
+// happens meanwhile.
 func (c *call) checkDomains(ctx context.Context, environment resource.Environment, wanted resource.App) error {
 	in := wanted.Configuration.Ingress
 	if in == nil || len(in.Domains) == 0 {
@@ -159,7 +159,7 @@ func (c *call) checkDomains(ctx context.Context, environment resource.Environmen
 	}
 	for i, d := range in.Domains {
 		if owner := taken[d.Name]; !owner.IsZero() {
-			fault("ContainerAppCustomDomainInUse", i, "name", "%q is a domain of the container app '%s' already", d.Name, owner.Base())
+			fault("ContainerAppCustomDomainInUse", i, "name", "%q is already a domain of the container app '%s'", d.Name, owner.Base())
 		}
 		for _, e := range environments {
 			if domain := strings.ToLower(e.DefaultDomain); domain != "" && (d.Name == domain || strings.HasSuffix(d.Name, "."+domain)) {
@@ -176,7 +176,7 @@ func (c *call) checkDomains(ctx context.Context, environment resource.Environmen
 		case err != nil:
 			return err
 		case !found.Covers(d.Name):
-			fault("ContainerAppInvalidValue", i, "certificateId", "the certificate '%s' is not made out for %q; it is for %s", found.ID.Base(), d.Name, strings.Join(found.Names, ", "))
+			fault("ContainerAppInvalidValue", i, "certificateId", "the certificate '%s' is not valid for %q; it is valid for %s", found.ID.Base(), d.Name, strings.Join(found.Names, ", "))
 		}
 	}
 	if len(faults) > 0 {
@@ -185,7 +185,7 @@ func (c *call) checkDomains(ctx context.Context, environment resource.Environmen
 	return nil
 }
 
-// domainsBut are the custom domains of all apps but one, with those that have them.
+// domainsBut returns the custom domains of all apps but one, with the IDs of the apps.
 func (c *call) domainsBut(ctx context.Context, but resource.ID) (map[string]resource.ID, error) {
 	all, err := c.Store.Apps().List(ctx, store.Scope{})
 	if err != nil {

@@ -17,18 +17,18 @@ import (
 	"penstock/internal/store"
 )
 
-// getVerificationID tells what the owner of a domain puts into a TXT record. The answer is a bare string.
+// getVerificationID answers with the value that the owner of a domain puts in a TXT record. The answer is a bare string.
 func getVerificationID(c *call) error {
 	c.answer(http.StatusOK, app.VerificationID(c.vars["subscription"]))
 	return nil
 }
 
-// lookupTime bounds the questions to name servers of one analysis together.
+// lookupTime bounds all DNS queries of one analysis together.
 const lookupTime = 5 * time.Second
 
 var hostNameForm = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// hostAnalysis says whether a host name could lead to an app.
+// hostAnalysis says whether a host name can be used for an app.
 type hostAnalysis struct {
 	HostName                      string   `json:"hostName"`
 	IsHostnameAlreadyVerified     bool     `json:"isHostnameAlreadyVerified"`
@@ -44,7 +44,8 @@ type hostAnalysis struct {
 	AlternateTXTRecords           []string `json:"alternateTxtRecords"`
 }
 
-// analyseHost asks the name servers about a host, as far as they answer in time, and the store about who has it.
+// analyseHost looks a host name up in DNS, as far as the name servers answer in time, and checks whether another app has
+// it.
 func analyseHost(c *call) error {
 	found, err := c.app()
 	if err != nil {
@@ -90,7 +91,7 @@ func analyseHost(c *call) error {
 	return nil
 }
 
-// findConflict says whether the name is another app's or an environment's already.
+// findConflict says whether another app or an environment already has the name.
 func (c *call) findConflict(a *hostAnalysis, of resource.App) error {
 	neighbours, err := c.appsIn(c.r.Context(), of.Environment)
 	if err != nil {
@@ -133,7 +134,7 @@ func (c *call) findConflict(a *hostAnalysis, of resource.App) error {
 	return nil
 }
 
-// checkName says whether a name is free for something in an environment.
+// checkName says whether a name is free for a resource in an environment.
 func checkName(c *call) error {
 	e, err := environmentKind().find(c)
 	if err != nil {
@@ -145,12 +146,12 @@ func checkName(c *call) error {
 	}
 	var asked struct{ Name, Type string }
 	if err := json.Unmarshal(body, &asked); err != nil {
-		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is no question for a name: %v.", err)
+		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not a question about a name: %v.", err)
 	}
 	var have []resource.Meta
 	known := false
 	var types []string
-	for _, k := range kinds() {
+	for _, k := range c.kinds {
 		if !strings.HasPrefix(strings.ToLower(k.typ()), strings.ToLower(resource.TypeEnvironment)+"/") {
 			continue
 		}

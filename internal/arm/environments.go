@@ -15,8 +15,8 @@ import (
 
 func environmentKind() kind[resource.Environment] {
 	return kind[resource.Environment]{
-		path: "managedEnvironments/{environment}", noun: "environment", code: "ManagedEnvironment",
-		table: (*store.Store).Environments,
+		resourceType: resource.TypeEnvironment, vars: []string{"environment"}, noun: "environment", code: "ManagedEnvironment",
+		table: func(s *store.Store) documents[resource.Environment] { return s.Environments() },
 		meta:  func(e *resource.Environment) *resource.Meta { return &e.Meta },
 		read:  app.ReadEnvironment,
 		change: func(c *call, e *resource.Environment, exists bool, wanted *resource.Environment) error {
@@ -25,7 +25,7 @@ func environmentKind() kind[resource.Environment] {
 					return err
 				}
 			}
-			e.Stored, e.Profiles = wanted.Stored, wanted.Profiles
+			e.Stored, e.Profiles, e.Ingress = wanted.Stored, wanted.Profiles, wanted.Ingress
 			return nil
 		},
 		removable: func(c *call, e resource.Environment) error {
@@ -35,26 +35,23 @@ func environmentKind() kind[resource.Environment] {
 			}
 			if len(apps) > 0 {
 				return refuse(http.StatusConflict, "ManagedEnvironmentHasContainerApps",
-					"The environment '%s' cannot be deleted: %d container apps are in it, the first is '%s'; delete them before.", e.ID.Base(), len(apps), apps[0].ID.Base())
+					"The environment '%s' cannot be deleted: %d container apps are in it, the first is '%s'; delete them first.", e.ID.Base(), len(apps), apps[0].ID.Base())
 			}
 			jobs, err := c.jobsIn(c.r.Context(), e.ID)
 			if err == nil && len(jobs) > 0 {
 				err = refuse(http.StatusConflict, "ManagedEnvironmentHasContainerAppsJobs",
-					"The environment '%s' cannot be deleted: the job '%s' is in it; delete it before.", e.ID.Base(), jobs[0].ID.Base())
+					"The environment '%s' cannot be deleted: the job '%s' is in it; delete it first.", e.ID.Base(), jobs[0].ID.Base())
 			}
 			return err
 		},
 		answer: func(c *call, e resource.Environment) (any, error) { return app.NewEnvironment(e, c.site()), nil },
 		put:    http.StatusCreated, patch: http.StatusAccepted,
 		operations: "managedEnvironment",
-		state:      func(e *resource.Environment) *resource.ProvisioningState { return &e.Provisioning },
-		progress: func(e resource.Environment, _ int64) (bool, string) {
-			return e.Provisioning != resource.InProgress, ""
-		},
+		progress:   func(e resource.Environment) resource.Progress { return e.Progress },
 	}
 }
 
-// checkProfiles refuses to take away a workload profile that an app has, or to make it too small for one.
+// checkProfiles refuses to remove a workload profile that an app uses, or to make it too small for the app.
 func (c *call) checkProfiles(was, wanted resource.Environment) error {
 	if slices.Equal(was.Profiles, wanted.Profiles) {
 		return nil
@@ -88,7 +85,7 @@ func (c *call) checkProfiles(was, wanted resource.Environment) error {
 	return nil
 }
 
-// warn tells in the system log what of a write has no effect.
+// warn writes an event for the parts of a write that have no effect.
 func (c *call) warn(id resource.ID, notes []string) {
 	for _, note := range notes {
 		c.System.Append(resource.Event{
@@ -97,7 +94,7 @@ func (c *call) warn(id resource.ID, notes []string) {
 	}
 }
 
-// appsIn lists the apps of an environment, in whatever subscription and group they are.
+// appsIn lists the apps of an environment, in all subscriptions and groups.
 func (a *api) appsIn(ctx context.Context, environment resource.ID) ([]resource.App, error) {
 	all, err := a.Store.Apps().List(ctx, store.Scope{})
 	if err != nil {
@@ -112,7 +109,7 @@ func (a *api) appsIn(ctx context.Context, environment resource.ID) ([]resource.A
 	return in, nil
 }
 
-// jobsIn lists the jobs of an environment, in whatever subscription and group they are.
+// jobsIn lists the jobs of an environment, in all subscriptions and groups.
 func (a *api) jobsIn(ctx context.Context, environment resource.ID) ([]resource.Job, error) {
 	all, err := a.Store.Jobs().List(ctx, store.Scope{})
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"penstock/internal/resource"
 )
 
-// apiError is an answer that says no.
+// apiError is an error with the status and code of its answer.
 type apiError struct {
 	status  int
 	code    string
 	message string
-	allow   []string // methods, with status 405
+	allow   []string // the allowed methods, with status 405
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -24,7 +24,7 @@ func refuse(status int, code, format string, args ...any) error {
 	return &apiError{status: status, code: code, message: fmt.Sprintf(format, args...)}
 }
 
-// notFound is Azure Resource Manager's own answer for what is not there.
+// notFound returns Azure Resource Manager's error for a resource that does not exist.
 func notFound(id resource.ID) error {
 	return refuse(http.StatusNotFound, "ResourceNotFound",
 		"The Resource '%s/%s' under resource group '%s' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix",
@@ -39,7 +39,7 @@ type problem struct {
 	Details []problem `json:"details,omitempty"`
 }
 
-// envelope carries a problem. A provider's has it twice; Azure Resource Manager's own once.
+// envelope is the body of an error. Resource providers write the problem twice, Azure Resource Manager once.
 type envelope struct {
 	Error   problem `json:"error"`
 	Code    string  `json:"code,omitempty"`
@@ -54,10 +54,10 @@ func envelopeOf(p problem, provider bool) envelope {
 	return e
 }
 
-// fail turns an error into an answer, in the one place that does.
+// fail answers with an error. It is the only place that turns an error into an answer.
 func (c *call) fail(err error) {
 	if c.r.Context().Err() != nil {
-		// The client has left and reads no answer, or the server stops.
+		// The client has left and reads no answer, or the server is stopping.
 		c.answer(http.StatusServiceUnavailable, envelopeOf(problem{Code: "ServiceUnavailable", Message: "The server stops; try again in a moment."}, true))
 		return
 	}
@@ -83,7 +83,7 @@ func (c *call) fail(err error) {
 	}, true))
 }
 
-// problemOf tells all faults: in the message for people, in details for programs.
+// problemOf reports all faults: in the message for people, in the details for programs.
 func problemOf(e *resource.InvalidError) problem {
 	p := problem{Code: e.Faults[0].Code, Message: e.Error()}
 	if len(e.Faults) == 1 {
@@ -100,7 +100,7 @@ func problemOf(e *resource.InvalidError) problem {
 func (c *call) answer(status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		c.Log.Error("api answer is no JSON", "path", c.r.URL.Path, "err", err)
+		c.Log.Error("api answer cannot be encoded as JSON", "path", c.r.URL.Path, "err", err)
 		c.w.WriteHeader(http.StatusInternalServerError)
 		return
 	}

@@ -18,10 +18,10 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// exec runs a command in a container, connected to a WebSocket; package terminal says what goes over it.
+// exec runs a command in a container, connected to a WebSocket. Package terminal has the messages.
 //
-// az gives the whole command as one text, which is split at spaces, and has a terminal. Others may give it word by word,
-// and say tty=false.
+// az sends the whole command as one text, which is split at spaces, and uses a terminal. Other clients can send it word by
+// word, with tty=false.
 func exec(c *call) error {
 	rev, _, err := c.revision()
 	if err != nil {
@@ -47,15 +47,15 @@ func exec(c *call) error {
 	}
 	runtime, ok := c.Runtime.(Execer)
 	if !ok {
-		return refuse(http.StatusNotImplemented, resource.CodeNotBuilt, "The engine of this server runs no commands in containers.")
+		return refuse(http.StatusNotImplemented, resource.CodeNotBuilt, "The engine of this server cannot run commands in containers.")
 	}
 	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
-		return refuse(http.StatusUpgradeRequired, "UpgradeRequired", "This address speaks over a WebSocket; want the headers of its opening handshake.")
+		return refuse(http.StatusUpgradeRequired, "UpgradeRequired", "This address needs a WebSocket; want the headers of its opening handshake.")
 	}
-	// Whoever comes here has a token, which no page of another origin can make a browser send.
+	// The origin does not matter: the request has a token, which no page of another origin can make a browser send.
 	conn, err := websocket.Accept(c.w, c.r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return nil // it has answered
+		return nil // Accept has sent the answer
 	}
 	defer conn.CloseNow()
 	conn.SetReadLimit(terminal.MaxMessage)
@@ -69,15 +69,15 @@ func exec(c *call) error {
 		Command: command, TTY: tty, Stdin: input, Resize: s.sizes,
 		Stdout: s.stream(ctx, terminal.Output), Stderr: s.stream(ctx, terminal.Errors),
 	})
-	input.Close() // nobody reads it any more
+	input.Close() // the command no longer reads it
 	switch {
-	case ctx.Err() != nil: // the client has left, or the server ends
+	case ctx.Err() != nil: // the client has left, or the server is stopping
 	case err != nil:
 		if _, sent := s.stream(ctx, terminal.Fault).Write([]byte(err.Error())); sent == nil {
 			_ = conn.Close(websocket.StatusInternalError, "the command was not run")
 		}
 	default:
-		_ = conn.Close(websocket.StatusNormalClosure, terminal.Reason(code)) // or its client has just left
+		_ = conn.Close(websocket.StatusNormalClosure, terminal.Reason(code)) // it fails only when the client has left
 	}
 	cancel()
 	wg.Wait()
@@ -104,7 +104,7 @@ func readExecQuery(query url.Values) (command []string, tty bool, err error) {
 	return command, tty, nil
 }
 
-// session is a command's connection.
+// session is the connection of a command.
 type session struct {
 	conn  *websocket.Conn
 	tty   bool
@@ -112,7 +112,7 @@ type session struct {
 	sizes chan runtimes.Size
 }
 
-// read takes what the client sends until it has left.
+// read handles the messages of the client until it leaves.
 func (s *session) read(ctx context.Context, keyboard *io.PipeWriter) {
 	defer s.leave()
 	defer keyboard.Close()
@@ -131,15 +131,15 @@ func (s *session) read(ctx context.Context, keyboard *io.PipeWriter) {
 			if len(data) == 0 && !s.tty {
 				keyboard.Close()
 			}
-			// An error says that the command has ended: what comes is of no use, but that the client leaves is.
+			// An error means that the command has ended. Its input is dropped, but read still waits for the client to leave.
 			_, _ = keyboard.Write(data)
 		case terminal.Resize:
 			size, err := terminal.ParseSize(data)
 			if err != nil {
-				continue // a terminal that does not know its size says 0
+				continue // a terminal without a known size sends 0
 			}
 			select {
-			case <-s.sizes: // only the last one counts
+			case <-s.sizes: // only the newest size counts
 			default:
 			}
 			s.sizes <- runtimes.Size(size)
@@ -147,7 +147,7 @@ func (s *session) read(ctx context.Context, keyboard *io.PipeWriter) {
 	}
 }
 
-// stream sends what is written to it.
+// stream is a writer whose data is sent as messages of one kind.
 func (s *session) stream(ctx context.Context, kind terminal.Kind) io.Writer {
 	return writerFunc(func(b []byte) (int, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, streamPatience, errors.New("the client takes nothing"))

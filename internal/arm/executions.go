@@ -14,7 +14,7 @@ import (
 	"penstock/internal/store"
 )
 
-// executionKind is the type that nobody writes: executions are begun by their job.
+// executionKind is the kind of executions. Users do not write them; they are started through their job.
 type executionKind struct{}
 
 func (executionKind) typ() string { return resource.TypeExecution }
@@ -27,18 +27,18 @@ func (executionKind) register(on func(method, pattern string, handle func(*call)
 	on(http.MethodGet, jobPath+"/executions/{execution}/replicas/{replica}", getExecutionReplica)
 }
 
-// operationsName is "": the addresses are those of jobs.
+// operationsName returns "", because operations of executions have the addresses of jobs.
 func (executionKind) operationsName() string { return "" }
 
-// metas are none: an execution goes with its job.
+// metas returns nothing, because executions belong to their job and are deleted with it.
 func (executionKind) metas(context.Context, *store.Store, store.Scope) ([]resource.Meta, error) {
 	return nil, nil
 }
 
-// allExecutions stands in an operation for those of a job that it stops.
+// allExecutions is the name, in an operation, that stands for all executions that it stops.
 const allExecutions = "*"
 
-// concerned are the executions that an operation is about.
+// concerned returns the executions of an operation.
 func (c *call) concerned(op store.Operation) ([]resource.Execution, error) {
 	if op.Resource.Base() == allExecutions {
 		all, err := c.executions(op.Resource.Parent())
@@ -48,7 +48,8 @@ func (c *call) concerned(op store.Operation) ([]resource.Execution, error) {
 	return []resource.Execution{e}, err
 }
 
-// how says of a start that it is done, because the execution is there; of a stop when nothing runs any more.
+// how returns the progress of an operation. A start is done when the execution exists, a stop when the executions have
+// ended.
 func (executionKind) how(c *call, op store.Operation) (progress, error) {
 	concerned, err := c.concerned(op)
 	if errors.Is(err, resource.ErrNotFound) {
@@ -63,13 +64,13 @@ func (executionKind) setVars(c *call, id resource.ID) {
 	c.vars["job"], c.vars["execution"] = id.Parent().Base(), id.Base()
 }
 
-// executionName is what the start of a job answers with at its end.
+// executionName is the result of the operation that starts a job.
 type executionName struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 }
 
-// get is the result of an operation: the name of the execution, or all that were stopped.
+// get answers with the result of an operation: the name of the execution, or all executions that were stopped.
 func (executionKind) get(c *call) error {
 	op, err := c.operation()
 	if err != nil {
@@ -91,7 +92,7 @@ func (executionKind) get(c *call) error {
 	return nil
 }
 
-// executions are those of a job, the newest first.
+// executions returns the executions of a job, the newest first.
 func (c *call) executions(job resource.ID) ([]resource.Execution, error) {
 	all, err := c.Store.Executions().List(c.r.Context(), store.Scope{Parent: job})
 	slices.SortFunc(all, func(a, b resource.Execution) int {
@@ -149,7 +150,7 @@ func getExecution(c *call) error {
 	return nil
 }
 
-// stopExecution begins to stop one execution. One that is over stays as it is.
+// stopExecution stops an execution, without waiting for it. It does nothing to an execution that has ended.
 func stopExecution(c *call) error {
 	e, err := c.execution()
 	if err != nil {
@@ -158,7 +159,7 @@ func stopExecution(c *call) error {
 	return c.stop([]resource.Execution{e}, e.ID)
 }
 
-// stopJob begins to stop all executions of a job that are under way.
+// stopJob stops all executions of a job that have not ended, without waiting for them.
 func stopJob(c *call) error {
 	job, err := c.job()
 	if err != nil {

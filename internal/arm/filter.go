@@ -11,7 +11,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// filter is a $filter of a list: comparisons of fields with values, all of which have to hold.
+// filter is the $filter of a list: comparisons of fields with values. An entry must satisfy all of them.
 type filter []comparison
 
 type comparison struct {
@@ -20,8 +20,8 @@ type comparison struct {
 	value any      // string, bool, float64 or time.Time
 }
 
-// readFilter reads an OData filter as far as lists here have a use for it: properties/active eq true and startTime ge
-// 2026-11-24T00:00:00Z. Numbers and times have an order.
+// readFilter parses the part of OData's filters that is useful here, as in: properties/active eq true and startTime ge
+// 2026-11-24T00:00:00Z. Only numbers and times can be compared by their order.
 func readFilter(text string) (filter, error) {
 	bad := func(format string, args ...any) error {
 		return &resource.InvalidError{Faults: []resource.Fault{{Code: "InvalidFilter", Field: "$filter", Message: fmt.Sprintf(format, args...)}}}
@@ -81,7 +81,7 @@ func filterValue(word string) (any, error) {
 	return at, nil
 }
 
-// split cuts a filter into words; 'text' is one word with its quotes, in which two of them stand for one.
+// split cuts a filter into words. A text in quotes is one word; two quotes in it stand for one.
 func split(text string) (words []string, err error) {
 	for text = strings.TrimLeft(text, " "); text != ""; text = strings.TrimLeft(text, " ") {
 		end := strings.IndexByte(text, ' ')
@@ -110,7 +110,7 @@ func split(text string) (words []string, err error) {
 	return words, nil
 }
 
-// keep says whether a resource as it is answered is one that was asked for. Names and text match in any case of letters.
+// keep says whether the filter accepts the JSON of a resource. Names and texts match in any case.
 func (f filter) keep(answer any) (bool, error) {
 	if len(f) == 0 {
 		return true, nil
@@ -131,7 +131,8 @@ func (f filter) keep(answer any) (bool, error) {
 	return true, nil
 }
 
-// holds compares. A field that is not there itself is looked for in properties; one that is nowhere differs from all.
+// holds says whether a comparison is true. A field that the resource does not have is looked for in its properties. A
+// missing field is different from every value.
 func (one comparison) holds(fields any) bool {
 	got := fieldAt(fields, one.path)
 	if got == nil {

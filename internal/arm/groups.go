@@ -13,7 +13,7 @@ import (
 	"penstock/internal/store"
 )
 
-// group is a resource group on the wire. It exists while something is in it; one that was put, until it is deleted.
+// group is the JSON of a resource group. A group exists while a resource is in it, or from its PUT until its DELETE.
 type group struct {
 	ID         string            `json:"id"`
 	Name       string            `json:"name"`
@@ -40,13 +40,13 @@ func newGroup(subscription, name, location string, tags map[string]string) group
 
 func groupKey(subscription, name string) string { return strings.ToLower(subscription + "/" + name) }
 
-// contents are the tracked resources of a subscription, or of one of its groups.
+// contents returns the tracked resources of a subscription, or of one of its groups.
 func (c *call) contents(subscription, name string) ([]resource.Meta, error) {
 	scope := store.Scope{Subscription: subscription, Group: name}
 	var all []resource.Meta
-	for _, k := range kinds() {
+	for _, k := range c.kinds {
 		if strings.Count(k.typ(), "/") > 1 {
-			continue // it is in one that is counted
+			continue // its parent is counted
 		}
 		found, err := k.metas(c.r.Context(), c.Store, scope)
 		if err != nil {
@@ -57,7 +57,7 @@ func (c *call) contents(subscription, name string) ([]resource.Meta, error) {
 	return all, nil
 }
 
-// allGroups are those of a subscription, by key.
+// allGroups returns the groups of a subscription, by key.
 func (c *call) allGroups(subscription string) (map[string]group, error) {
 	found := map[string]group{}
 	contents, err := c.contents(subscription, "")
@@ -132,7 +132,7 @@ func putGroup(c *call) error {
 		Tags     map[string]string `json:"tags"`
 	}
 	if err := json.Unmarshal(body, &wanted); err != nil {
-		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is no resource group: %v.", err)
+		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not a resource group: %v.", err)
 	}
 	faults := resource.ValidateTags(wanted.Tags)
 	if f := resource.ValidateGroupName(c.vars["group"]); f != nil {
@@ -180,7 +180,7 @@ func deleteGroup(c *call) error {
 	}
 	if len(contents) > 0 {
 		return refuse(http.StatusConflict, "ResourceGroupNotEmpty",
-			"Deleting a resource group with what is in it is not built: there are %d resources in '%s', the first is %s '%s'; delete them before.",
+			"Deleting a resource group with its resources is not built: there are %d resources in '%s', the first is %s '%s'; delete them first.",
 			len(contents), c.vars["group"], contents[0].ID.Type, contents[0].ID.Name)
 	}
 	if err := c.Store.Groups().Delete(c.r.Context(), resource.GroupID(c.vars["subscription"], c.vars["group"])); err != nil {

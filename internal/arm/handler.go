@@ -22,47 +22,49 @@ import (
 	"penstock/internal/store"
 )
 
-// Images tells which image a reference means now, to who has these keys. The error of one that is not there wraps
-// resource.ErrNotFound.
+// Images returns the digest that an image reference has now, using the logins in keys. If the image does not exist its
+// error wraps resource.ErrNotFound.
 type Images interface {
 	Digest(ctx context.Context, keys resource.Keyring, ref string) (string, error)
 }
 
-// Replicas lists what runs.
+// Replicas lists all replicas.
 type Replicas interface {
 	Replicas(ctx context.Context) ([]resource.Replica, error)
 }
 
-// Execer is what Replicas may be that runs commands in containers.
+// Execer is implemented by a Replicas that can run commands in containers.
 type Execer interface {
 	Exec(ctx context.Context, replica, container string, e runtimes.Exec) (code int, err error)
 }
 
-// Console holds what containers print.
+// Console reads what containers print.
 type Console interface {
 	Read(ctx context.Context, q logs.Query) iter.Seq2[logs.Line, error]
 }
 
-// System holds what the platform does.
+// System is the system log: the events of the platform.
 type System interface {
+	// Begin is called when an app or job is made. One of that name may have been deleted a moment ago, with its events.
+	Begin(id resource.ID)
 	Append(e resource.Event)
 	Read(ctx context.Context, q logs.EventQuery) iter.Seq2[resource.Event, error]
 }
 
-// Resolver asks the name servers.
+// Resolver makes DNS queries.
 type Resolver interface {
 	LookupCNAME(ctx context.Context, host string) (string, error)
 	LookupHost(ctx context.Context, host string) ([]string, error)
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// Sealer makes secret values unreadable for the store, and readable again.
+// Sealer encrypts secret values for the store, and decrypts them.
 type Sealer interface {
 	Seal(purpose, value string) []byte
 	Open(purpose string, sealed []byte) (string, error)
 }
 
-// Config is what the API works with. All fields are needed.
+// Config has what the API works with. All fields are required.
 type Config struct {
 	Store   *store.Store
 	Runtime Replicas
@@ -72,53 +74,59 @@ type Config struct {
 	// Requests is the folder of access records.
 	Requests string
 	Secrets  Sealer
-	// Reconcile asks for a look at a resource that was written. It must not block.
+	// Reconcile asks for the reconciliation of a resource that was written. It must not block.
 	Reconcile func(resource.ID)
 	Resolver  Resolver
-	// OwnPorts are those that the server itself listens on, with the settings that say so.
+	// OwnPorts are the ports of the server itself, with the flags that set them. Apps cannot use them.
 	OwnPorts map[int]string
 	// Cores is how many vCPUs the machine has.
 	Cores int
-	// Token is what clients prove themselves by.
+	// Token is the token with which clients authenticate.
 	Token string
 	Log   *slog.Logger
 }
 
-// api answers requests.
+// api serves the whole API.
 type api struct {
 	Config
-	// streamKey signs the tokens for streams; they end with the process.
+	// streamKey signs the tokens of streams. It changes, and the tokens become invalid, when the process starts anew.
 	streamKey [32]byte
-	types     []string // of resources that there are addresses of
-	catalogue []providerOperation
+	kinds     []resources
+	routes    []route
+	providers []provider
 	lastPrune atomic.Int64 // Unix seconds
 }
 
 // New returns the handler of the whole API.
-func New(cfg Config) http.Handler {
-	a := &api{Config: cfg}
+func New(cfg Config) http.Handler { return newAPI(cfg, kinds()) }
+
+func newAPI(cfg Config, kinds []resources) *api {
+	a := &api{Config: cfg, kinds: kinds, routes: newRoutes(kinds)}
 	_, _ = rand.Read(a.streamKey[:]) // never fails
-	rs := a.routes()
-	a.types, a.catalogue = types(rs), catalogue(rs)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{api: a, w: w, r: r}
-		if err := c.serve(rs); err != nil {
-			c.fail(err)
-		}
-	})
+	a.providers = newProviders(a.routes)
+	return a
 }
 
-// call is one request on its way.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{api: a, w: w, r: r}
+	if err := c.serve(); err != nil {
+		c.fail(err)
+	}
+}
+
+// call is a request that is being served.
 type call struct {
 	*api
 	w    http.ResponseWriter
 	r    *http.Request
 	vars map[string]string
-	// domains are those of the environments that the request had to do with.
+	// namespace is that of the provider whose route it is; see route.
+	namespace string
+	// domains has the domains of environments that were looked up for this request.
 	domains map[resource.ID]string
 }
 
-func (c *call) serve(rs []route) error {
+func (c *call) serve() error {
 	h := c.w.Header()
 	h.Set("x-ms-request-id", uuid.NewString())
 	correlation := c.r.Header.Get("x-ms-correlation-request-id")
@@ -131,14 +139,14 @@ func (c *call) serve(rs []route) error {
 	}
 	h.Set("Cache-Control", "no-cache")
 
-	found, vars, err := match(rs, c.r)
+	found, vars, err := c.match(c.r)
 	if !c.authorized(found, vars) {
 		return c.unauthorized()
 	}
 	if err != nil {
 		return err
 	}
-	c.vars = vars
+	c.vars, c.namespace = vars, found.namespace
 	if s, ok := vars["subscription"]; ok && !subscriptionForm.MatchString(s) {
 		return refuse(http.StatusBadRequest, "InvalidSubscriptionId", "The provided subscription identifier '%s' is malformed or invalid; want letters, digits and '-'.", s)
 	}
@@ -153,21 +161,16 @@ func (c *call) serve(rs []route) error {
 			return refuse(http.StatusBadRequest, resource.CodeNotBuilt, "The query parameter '%s' is not built here; leave it out.", name)
 		}
 	}
-	if found.provider {
-		h.Set("api-supported-versions", strings.Join(apiVersions, ", "))
+	if versions := apiVersions[found.namespace]; len(versions) > 0 && !found.stream {
+		h.Set("api-supported-versions", strings.Join(versions, ", "))
 	}
 	return found.handle(c)
 }
 
-// apiVersions are those that Azure documents. Requests in any other are answered in the same form.
-var apiVersions = []string{
-	"2022-03-01", "2022-10-01", "2023-05-01", "2024-03-01", "2025-01-01", "2025-07-01", "2026-01-01", "2026-07-01",
-}
-
-// oldestVersion is that of the first services of Azure Resource Manager that clients still name.
+// oldestVersion is the oldest api-version that clients still use, for the first services of Azure Resource Manager.
 const oldestVersion = "2015-08-01"
 
-// subscriptionForm takes Azure's GUIDs, and names that people can remember.
+// subscriptionForm matches Azure's GUIDs, and names that are easier to remember.
 var subscriptionForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
 var versionForm = regexp.MustCompile(`^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(-[a-z]+(\.\d+)?)?$`)
@@ -190,7 +193,7 @@ func checkVersion(query url.Values) error {
 	return nil
 }
 
-// site is the server as this client sees it.
+// site returns the addresses of the server as this client sees them.
 func (c *call) site() app.Site {
 	s := app.Site{Endpoint: c.endpoint()}
 	if local, ok := c.r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
@@ -199,7 +202,8 @@ func (c *call) site() app.Site {
 	return s
 }
 
-// endpoint is where the client reached the server, without a slash at the end: all addresses in answers begin with it.
+// endpoint returns the URL at which the client reached the server, without a slash at the end. All addresses in answers
+// begin with it.
 func (c *call) endpoint() string {
 	scheme := "https"
 	if c.r.TLS == nil {

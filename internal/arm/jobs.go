@@ -13,20 +13,20 @@ import (
 	"penstock/internal/store"
 )
 
-// jobOperations is what the addresses of operations of jobs and executions begin with.
+// jobOperations is the beginning of the addresses of operations of jobs and executions.
 const jobOperations = "containerappsjob"
 
 func jobKind() kind[resource.Job] {
 	return kind[resource.Job]{
-		path: "jobs/{job}", noun: "job", code: "ContainerAppsJob",
-		table: (*store.Store).Jobs,
+		resourceType: resource.TypeJob, vars: []string{"job"}, noun: "job", code: "ContainerAppsJob",
+		table: func(s *store.Store) documents[resource.Job] { return s.Jobs() },
 		meta:  func(j *resource.Job) *resource.Meta { return &j.Meta },
 		read:  app.ReadJob,
 		check: func(c *call, was, wanted resource.Job) error {
 			if was.Template.Equal(wanted.Template) {
 				return nil
 			}
-			// Under the secrets that the job will have.
+			// The registries' passwords are those that the job will have after the write.
 			var err error
 			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets); err != nil {
 				return err
@@ -37,16 +37,13 @@ func jobKind() kind[resource.Job] {
 		answer: func(c *call, j resource.Job) (any, error) { return app.NewJob(j, c.site()), nil },
 		put:    http.StatusCreated, patch: http.StatusAccepted,
 		operations: jobOperations,
-		state:      func(j *resource.Job) *resource.ProvisioningState { return &j.Provisioning },
-		progress: func(j resource.Job, generation int64) (bool, string) {
-			return j.Observed >= generation, j.ProvisioningError
-		},
+		progress:   func(j resource.Job) resource.Progress { return j.Progress },
 	}
 }
 
 func (c *call) job() (resource.Job, error) { return jobKind().find(c) }
 
-// changeJob moves what is wanted into a job.
+// changeJob copies what is wanted into a job.
 func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) error {
 	environment, err := c.environmentOf(c.r.Context(), "job", wanted.ID.Base(), j.Environment, wanted.Environment)
 	if err != nil {
@@ -63,13 +60,12 @@ func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) erro
 		return err
 	}
 	if !exists || j.Configuration.Trigger != wanted.Configuration.Trigger || j.Configuration.Cron != wanted.Configuration.Cron {
-		j.Since = time.Now().UTC() // what was due before is another schedule's
+		j.ScheduledFrom = time.Now().UTC() // earlier times belong to the old schedule
 	}
 	wanted.Location = cmp.Or(wanted.Location, environment.Location)
 	j.Environment, j.Profile = environment.ID, wanted.Profile
 	j.Configuration, j.Template, j.Stored = wanted.Configuration, wanted.Template, wanted.Stored
 	j.Configuration.Secrets = secrets
-	j.ProvisioningError = ""
 	return nil
 }
 
@@ -85,7 +81,7 @@ func suspendJob(c *call) error { return c.setSuspended(true) }
 
 func resumeJob(c *call) error { return c.setSuspended(false) }
 
-// setSuspended begins to suspend or resume a job. Executions that are under way go on.
+// setSuspended suspends or resumes a job. Executions that have been started continue.
 func (c *call) setSuspended(suspended bool) error {
 	jobs := jobKind()
 	id := jobs.id(c)
@@ -102,10 +98,10 @@ func (c *call) setSuspended(suspended bool) error {
 		}
 		now := time.Now().UTC()
 		if j.Suspended && !suspended {
-			j.Since = now // what was due meanwhile is not made up for
+			j.ScheduledFrom = now // times during the suspension are not made up for
 		}
 		j.Generation++
-		j.Modified, j.Suspended, j.Provisioning = now, suspended, resource.InProgress
+		j.Modified, j.Suspended = now, suspended
 		return nil
 	})
 	if err != nil {
@@ -115,7 +111,7 @@ func (c *call) setSuspended(suspended bool) error {
 	return nil
 }
 
-// startJob begins an execution, of the job's template or of one in the body.
+// startJob starts an execution, with the template of the job or one in the body.
 func startJob(c *call) error {
 	ctx := c.r.Context()
 	job, err := c.job()
@@ -126,7 +122,7 @@ func startJob(c *call) error {
 		return err
 	}
 	if job.Suspended {
-		return refuse(http.StatusConflict, "ContainerAppsJobSuspended", "The job '%s' is suspended and begins no executions; resume it before.", job.ID.Base())
+		return refuse(http.StatusConflict, "ContainerAppsJobSuspended", "The job '%s' is suspended, so no execution can be started; resume it first.", job.ID.Base())
 	}
 	body, err := c.body()
 	if err != nil {
@@ -163,22 +159,19 @@ func startJob(c *call) error {
 	}
 	begun := job.NewExecution(resource.ExecutionName(job.ID.Base()), template, time.Now().UTC())
 	op := newJobOperation(job, begun.ID, "start", begun.Created)
-	_, err = c.Store.Executions().Begin(ctx, begun.ID, func(e *resource.Execution, exists bool) error {
-		if exists {
-			return fmt.Errorf("execution %s: the name is taken; start it again", begun.Name())
-		}
-		*e = begun
-		return nil
-	}, func(resource.Execution) store.Operation { return op })
+	_, made, err := c.Store.Executions().Create(ctx, begun, &op)
 	if err != nil {
 		return err
+	}
+	if !made {
+		return fmt.Errorf("execution %s: the name is taken; start it again", begun.Name())
 	}
 	c.begun(op, jobOperations)
 	c.w.WriteHeader(http.StatusAccepted)
 	return nil
 }
 
-// newJobOperation is an operation on executions of a job.
+// newJobOperation returns an operation on executions of a job.
 func newJobOperation(job resource.Job, on resource.ID, what string, at time.Time) store.Operation {
 	return store.Operation{ID: uuid.NewString(), Resource: on, Kind: what, Started: at, Location: app.RegionName(job.Location)}
 }

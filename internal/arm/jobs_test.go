@@ -54,9 +54,12 @@ func platform(t *testing.T) *server {
 		engine := local.New(local.Config{Driver: driver, Emit: s.system.Append, Log: cfg.Log, Capacity: local.Capacity{Memory: 8 << 30}})
 		loop := reconcile.New(reconcile.Config{
 			Store: s.store, Runtime: engine, Images: imagesOf{driver}, Routes: link.NewHub("test", cfg.Log),
-			Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
-			Addresses:   func(resource.ID) (netip.Prefix, netip.Addr) { return netip.Prefix{}, netip.Addr{} },
-			Domain:      "penstock.localhost", Emit: s.system.Append, Created: func(resource.Revision) {}, Forget: s.console.Forget, Log: cfg.Log,
+			Certificate: func(names []string) (link.Certificate, time.Time, error) {
+				return link.Certificate{Names: names}, time.Now().Add(time.Hour), nil
+			},
+			Addresses: func(resource.ID) (netip.Prefix, netip.Addr, error) { return netip.Prefix{}, netip.Addr{}, nil },
+			Domain:    "penstock.localhost", Emit: s.system.Append, Created: func(resource.Revision) {}, Log: cfg.Log,
+			Forget: func(id resource.ID) error { return errors.Join(s.console.Forget(id), s.system.Forget(id)) },
 		})
 		cfg.Runtime, cfg.Images, cfg.Reconcile = engine, imagesOf{driver}, loop.Touch
 		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -291,7 +294,7 @@ func TestJobRefused(t *testing.T) {
 	tests := map[string]struct{ body, want string }{
 		"an event trigger": {configure(func(c map[string]any) { c["triggerType"] = "Event" }), "configuration.triggerType: not built"},
 		"no trigger":       {configure(func(c map[string]any) { delete(c, "triggerType") }), "configuration.triggerType: want Manual or Schedule"},
-		"no time limit":    {configure(func(c map[string]any) { delete(c, "replicaTimeout") }), "configuration.replicaTimeout: want the seconds"},
+		"no time limit":    {configure(func(c map[string]any) { delete(c, "replicaTimeout") }), "configuration.replicaTimeout: want the number of seconds"},
 		"no schedule":      {configure(func(c map[string]any) { c["triggerType"] = "Schedule" }), "configuration.scheduleTriggerConfig: want a cronExpression"},
 		"a schedule of a manual job": {configure(func(c map[string]any) {
 			c["scheduleTriggerConfig"] = map[string]any{"cronExpression": "* * * * *"}
@@ -435,5 +438,35 @@ func TestAzureSDKWithJobs(t *testing.T) {
 	}
 	if _, err := deleting.PollUntilDone(ctx, often); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAJobMadeAgainHasNoOldEvents(t *testing.T) {
+	s := platform(t)
+	id := resource.JobID(subscription, "ml", "batch")
+	messages := func() (all []string) {
+		for e, err := range s.system.Read(t.Context(), logs.EventQuery{App: id}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, e.Message)
+		}
+		return all
+	}
+	late := func(message string) {
+		s.system.Append(resource.Event{At: time.Now().UTC(), App: id, Message: message, Source: "Engine"})
+	}
+	s.job(job(t, "fake/done", nil))
+	late("of the first job")
+	s.await(s.want(202, "DELETE", jobPath+version, ""), "Location")
+	late("of a job that has gone")
+	if got := messages(); len(got) > 0 {
+		t.Errorf("after the job has gone: %q, want no events", got)
+	}
+	s.job(job(t, "fake/done", nil))
+	late("of the second job")
+	got := messages()
+	if !slices.Contains(got, "of the second job") || slices.ContainsFunc(got, func(m string) bool { return strings.Contains(m, "first") || strings.Contains(m, "gone") }) {
+		t.Errorf("made again: %q, want only events of the second job", got)
 	}
 }

@@ -12,65 +12,77 @@ import (
 	"penstock/internal/store"
 )
 
-// kind is a type of resource that users write: its list, GET, PUT, PATCH and DELETE, and the operations that they poll.
-// Functions that are marked so may be nil.
+// kind describes a type of resource that users write. Its list, GET, PUT, PATCH and DELETE follow from it, and the
+// operations that clients poll. Only functions that are marked so may be nil.
 type kind[T any] struct {
-	// path is the address below the namespace, with a variable for each name: "managedEnvironments/{environment}".
-	path string
-	// noun and code name it in errors: "container app", "ContainerApp".
+	// resourceType is "Microsoft.App/managedEnvironments/certificates". Its namespace is that of the routes.
+	resourceType string
+	// vars are the variables of the address, one for each level of the type: "environment" and "certificate".
+	vars []string
+	// noun and code name the resource in errors: "container app", "ContainerApp".
 	noun, code string
-	table      func(*store.Store) *store.Table[T]
+	table      func(*store.Store) documents[T]
 	meta       func(*T) *resource.Meta
 
-	// absent (may be nil) is Azure's answer for one that is not there, where it is not that of all.
+	// absent (may be nil) returns the error for a resource that does not exist. It is needed where Azure's error differs
+	// from that of other resources.
 	absent func(resource.ID) error
-	// parent (may be nil) refuses requests for what is in something that is not there.
+	// parent (may be nil) refuses requests when the parent of the resource does not exist.
 	parent func(*call) error
-	// read decodes the body of a PUT and finds its faults.
+	// read decodes and checks the body of a PUT.
 	read func(id resource.ID, body []byte) (wanted T, notes []string, err error)
-	// check (may be nil) does what takes time, before the write. was is zero when there is nothing yet.
+	// check (may be nil) does the checks that take time, before the write. was is zero when the resource is new.
 	check func(c *call, was, wanted T) error
-	// change moves what is wanted into v, where no other write happens; it may read the store. The Meta of v follows from
-	// that of wanted.
+	// change copies what is wanted into v. No other write happens meanwhile, and it can read the store. The Meta of v
+	// is set from that of wanted afterwards.
 	change func(c *call, v *T, exists bool, wanted *T) error
-	// changed (may be nil) is told of a write that is done.
+	// changed (may be nil) is called after a write.
 	changed func(c *call, was, now T)
-	// removable (may be nil) refuses a deletion, where no write happens.
+	// removable (may be nil) can refuse a deletion. No write happens meanwhile.
 	removable func(c *call, v T) error
-	// answer is the resource on the wire.
+	// answer returns the JSON of the resource.
 	answer func(c *call, v T) (any, error)
-	// put and patch are what Azure answers to a write. A patch of 0 says that there is no PATCH.
+	// put and patch are the status codes of Azure's answers to a write. If patch is 0 there is no PATCH.
 	put, patch int
 
-	// operations is set for resources that reconcile carries out: "containerapp" of containerappOperationStatuses. Without
-	// it a write is done when it is stored, and what is deleted is gone at once.
+	// operations is set for resources that reconcile works on. It is the beginning of the addresses of their operations, as
+	// "containerapp" in containerappOperationStatuses. Without it a write is done when it is stored, and a deleted resource
+	// is removed at once.
 	operations string
-	// state and progress are those of such a resource: progress says whether the write of a generation has come to its end,
-	// and why it failed if it did.
-	state    func(*T) *resource.ProvisioningState
-	progress func(v T, generation int64) (done bool, cause string)
+	// progress says how far reconcile has come with such a resource.
+	progress func(T) resource.Progress
 }
 
-// resources is a kind of whatever T.
+// documents is the table of a type, for the parts that users write. The status of a resource has another writer.
+type documents[T any] interface {
+	Get(ctx context.Context, id resource.ID) (T, error)
+	List(ctx context.Context, in store.Scope) ([]T, error)
+	Put(ctx context.Context, id resource.ID, change func(v *T, exists bool) error) (T, error)
+	Begin(ctx context.Context, id resource.ID, change func(v *T, exists bool) error, operation func(v T) store.Operation) (T, error)
+	Delete(ctx context.Context, id resource.ID) error
+}
+
+// resources is a kind of any type.
 type resources interface {
 	typ() string
 	register(on func(method, pattern string, handle func(*call) error) *route)
 	operationsName() string
 	metas(ctx context.Context, s *store.Store, in store.Scope) ([]resource.Meta, error)
 	how(c *call, op store.Operation) (progress, error)
-	// setVars makes a request that names another resource.
+	// setVars sets the variables of a request as if it named that resource.
 	setVars(c *call, id resource.ID)
 	get(c *call) error
 }
 
-// kinds are all of them. What is added here has its routes, its operations and its place in lists of what there is.
+// kinds returns all kinds. A kind that is added here gets its routes and operations, and appears in lists of resources
+// and of types.
 func kinds() []resources {
 	return []resources{environmentKind(), storageKind(), appKind(), jobKind(), executionKind{}, certificateKind()}
 }
 
-// kindOf is the kind of a type. There is one for every resource that has operations.
-func kindOf(typ string) resources {
-	for _, k := range kinds() {
+// kindOf returns the kind of a resource type, or nil. Every type that has operations has a kind.
+func (a *api) kindOf(typ string) resources {
+	for _, k := range a.kinds {
 		if strings.EqualFold(k.typ(), typ) {
 			return k
 		}
@@ -78,30 +90,14 @@ func kindOf(typ string) resources {
 	return nil
 }
 
-// levels splits the path into types and variables: "managedEnvironments" and "environment".
-func (k kind[T]) levels() (types, vars []string) {
-	for i, part := range strings.Split(k.path, "/") {
-		if i%2 == 0 {
-			types = append(types, part)
-		} else {
-			vars = append(vars, strings.Trim(part, "{}"))
-		}
-	}
-	return types, vars
-}
-
-func (k kind[T]) typ() string {
-	types, _ := k.levels()
-	return namespace + "/" + strings.Join(types, "/")
-}
+func (k kind[T]) typ() string { return k.resourceType }
 
 func (k kind[T]) operationsName() string { return k.operations }
 
-// id is that of the resource that a request names.
+// id returns the ID of the resource that a request names.
 func (k kind[T]) id(c *call) resource.ID {
-	_, vars := k.levels()
 	id := resource.ID{Subscription: c.vars["subscription"], Group: c.vars["group"], Type: k.typ()}
-	for i, name := range vars {
+	for i, name := range k.vars {
 		if i > 0 {
 			id.Name += "/"
 		}
@@ -112,18 +108,28 @@ func (k kind[T]) id(c *call) resource.ID {
 
 func (k kind[T]) setVars(c *call, id resource.ID) {
 	c.vars["subscription"], c.vars["group"] = id.Subscription, id.Group
-	_, vars := k.levels()
 	names := strings.Split(id.Name, "/")
-	for i, name := range vars {
+	for i, name := range k.vars {
 		c.vars[name] = names[i]
 	}
 }
 
+// path returns the address below "providers", with a variable for each name: "Microsoft.App/managedEnvironments/{environment}".
+func (k kind[T]) path() string {
+	types := strings.Split(k.resourceType, "/")
+	var path strings.Builder
+	path.WriteString(types[0])
+	for i, name := range k.vars {
+		path.WriteString("/" + types[i+1] + "/{" + name + "}")
+	}
+	return path.String()
+}
+
 func (k kind[T]) register(on func(method, pattern string, handle func(*call) error) *route) {
-	one := groupPath + "/" + providerPath + "/" + k.path
+	one := groupPath + "/providers/" + k.path()
 	all := one[:strings.LastIndexByte(one, '/')]
-	if types, _ := k.levels(); len(types) == 1 {
-		on(http.MethodGet, "subscriptions/{subscription}/"+providerPath+"/"+types[0], k.list).query = pageQuery()
+	if len(k.vars) == 1 {
+		on(http.MethodGet, "subscriptions/{subscription}/providers/"+k.resourceType, k.list).query = pageQuery()
 	}
 	on(http.MethodGet, all, k.list).query = pageQuery()
 	on(http.MethodGet, one, k.get)
@@ -134,7 +140,7 @@ func (k kind[T]) register(on func(method, pattern string, handle func(*call) err
 	on(http.MethodDelete, one, k.remove)
 }
 
-// find is the resource that a request names.
+// find returns the resource that a request names.
 func (k kind[T]) find(c *call) (T, error) {
 	id := k.id(c)
 	v, err := k.table(c.Store).Get(c.r.Context(), id)
@@ -154,7 +160,7 @@ func (k kind[T]) underParent(c *call) error {
 	return k.parent(c)
 }
 
-// metas are those in a scope, for lists of all that there is.
+// metas returns the Meta of each resource in a scope.
 func (k kind[T]) metas(ctx context.Context, s *store.Store, in store.Scope) ([]resource.Meta, error) {
 	found, err := k.table(s).List(ctx, in)
 	var all []resource.Meta
@@ -169,7 +175,7 @@ func (k kind[T]) list(c *call) error {
 		return err
 	}
 	in := store.Scope{Subscription: c.vars["subscription"], Group: c.vars["group"]}
-	if types, _ := k.levels(); len(types) > 1 {
+	if len(k.vars) > 1 {
 		in = store.Scope{Parent: k.id(c).Parent()}
 	}
 	all, err := k.table(c.Store).List(c.r.Context(), in)
@@ -207,41 +213,55 @@ func (k kind[T]) get(c *call) error {
 	return nil
 }
 
-// write is PUT.
+// write answers a PUT.
 func (k kind[T]) write(c *call) error {
 	body, err := c.body()
 	if err != nil {
 		return err
 	}
-	written, err := k.store(c, "put", body)
+	written, err := k.store(c, "put", body, nil)
 	if err != nil {
 		return err
 	}
 	return k.wrote(c, written, k.put)
 }
 
-// merge is PATCH: a JSON merge patch of the resource as it is answered.
+// merge answers a PATCH. Its body is a JSON merge patch for the JSON that a GET returns.
 func (k kind[T]) merge(c *call) error {
-	found, err := k.find(c)
-	if err != nil {
-		return err
+	var patch map[string]any // read after find, so that a resource that does not exist is reported first
+	for {
+		found, err := k.find(c)
+		if err != nil {
+			return err
+		}
+		if patch == nil {
+			if patch, err = c.mergePatch(); err != nil {
+				return err
+			}
+		}
+		answer, err := k.answer(c, found)
+		if err != nil {
+			return err
+		}
+		body, err := patched(answer, patch)
+		if err != nil {
+			return err
+		}
+		written, err := k.store(c, "patch", body, k.meta(&found))
+		if errors.Is(err, errOvertaken) {
+			continue // merge into what the other write stored; of all concurrent writes one succeeds each time
+		}
+		if err != nil {
+			return err
+		}
+		return k.wrote(c, written, k.patch)
 	}
-	answer, err := k.answer(c, found)
-	if err != nil {
-		return err
-	}
-	body, err := c.patched(answer)
-	if err != nil {
-		return err
-	}
-	written, err := k.store(c, "patch", body)
-	if err != nil {
-		return err
-	}
-	return k.wrote(c, written, k.patch)
 }
 
-// wrote answers a write. One that is accepted is answered by its headers alone.
+// errOvertaken refuses a write that is based on an older generation than the stored one.
+var errOvertaken = errors.New("another write came first")
+
+// wrote answers a write that is stored. The answer 202 has no body.
 func (k kind[T]) wrote(c *call, v T, status int) error {
 	if status == http.StatusAccepted {
 		c.w.WriteHeader(status)
@@ -255,7 +275,7 @@ func (k kind[T]) wrote(c *call, v T, status int) error {
 	return nil
 }
 
-// commit writes a resource together with the operation by which it is polled, if the kind has any, and begins that.
+// commit writes a resource. If the kind has operations it also stores the operation of the write and starts it.
 func (k kind[T]) commit(c *call, id resource.ID, what string, change func(v *T, exists bool) error) (T, error) {
 	if k.operations == "" {
 		return k.table(c.Store).Put(c.r.Context(), id, change)
@@ -271,15 +291,16 @@ func (k kind[T]) commit(c *call, id resource.ID, what string, change func(v *T, 
 	return written, err
 }
 
-// store checks what was sent as far as it can be checked now, and keeps it.
-func (k kind[T]) store(c *call, what string, body []byte) (T, error) {
+// store checks what was sent and stores it. If base is not nil, the body was made from the resource with that Meta, and
+// the error is errOvertaken if the resource has been written since.
+func (k kind[T]) store(c *call, what string, body []byte, base *resource.Meta) (T, error) {
 	ctx := c.r.Context()
 	if err := k.underParent(c); err != nil {
 		var none T
 		return none, err
 	}
 	was, err := k.table(c.Store).Get(ctx, k.id(c))
-	id := k.meta(&was).ID // in the spelling that it was made with
+	id := k.meta(&was).ID // in the spelling of the first write
 	if errors.Is(err, resource.ErrNotFound) {
 		id, err = k.id(c), nil
 	}
@@ -301,6 +322,9 @@ func (k kind[T]) store(c *call, what string, body []byte) (T, error) {
 	now := time.Now().UTC()
 	written, err := k.commit(c, id, what, func(v *T, exists bool) error {
 		before := *k.meta(v)
+		if base != nil && (before.Generation != base.Generation || !before.Created.Equal(base.Created)) {
+			return errOvertaken
+		}
 		if exists {
 			if err := k.writable(*v); err != nil {
 				return err
@@ -313,8 +337,8 @@ func (k kind[T]) store(c *call, what string, body []byte) (T, error) {
 			return err
 		}
 		*k.meta(v) = nextMeta(before, *k.meta(&wanted), now)
-		if k.operations != "" {
-			*k.state(v) = resource.InProgress
+		if !exists {
+			c.System.Begin(id)
 		}
 		return nil
 	})
@@ -328,16 +352,16 @@ func (k kind[T]) store(c *call, what string, body []byte) (T, error) {
 	return written, nil
 }
 
-// writable refuses to write what is being deleted.
+// writable refuses a write of a resource that is being deleted.
 func (k kind[T]) writable(v T) error {
-	if k.operations == "" || *k.state(&v) != resource.Deleting {
+	if k.meta(&v).Deleted.IsZero() {
 		return nil
 	}
 	return refuse(http.StatusConflict, k.code+"OperationInProgress",
-		"The %s '%s' is being deleted; write it again when it has gone.", k.noun, k.meta(&v).ID.Base())
+		"The %s '%s' is being deleted; write it again when it is gone.", k.noun, k.meta(&v).ID.Base())
 }
 
-// nextMeta is what is known of a resource after a write. was is zero when it is the first.
+// nextMeta returns the Meta of a resource after a write. was is zero for the first write.
 func nextMeta(was, wanted resource.Meta, now time.Time) resource.Meta {
 	next := resource.Meta{
 		ID: was.ID, Location: was.Location, Tags: wanted.Tags,
@@ -349,7 +373,7 @@ func nextMeta(was, wanted resource.Meta, now time.Time) resource.Meta {
 	return next
 }
 
-// sameLocation refuses to move a resource, which Azure cannot either.
+// sameLocation refuses to move a resource to another location, as Azure does.
 func sameLocation(was resource.Meta, location string) error {
 	if location == "" || app.RegionName(location) == app.RegionName(was.Location) {
 		return nil
@@ -359,10 +383,10 @@ func sameLocation(was resource.Meta, location string) error {
 		was.ID.Base(), was.Location, was.ID.Group, location)
 }
 
-// errGone stops a change of what is not there.
+// errGone ends a write of a resource that does not exist.
 var errGone = errors.New("there is nothing to delete")
 
-// remove is DELETE. What is not there is deleted already.
+// remove answers a DELETE. Deleting a resource that does not exist is no error.
 func (k kind[T]) remove(c *call) error {
 	ctx, id := c.r.Context(), k.id(c)
 	_, err := k.commit(c, id, "delete", func(v *T, exists bool) error {
@@ -374,8 +398,8 @@ func (k kind[T]) remove(c *call) error {
 				return err
 			}
 		}
-		if k.operations != "" {
-			*k.state(v) = resource.Deleting
+		if m := k.meta(v); k.operations != "" && m.Deleted.IsZero() {
+			m.Deleted = time.Now().UTC()
 		}
 		return nil
 	})
@@ -396,7 +420,7 @@ func (k kind[T]) remove(c *call) error {
 	return nil
 }
 
-// progress is how far the resource of an operation has come.
+// progress is the state of the resource of an operation.
 type progress struct {
 	meta  resource.Meta
 	gone  bool
@@ -413,8 +437,9 @@ func (k kind[T]) how(c *call, op store.Operation) (progress, error) {
 	if err != nil {
 		return progress{}, err
 	}
-	p := progress{meta: *k.meta(&v), state: *k.state(&v)}
+	come := k.progress(v)
+	p := progress{meta: *k.meta(&v), cause: come.Failure}
+	p.state, p.done = come.State(p.meta), come.Observed >= op.Generation
 	p.gone = p.meta.Created.After(op.Started)
-	p.done, p.cause = k.progress(v, op.Generation)
 	return p, nil
 }

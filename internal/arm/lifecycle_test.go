@@ -239,7 +239,10 @@ func TestImagesAreCheckedWhenTheTemplateChanges(t *testing.T) {
 func TestStoredFieldsAreToldOf(t *testing.T) {
 	s := start(t)
 	s.environment("e")
-	rules := []any{map[string]any{"name": "http", "http": map[string]any{"metadata": map[string]any{"concurrentRequests": "10"}}}}
+	rules := []any{
+		map[string]any{"name": "http", "http": map[string]any{"metadata": map[string]any{"concurrentRequests": "10"}}},
+		map[string]any{"name": "bus", "custom": map[string]any{"type": "azure-servicebus", "metadata": map[string]any{"queueName": "q"}}},
+	}
 	a := s.app("chat", chat(func(_, template, _ map[string]any) { template["scale"] = map[string]any{"rules": rules} }))
 	if a.get(t, "properties", "template", "scale", "rules", 0, "http", "metadata", "concurrentRequests") != "10" {
 		t.Errorf("the rule is not answered: %s", a.body)
@@ -253,7 +256,7 @@ func TestStoredFieldsAreToldOf(t *testing.T) {
 			told = append(told, e.Reason+" "+e.Message)
 		}
 	}
-	if len(told) != 1 || !strings.HasPrefix(told[0], "SettingHasNoEffect template.scale.rules is stored and has no effect") {
+	if len(told) != 1 || !strings.HasPrefix(told[0], "SettingHasNoEffect template.scale.rules[1].custom.type is stored and has no effect") {
 		t.Errorf("told %q", told)
 	}
 }

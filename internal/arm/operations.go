@@ -15,13 +15,13 @@ import (
 	"penstock/internal/store"
 )
 
-// How long an operation can be asked for after it began, and how often older ones are removed.
+// operationLife is how long an operation can be polled after its start. Older ones are removed every pruneEvery.
 const (
 	operationLife = 24 * time.Hour
 	pruneEvery    = time.Hour
 )
 
-// newOperation is the operation of a write of a resource.
+// newOperation returns the operation for a write of a resource.
 func newOperation(m resource.Meta, what string) store.Operation {
 	return store.Operation{
 		ID: uuid.NewString(), Resource: m.ID, Kind: what, Generation: m.Generation,
@@ -29,8 +29,8 @@ func newOperation(m resource.Meta, what string) store.Operation {
 	}
 }
 
-// begun asks for an operation that has been stored to be carried out, and sets the headers by which it is polled. name is
-// what its addresses begin with: "containerapp" of containerappOperationStatuses.
+// begun asks reconcile to carry out an operation that has been stored, and sets the headers for polling it. name is the
+// beginning of its addresses, as "containerapp" in containerappOperationStatuses.
 func (c *call) begun(op store.Operation, name string) {
 	look := op.Resource
 	if look.Is(resource.TypeExecution) {
@@ -39,13 +39,14 @@ func (c *call) begun(op store.Operation, name string) {
 	defer c.Reconcile(look)
 	last := c.lastPrune.Load()
 	if op.Started.Unix() >= last+int64(pruneEvery/time.Second) && c.lastPrune.CompareAndSwap(last, op.Started.Unix()) {
-		// The write is done: a client that left does not keep what follows it from being done.
+		// The write is done, so this must happen even if the client has left.
 		if err := c.Store.Operations().Prune(context.WithoutCancel(c.r.Context()), op.Started.Add(-operationLife)); err != nil {
 			c.Log.Warn("old operations are not removed now; the next hour tries again", "err", err)
 		}
 	}
 	query := "?api-version=" + c.r.URL.Query().Get("api-version")
-	base := fmt.Sprintf("%s/subscriptions/%s/providers/Microsoft.App/locations/%s/%sOperation", c.endpoint(), op.Resource.Subscription, op.Location, name)
+	base := fmt.Sprintf("%s/subscriptions/%s/providers/%s/locations/%s/%sOperation",
+		c.endpoint(), op.Resource.Subscription, namespaceOf(op.Resource.Type), op.Location, name)
 	h := c.w.Header()
 	h.Set("Azure-AsyncOperation", base+"Statuses/"+op.ID+query+"&azureAsyncOperation=true")
 	h.Set("Location", base+"Results/"+op.ID+query)
@@ -53,7 +54,7 @@ func (c *call) begun(op store.Operation, name string) {
 	h.Set("Retry-After", "1")
 }
 
-// operationStatus is an operation on the wire.
+// operationStatus is the JSON of an operation.
 type operationStatus struct {
 	ID        string   `json:"id"`
 	Name      string   `json:"name"`
@@ -70,9 +71,10 @@ func (c *call) operation() (store.Operation, error) {
 	return op, err
 }
 
-// progress says how far an operation has come: InProgress, Succeeded, Failed or Canceled, and why of the last two.
+// progress returns the state of an operation: InProgress, Succeeded, Failed or Canceled. The last two have a problem that
+// says why.
 func (c *call) progress(op store.Operation) (resource.ProvisioningState, *problem, error) {
-	of := kindOf(op.Resource.Type)
+	of := c.kindOf(op.Resource.Type)
 	if of == nil {
 		return "", nil, fmt.Errorf("operation %q is one of a %s, which is no resource here", op.ID, op.Resource.Type)
 	}
@@ -87,11 +89,11 @@ func (c *call) progress(op store.Operation) (resource.ProvisioningState, *proble
 	case is.gone || is.state == resource.Deleting:
 		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "The resource was deleted before this was done."}, nil
 	case is.meta.Generation > op.Generation:
-		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "A more recent write of the resource took the place of this one."}, nil
+		return resource.Canceled, &problem{Code: "OperationPreempted", Message: "A more recent write of the resource replaced this one."}, nil
 	case !is.done:
 		return resource.InProgress, nil, nil
 	case is.state == resource.Failed || is.state == resource.Canceled:
-		cause := cmp.Or(is.cause, "The resource could not be provisioned; the system log tells more.")
+		cause := cmp.Or(is.cause, "The resource could not be provisioned; the system log says why.")
 		return is.state, &problem{Code: "ContainerAppOperationError", Message: cause}, nil
 	}
 	return resource.Succeeded, nil, nil
@@ -136,7 +138,7 @@ func getOperationResult(c *call) error {
 		c.w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	of := kindOf(op.Resource.Type)
+	of := c.kindOf(op.Resource.Type)
 	of.setVars(c, op.Resource)
 	return of.get(c)
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// page is a list, or a part of one with the address of the next part.
+// page is the JSON of a list, or of a part of one with the address of the next part.
 type page[T any] struct {
 	Value    []T    `json:"value"`
 	NextLink string `json:"nextLink,omitempty"`
@@ -21,11 +21,12 @@ func pageOf[T any](all []T) page[T] {
 	return page[T]{Value: all}
 }
 
-// pageQuery are the parameters of lists that come in parts when they are asked to.
+// pageQuery returns the query parameters of lists that clients can read in parts.
 func pageQuery() []string { return []string{"$top", "$skipToken"} }
 
-// paged says which of n entries, which are in the order of their keys, a request asks for, and where the rest is. A part
-// begins behind the last key of the one before, so nothing is told twice or left out when entries come and go between.
+// paged returns which of n entries, in the order of their keys, a request asks for, and the address of the next part. A
+// part begins after the last key of the one before, so that no entry is repeated or left out when others are added or
+// removed between two requests.
 func (c *call) paged(n int, key func(int) string) (from, to int, next string, err error) {
 	query := c.r.URL.Query()
 	top := ""
@@ -36,7 +37,7 @@ func (c *call) paged(n int, key func(int) string) (from, to int, next string, er
 		case strings.EqualFold(name, "$skipToken"):
 			last, err := base64.RawURLEncoding.DecodeString(values[0])
 			if err != nil {
-				return 0, 0, "", refuse(http.StatusBadRequest, "InvalidSkipToken", "$skipToken: want what a nextLink says, got '%s'.", values[0])
+				return 0, 0, "", refuse(http.StatusBadRequest, "InvalidSkipToken", "$skipToken: want the value in a nextLink, got '%s'.", values[0])
 			}
 			from = sort.Search(n, func(i int) bool { return key(i) > string(last) })
 		}

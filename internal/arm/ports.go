@@ -8,11 +8,11 @@ import (
 	"penstock/internal/store"
 )
 
-// codePortInUse is ours: no public source tells Azure's.
+// codePortInUse is ours, because no public source documents Azure's code.
 const codePortInUse = "ContainerAppExposedPortInUse"
 
-// checkPorts refuses TCP ports that somebody has. The machine has an external one once, whichever environment it is of,
-// and an environment's replicas find all ports of its apps at one address. It runs where no other write does.
+// checkPorts refuses TCP ports that are in use. An external port exists once on the machine, for all environments. The
+// ports of all apps of an environment are at one address for its replicas. No other write happens meanwhile.
 func (c *call) checkPorts(ctx context.Context, wanted resource.App) error {
 	ports := wanted.Configuration.Ingress.ExposedPorts()
 	if len(ports) == 0 {

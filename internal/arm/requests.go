@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/resource"
 )
 
-// requestLine is a record of a request, by the columns of Azure's table ContainerAppHTTPLogs; HeldMs and FirstByteMs
-// are ours.
+// requestLine is the record of a request, with the columns of Azure's table ContainerAppHTTPLogs. HeldMs and FirstByteMs
+// are additions.
 type requestLine struct {
 	TimeGenerated               time.Time `json:"TimeGenerated"`
 	StartTime                   time.Time `json:"StartTime"`
@@ -39,7 +39,7 @@ type requestLine struct {
 	DurationMs                  float64   `json:"DurationMs"`
 }
 
-// streamRequests sends what the ingress has recorded of an app's requests.
+// streamRequests sends the access records of an app.
 func streamRequests(c *call) error {
 	found, err := c.app()
 	if err != nil {
@@ -51,8 +51,9 @@ func streamRequests(c *call) error {
 		return err
 	}
 	send := c.startStream(q)
-	records := access.Read(c.r.Context(), c.Requests, access.Query{
+	records := accesslog.Read(c.r.Context(), c.Requests, accesslog.Query{
 		App: found.ID.String(), Revision: query.Get("revision"), Replica: query.Get("replica"), Tail: q.tail, Follow: q.follow,
+		Log: c.Log,
 	})
 	for r, err := range records {
 		if err != nil {
@@ -68,7 +69,7 @@ func streamRequests(c *call) error {
 	return nil
 }
 
-func requestLineOf(r *access.Record, app resource.App) requestLine {
+func requestLineOf(r *accesslog.Record, app resource.App) requestLine {
 	line := requestLine{
 		TimeGenerated: r.End().UTC(), StartTime: r.Start.UTC(), Method: r.Method, Path: r.Path, Authority: r.Host, Protocol: r.Proto,
 		UserAgent: r.UserAgent, XForwardedFor: r.Forwarded, BytesReceived: r.BytesIn, BytesSent: r.BytesOut, StatusCode: r.Status,
@@ -77,7 +78,7 @@ func requestLineOf(r *access.Record, app resource.App) requestLine {
 		EnvironmentName: app.Environment.Base(), UpstreamHost: r.Upstream, UpstreamRequestAttemptCount: r.Attempts, EnvoyPodName: r.Ingress,
 		HeldMs: milliseconds(r.Held), FirstByteMs: milliseconds(r.FirstByte), DurationMs: milliseconds(r.Duration),
 	}
-	if id, err := resource.ParseID(r.Revision); err == nil { // a request that was redirected has none
+	if id, err := resource.ParseID(r.Revision); err == nil { // empty for a request that was redirected
 		line.RevisionName = id.Base()
 	}
 	return line

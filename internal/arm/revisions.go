@@ -47,7 +47,7 @@ func listRevisions(c *call) error {
 	return nil
 }
 
-// revision is the one that the request names, with its app.
+// revision returns the revision that the request names, with its app.
 func (c *call) revision() (resource.Revision, resource.App, error) {
 	found, err := c.app()
 	if err != nil {
@@ -78,7 +78,7 @@ func getRevision(c *call) error {
 	return nil
 }
 
-// running groups all replicas by the key of their revision.
+// running returns all replicas by the key of their revision.
 func (c *call) running() (map[string][]resource.Replica, error) {
 	all, err := c.Runtime.Replicas(c.r.Context())
 	if err != nil {

@@ -4,46 +4,61 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"penstock/internal/resource"
 )
 
-// route is an address and what answers it. A part of the pattern in braces is a variable.
+// route is a method and an address, with the handler that answers them. A part of the pattern in braces is a variable.
 type route struct {
 	method  string
 	pattern []string
 	handle  func(*call) error
-	// provider says that Microsoft.App answers, and not Azure Resource Manager itself.
-	provider bool
-	// stream routes take the token of a stream and need no api-version.
+	// namespace is that of the resource provider that answers, as in "Microsoft.App". It is empty when Azure Resource
+	// Manager itself answers.
+	namespace string
+	// stream routes accept the token of a stream and need no api-version.
 	stream bool
-	// query are the parameters with $ that it knows.
+	// query lists the query parameters beginning with $ that the route accepts.
 	query []string
 }
 
 const (
 	groupPath       = "subscriptions/{subscription}/resourceGroups/{group}"
-	namespace       = "Microsoft.App"
-	providerPath    = "providers/" + namespace
-	appPath         = groupPath + "/" + providerPath + "/containerApps/{app}"
-	jobPath         = groupPath + "/" + providerPath + "/jobs/{job}"
-	environmentPath = groupPath + "/" + providerPath + "/managedEnvironments/{environment}"
-	operationPath   = "subscriptions/{subscription}/" + providerPath + "/locations/{location}"
+	appPath         = groupPath + "/providers/" + resource.TypeApp + "/{app}"
+	jobPath         = groupPath + "/providers/" + resource.TypeJob + "/{job}"
+	environmentPath = groupPath + "/providers/" + resource.TypeEnvironment + "/{environment}"
 )
 
-func (a *api) routes() []route {
+// locationPath returns the address of a location of a resource provider.
+func locationPath(namespace string) string {
+	return "subscriptions/{subscription}/providers/" + namespace + "/locations/{location}"
+}
+
+// namespaceOf returns the namespace of a resource type: "Microsoft.App" of "Microsoft.App/jobs".
+func namespaceOf(typ string) string {
+	namespace, _, _ := strings.Cut(typ, "/")
+	return namespace
+}
+
+// newRoutes returns the routes of all kinds of resource, those that only Container Apps has, and those of Azure Resource
+// Manager itself.
+func newRoutes(kinds []resources) []route {
 	var all []route
 	on := func(method, pattern string, handle func(*call) error) *route {
-		all = append(all, route{method: method, pattern: strings.Split(pattern, "/"), handle: handle, provider: strings.Contains(pattern, providerPath)})
+		r := route{method: method, pattern: strings.Split(pattern, "/"), handle: handle}
+		if below := r.belowProviders(); len(below) > 0 && !strings.HasPrefix(below[0], "{") {
+			r.namespace = below[0]
+		}
+		all = append(all, r)
 		return &all[len(all)-1]
 	}
 	stream := func(pattern string, handle func(*call) error) {
+		r := on(http.MethodGet, pattern, handle)
+		r.stream = true
 		// Azure leaves the provider out of the addresses of streams; people do not.
-		for _, p := range []string{pattern, strings.Replace(pattern, "/"+providerPath, "", 1)} {
-			r := on(http.MethodGet, p, handle)
-			r.stream, r.provider = true, false
-		}
+		on(http.MethodGet, strings.Replace(pattern, "/providers/"+r.namespace, "", 1), handle).stream = true
 	}
 
-	on(http.MethodGet, providerPath+"/operations", listOperations)
 	on(http.MethodGet, "subscriptions", listSubscriptions)
 	on(http.MethodGet, "subscriptions/{subscription}", getSubscription)
 	on(http.MethodGet, "subscriptions/{subscription}/locations", listLocations)
@@ -56,16 +71,24 @@ func (a *api) routes() []route {
 	on(http.MethodHead, groupPath, headGroup)
 	on(http.MethodDelete, groupPath, deleteGroup)
 
-	for _, k := range kinds() {
+	var namespaces []string
+	for _, k := range kinds {
+		namespace := namespaceOf(k.typ())
+		if !slices.Contains(namespaces, namespace) {
+			namespaces = append(namespaces, namespace)
+			on(http.MethodGet, "providers/"+namespace+"/operations", listOperations)
+		}
 		k.register(on)
 		if name := k.operationsName(); name != "" {
-			on(http.MethodGet, operationPath+"/"+name+"OperationStatuses/{operation}", getOperationStatus)
-			on(http.MethodGet, operationPath+"/"+name+"OperationResults/{operation}", getOperationResult)
+			on(http.MethodGet, locationPath(namespace)+"/"+name+"OperationStatuses/{operation}", getOperationStatus)
+			on(http.MethodGet, locationPath(namespace)+"/"+name+"OperationResults/{operation}", getOperationResult)
 		}
 	}
-	on(http.MethodPost, "subscriptions/{subscription}/"+providerPath+"/getCustomDomainVerificationId", getVerificationID)
-	on(http.MethodGet, operationPath+"/availableManagedEnvironmentsWorkloadProfileTypes", listProfileTypes)
-	on(http.MethodGet, operationPath+"/usages", listUsages)
+
+	containerApps := namespaceOf(resource.TypeApp)
+	on(http.MethodPost, "subscriptions/{subscription}/providers/"+containerApps+"/getCustomDomainVerificationId", getVerificationID)
+	on(http.MethodGet, locationPath(containerApps)+"/availableManagedEnvironmentsWorkloadProfileTypes", listProfileTypes)
+	on(http.MethodGet, locationPath(containerApps)+"/usages", listUsages)
 	on(http.MethodGet, environmentPath+"/usages", listEnvironmentUsages)
 	on(http.MethodGet, environmentPath+"/workloadProfileStates", listProfileStates)
 	on(http.MethodPost, environmentPath+"/checkNameAvailability", checkName)
@@ -102,11 +125,20 @@ func (a *api) routes() []route {
 	return all
 }
 
-// match finds the route of a request. Fixed parts match in any case of letters; a slash at the end is passed over.
-func match(rs []route, r *http.Request) (found route, vars map[string]string, err error) {
+// belowProviders returns the parts of the pattern after "providers", beginning with the namespace. It is empty without
+// "providers".
+func (rt route) belowProviders() []string {
+	if at := slices.Index(rt.pattern, "providers"); at >= 0 {
+		return rt.pattern[at+1:]
+	}
+	return nil
+}
+
+// match finds the route of a request. Fixed parts match in any case, and a slash at the end is ignored.
+func (a *api) match(r *http.Request) (found route, vars map[string]string, err error) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	var methods []string
-	for _, candidate := range rs {
+	for _, candidate := range a.routes {
 		vars, ok := candidate.match(parts)
 		if !ok {
 			continue
@@ -124,7 +156,7 @@ func match(rs []route, r *http.Request) (found route, vars map[string]string, er
 			allow:   methods,
 		}
 	}
-	return route{}, nil, unknownAddress(parts)
+	return route{}, nil, a.unknownAddress(parts)
 }
 
 func (rt route) match(parts []string) (map[string]string, bool) {
@@ -146,38 +178,22 @@ func (rt route) match(parts []string) (map[string]string, bool) {
 	return vars, true
 }
 
-// unknownAddress says which part of an address is none of this API's.
-func unknownAddress(parts []string) error {
+// unknownAddress says which part of an address does not exist in this API.
+func (a *api) unknownAddress(parts []string) error {
 	at := slices.IndexFunc(parts, func(p string) bool { return strings.EqualFold(p, "providers") })
-	switch {
-	case at < 0 || at+1 >= len(parts):
+	if at < 0 || at+1 >= len(parts) {
 		return refuse(http.StatusNotFound, "NotFound", "There is nothing at this address.")
-	case !strings.EqualFold(parts[at+1], namespace):
-		return refuse(http.StatusNotFound, "InvalidResourceNamespace", "The resource namespace '%s' is invalid; want %s.", parts[at+1], namespace)
+	}
+	p, err := a.provider(parts[at+1])
+	if err != nil {
+		return err
 	}
 	typ := strings.Join(everyOther(parts[at+2:]), "/")
 	return refuse(http.StatusNotFound, "InvalidResourceType",
-		"The resource type '%s' is not built in the namespace '%s'; want one of those that /subscriptions/{subscription}/providers/%s tells.", typ, namespace, namespace)
+		"The resource type '%s' is not built in the namespace '%s'; want one that /subscriptions/{subscription}/providers/%s lists.", typ, p.namespace, p.namespace)
 }
 
-// types are the types of resource that routes read one of, with the parts of a location.
-func types(rs []route) []string {
-	found := []string{"locations"}
-	for _, rt := range rs {
-		at := slices.Index(rt.pattern, namespace)
-		if at < 0 || rt.method != http.MethodGet || rt.stream {
-			continue
-		}
-		below := rt.pattern[at+1:]
-		if typ := strings.Join(everyOther(below), "/"); len(below)%2 == 0 && !slices.Contains(found, typ) {
-			found = append(found, typ)
-		}
-	}
-	slices.Sort(found)
-	return found
-}
-
-// everyOther keeps the types of an address and leaves the names out.
+// everyOther returns the types in an address, without the names.
 func everyOther(parts []string) []string {
 	var kept []string
 	for i := 0; i < len(parts); i += 2 {

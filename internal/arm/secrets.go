@@ -17,7 +17,7 @@ func listSecrets(c *call) error {
 	return c.tellSecrets(found.ID, found.Configuration.Secrets)
 }
 
-// tellSecrets is the one answer that tells secret values.
+// tellSecrets is the only answer that contains secret values.
 func (c *call) tellSecrets(owner resource.ID, secrets []resource.AppSecret) error {
 	var value []app.Secret
 	for _, s := range secrets {
@@ -32,8 +32,8 @@ func (c *call) tellSecrets(owner resource.ID, secrets []resource.AppSecret) erro
 	return nil
 }
 
-// seal returns the secrets of an app or a job as they are kept. One that comes without a value, as it is answered, keeps the one
-// that it has.
+// seal returns the secrets of an app or a job in the form in which they are stored. A secret without a value, which is how
+// a GET returns it, keeps its stored value.
 func (c *call) seal(owner resource.ID, was, wanted []resource.AppSecret) ([]resource.AppSecret, error) {
 	var kept []resource.AppSecret
 	var faults []resource.Fault

@@ -189,11 +189,11 @@ func (s *server) finishEnvironment(ctx context.Context, id resource.ID) error {
 	if err != nil {
 		return err
 	}
-	if e.Provisioning == resource.Deleting {
+	if !e.Deleted.IsZero() {
 		return s.store.Environments().Delete(ctx, id)
 	}
-	_, err = s.store.Environments().Put(ctx, id, func(e *resource.Environment, _ bool) error {
-		e.DefaultDomain, e.Provisioning = e.ID.Base()+".penstock.localhost", resource.Succeeded
+	_, err = s.store.Environments().Observe(ctx, id, func(e resource.Environment, status *resource.EnvironmentStatus) error {
+		status.DefaultDomain, status.Observed = e.ID.Base()+".penstock.localhost", e.Generation
 		return nil
 	})
 	return err
@@ -208,7 +208,7 @@ func (s *server) finishApp(ctx context.Context, id resource.ID, failure string) 
 	if err != nil {
 		return err
 	}
-	if a.Provisioning == resource.Deleting {
+	if !a.Deleted.IsZero() {
 		for _, rev := range revisions {
 			if err := s.store.Revisions().Delete(ctx, rev.ID); err != nil {
 				return err
@@ -229,24 +229,20 @@ func (s *server) finishApp(ctx context.Context, id resource.ID, failure string) 
 		if name, err = resource.RevisionName(a.ID.Base(), a.Template.RevisionSuffix, names); err != nil {
 			return err
 		}
-		_, err = s.store.Revisions().Put(ctx, a.ID.Child("revisions", name), func(rev *resource.Revision, _ bool) error {
-			*rev = resource.Revision{
-				Environment: a.Environment, Created: time.Now().UTC(), Template: a.Template, Active: true,
-				State: resource.RevisionRunning, Ready: time.Now().UTC(),
-			}
-			return nil
-		})
+		_, _, err = s.store.Revisions().Create(ctx, resource.Revision{
+			ID: a.ID.Child("revisions", name), Environment: a.Environment, Created: time.Now().UTC(), Template: a.Template,
+			RevisionStatus: resource.RevisionStatus{State: resource.RevisionRunning, Ready: time.Now().UTC()},
+		}, nil)
 		if err != nil {
 			return err
 		}
 	}
-	_, err = s.store.Apps().Put(ctx, id, func(a *resource.App, _ bool) error {
-		a.Observed, a.LatestRevision = a.Generation, name
-		if failure != "" {
-			a.Provisioning, a.ProvisioningError = resource.Failed, failure
-			return nil
+	_, err = s.store.Apps().Observe(ctx, id, func(a resource.App, status *resource.AppStatus) error {
+		status.Progress = resource.Progress{Observed: a.Generation, Failure: failure}
+		status.LatestRevision = name
+		if failure == "" {
+			status.LatestReadyRevision = name
 		}
-		a.Provisioning, a.LatestReadyRevision = resource.Succeeded, name
 		return nil
 	})
 	return err

@@ -15,14 +15,14 @@ import (
 
 func storageKind() kind[resource.Storage] {
 	return kind[resource.Storage]{
-		path: "managedEnvironments/{environment}/storages/{storage}", noun: "storage", code: "ManagedEnvironmentStorage",
-		table: (*store.Store).Storages,
+		resourceType: resource.TypeStorage, vars: []string{"environment", "storage"}, noun: "storage", code: "ManagedEnvironmentStorage",
+		table: func(s *store.Store) documents[resource.Storage] { return s.Storages() },
 		meta:  func(s *resource.Storage) *resource.Meta { return &s.Meta },
 		parent: func(c *call) error {
 			_, err := environmentKind().find(c)
 			return err
 		},
-		// az asks for a storage before it sets one, and knows by this code that there is none.
+		// az reads a storage before it sets one, and recognises by this code that it does not exist.
 		absent: func(id resource.ID) error {
 			return refuse(http.StatusNotFound, codeNoStorage, "Storage %s not found under managed environment %s.", id.Base(), id.Parent().Base())
 		},
@@ -34,15 +34,15 @@ func storageKind() kind[resource.Storage] {
 	}
 }
 
-// codeNoStorage is Azure's word for a storage that is not there.
+// codeNoStorage is Azure's code for a storage that does not exist.
 const codeNoStorage = "ManagedEnvironmentStorageNotFound"
 
-// changeStorage moves what is wanted into a storage. Azure lets nothing but the key be changed.
+// changeStorage copies what is wanted into a storage. As in Azure, only the key can be changed.
 func changeStorage(c *call, s *resource.Storage, exists bool, wanted *resource.Storage) error {
 	if exists {
 		if field, was, want := s.Moved(*wanted); field != "" {
 			return refuse(http.StatusBadRequest, "ManagedEnvironmentStorageInvalidValue",
-				"%s: only the key of the storage '%s' can be changed; want %q, got %q. Delete the storage and make it again.", field, s.ID.Base(), was, want)
+				"%s: only the key of the storage '%s' can be changed; want %q, got %q. Delete the storage and create it again.", field, s.ID.Base(), was, want)
 		}
 	} else if wanted.Kind == resource.AzureFile && wanted.Key == "" {
 		return &resource.InvalidError{Faults: []resource.Fault{{
@@ -60,7 +60,7 @@ func changeStorage(c *call, s *resource.Storage, exists bool, wanted *resource.S
 	return nil
 }
 
-// unused refuses to delete a storage that an app or a job mounts, also in an older revision that runs.
+// unused refuses to delete a storage that an app or a job mounts, also if only an older running revision mounts it.
 func (c *call) unused(s resource.Storage) error {
 	ctx := c.r.Context()
 	apps, err := c.appsIn(ctx, s.ID.Parent())
@@ -78,7 +78,7 @@ func (c *call) unused(s resource.Storage) error {
 			return err
 		}
 		for _, rev := range revisions {
-			if rev.Active && mounts(rev.Template, s.ID.Base()) {
+			if rev.Active() && mounts(rev.Template, s.ID.Base()) {
 				users = append(users, fmt.Sprintf("revision '%s'", rev.Name()))
 			}
 		}
@@ -96,14 +96,14 @@ func (c *call) unused(s resource.Storage) error {
 		return nil
 	}
 	return refuse(http.StatusConflict, "ManagedEnvironmentStorageInUse",
-		"The storage '%s' cannot be deleted: %s mounts it; deploy without it, or delete that, before.", s.ID.Base(), strings.Join(users, ", "))
+		"The storage '%s' cannot be deleted: %s mounts it; deploy without it, or delete that, first.", s.ID.Base(), strings.Join(users, ", "))
 }
 
 func mounts(t resource.Template, storage string) bool {
 	return slices.ContainsFunc(t.Volumes, func(v resource.Volume) bool { return v.Type.OfStorage() && strings.EqualFold(v.Storage, storage) })
 }
 
-// checkStorages refuses volumes of storages that the environment has not got. It runs where no other write does.
+// checkStorages refuses volumes of storages that the environment does not have. No other write happens meanwhile.
 func (c *call) checkStorages(ctx context.Context, environment resource.ID, t resource.Template) error {
 	var faults []resource.Fault
 	for i, v := range t.Volumes {
@@ -120,7 +120,7 @@ func (c *call) checkStorages(ctx context.Context, environment resource.ID, t res
 			return err
 		case s.Kind != v.Type:
 			faults = append(faults, resource.Fault{Code: "ContainerAppInvalidValue", Field: field + "storageType",
-				Message: fmt.Sprintf("want %s, which the storage '%s' is, got %s", s.Kind, v.Storage, v.Type)})
+				Message: fmt.Sprintf("want %s, the type of the storage '%s', got %s", s.Kind, v.Storage, v.Type)})
 		}
 	}
 	if len(faults) > 0 {

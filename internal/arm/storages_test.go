@@ -102,7 +102,7 @@ func TestVolumesOfStorages(t *testing.T) {
 		}
 	}
 	s.want(200, "PUT", path, azureFile("a2V5", "ReadWrite"))
-	if a := s.want(400, "PUT", chatPath, mounting(t, `{"name":"v","storageType":"NfsAzureFile","storageName":"models"}`)); !strings.Contains(string(a.body), "want AzureFile, which the storage 'models' is") {
+	if a := s.want(400, "PUT", chatPath, mounting(t, `{"name":"v","storageType":"NfsAzureFile","storageName":"models"}`)); !strings.Contains(string(a.body), "want AzureFile, the type of the storage 'models'") {
 		t.Errorf("the wrong type: %s", a.body)
 	}
 	volume := `{"name":"v","storageType":"AzureFile","storageName":"models","mountOptions":"ro,uid=1000"}`

@@ -15,19 +15,19 @@ import (
 )
 
 const (
-	// defaultTail is how many lines az asks for when nobody says.
+	// defaultTail is how many lines az asks for by default.
 	defaultTail = 20
-	// maxTail bounds what one stream begins with.
+	// maxTail bounds the number of old lines of a stream.
 	maxTail = 100_000
-	// streamPatience is how long a client may take no byte before its stream ends.
+	// streamPatience is how long a client can read nothing before its stream is ended.
 	streamPatience = 30 * time.Second
 )
 
-// streamQuery is what all streams are asked with.
+// streamQuery has the query parameters of all streams.
 type streamQuery struct {
 	follow bool
 	json   bool
-	tail   int // as logs.Query has it: -1 is none
+	tail   int // as in logs.Query: -1 means none
 }
 
 func readStreamQuery(query url.Values) (q streamQuery, err error) {
@@ -64,7 +64,7 @@ func readStreamQuery(query url.Values) (q streamQuery, err error) {
 	return q, nil
 }
 
-// consoleLine is a line of a log stream. Azure's has the time and the text only.
+// consoleLine is a line of a log stream. Azure's lines have only the time and the text.
 type consoleLine struct {
 	TimeStamp     string  `json:"TimeStamp"`
 	RevisionName  *string `json:"RevisionName,omitempty"`
@@ -75,7 +75,8 @@ type consoleLine struct {
 	Log           string  `json:"Log"`
 }
 
-// streamConsole sends what the containers of an app or a job print: all of them, or those that the address or the query names.
+// streamConsole sends what the containers of an app or a job print: all containers, or those that the address or the query
+// names.
 func streamConsole(c *call) error {
 	found, err := c.source()
 	if err != nil {
@@ -114,7 +115,7 @@ func streamConsole(c *call) error {
 	return nil
 }
 
-// systemLine is a line of an event stream, as Azure writes it; DurationMs is how long the step took that it ends.
+// systemLine is a line of an event stream, as in Azure. DurationMs is how long the step took whose end it reports.
 type systemLine struct {
 	TimeStamp        string  `json:"TimeStamp"`
 	Type             string  `json:"Type"`
@@ -130,7 +131,7 @@ type systemLine struct {
 	DurationMs       float64 `json:"DurationMs,omitempty"`
 }
 
-// streamEvents sends what the platform does with an app, a job or an environment.
+// streamEvents sends the events of an app, a job or an environment.
 func streamEvents(c *call) error {
 	found, err := c.source()
 	if err != nil {
@@ -175,7 +176,8 @@ func streamEvents(c *call) error {
 	return nil
 }
 
-// startStream sends the headers at once and returns what sends a line; it says no when the client has left.
+// startStream sends the headers at once and returns a function that sends a line. The function returns false when the
+// client has left.
 func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
 	to := http.NewResponseController(c.w)
 	kind := "text/plain; charset=utf-8"
@@ -190,7 +192,7 @@ func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
 		if q.json {
 			var err error
 			if out, err = json.Marshal(v); err != nil {
-				c.Log.Error("stream line is no JSON", "path", c.r.URL.Path, "err", err)
+				c.Log.Error("stream line cannot be encoded as JSON", "path", c.r.URL.Path, "err", err)
 				return false
 			}
 		}
@@ -199,12 +201,12 @@ func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
 		}
 		_, err := c.w.Write(append(out, '\n'))
 		left = err != nil || to.Flush() != nil
-		// The connection may serve other requests after this one.
+		// The connection can serve other requests after this one.
 		return to.SetWriteDeadline(time.Time{}) == nil && !left
 	}
 }
 
-// endStream notes why a stream ended before its client wanted it to; its status has been sent.
+// endStream logs why a stream ended early. An error answer is not possible, because the status has been sent.
 func (c *call) endStream(err error) {
 	if c.r.Context().Err() == nil {
 		c.Log.Error("stream ended early", "path", c.r.URL.Path, "err", err)

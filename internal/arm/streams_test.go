@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/arm"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
@@ -105,16 +105,16 @@ func TestRequestStream(t *testing.T) {
 	s := start(t)
 	s.environment("e")
 	s.app("chat", chat(nil))
-	w, err := access.NewWriter(s.requests, access.Limits{}, slog.New(slog.DiscardHandler))
+	w, err := accesslog.NewWriter(s.requests, accesslog.Limits{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, revision := range []string{"chat--1", "chat--2"} {
-		w.Add(&access.Record{
+		w.Add(&accesslog.Record{
 			Start: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Client: "192.0.2.1", Forwarded: "192.0.2.1", Connection: 7, Proto: "HTTP/1.1",
 			Host: "chat.example", Method: "POST", Path: "/v1?a=b", UserAgent: "test", RequestID: "id", App: chatID.String(),
 			Revision: chatID.Child("revisions", revision).String(), Replica: revision + "-a", Upstream: "10.0.0.1:80", Attempts: 1, Status: 503,
-			BytesIn: 3, BytesOut: 4, Flags: access.FlagUpstreamTermination, Held: time.Millisecond, Duration: 1500 * time.Microsecond,
+			BytesIn: 3, BytesOut: 4, Flags: accesslog.FlagUpstreamTermination, Held: time.Millisecond, Duration: 1500 * time.Microsecond,
 		})
 	}
 	ended, end := context.WithCancel(t.Context())

@@ -9,10 +9,10 @@ import (
 	"penstock/internal/store"
 )
 
-// defaultSubscription is listed while nothing is in any other.
+// defaultSubscription is always listed.
 const defaultSubscription = "00000000-0000-0000-0000-000000000000"
 
-// subscription is a name that things are under. Every name is one: nobody bills by them here.
+// subscription is the JSON of a subscription. Every name is a valid subscription, because none has to be created.
 type subscription struct {
 	ID                   string               `json:"id"`
 	SubscriptionID       string               `json:"subscriptionId"`
@@ -67,7 +67,7 @@ func getSubscription(c *call) error {
 	return nil
 }
 
-// place is a location that clients may choose from.
+// place is the JSON of a location that clients can choose.
 type place struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
@@ -84,8 +84,8 @@ func listLocations(c *call) error {
 	return nil
 }
 
-// provider is a namespace of resource types.
-type provider struct {
+// providerAnswer is the JSON of a resource provider.
+type providerAnswer struct {
 	ID                 string         `json:"id"`
 	Namespace          string         `json:"namespace"`
 	RegistrationState  string         `json:"registrationState"`
@@ -100,38 +100,43 @@ type resourceType struct {
 	Capabilities string   `json:"capabilities"`
 }
 
-func (c *call) provider() provider {
-	newest := slices.Clone(apiVersions)
+func (c *call) newProvider(p provider) providerAnswer {
+	newest := slices.Clone(apiVersions[p.namespace])
 	slices.Reverse(newest)
-	p := provider{
-		ID:                 "/subscriptions/" + c.vars["subscription"] + "/providers/" + namespace,
-		Namespace:          namespace,
+	answer := providerAnswer{
+		ID:                 "/subscriptions/" + c.vars["subscription"] + "/providers/" + p.namespace,
+		Namespace:          p.namespace,
 		RegistrationState:  "Registered",
 		RegistrationPolicy: "RegistrationRequired",
 	}
 	tracked := map[string]bool{}
-	for _, k := range kinds() {
+	for _, k := range c.kinds {
 		tracked[k.typ()] = strings.Count(k.typ(), "/") == 1
 	}
-	for _, name := range c.types {
+	for _, name := range p.types {
 		capabilities := "None"
-		if tracked[namespace+"/"+name] {
+		if tracked[p.namespace+"/"+name] {
 			capabilities = "SupportsTags, SupportsLocation"
 		}
-		p.ResourceTypes = append(p.ResourceTypes, resourceType{name, app.Regions(), newest, capabilities})
+		answer.ResourceTypes = append(answer.ResourceTypes, resourceType{name, app.Regions(), newest, capabilities})
 	}
-	return p
+	return answer
 }
 
 func listProviders(c *call) error {
-	c.answer(http.StatusOK, pageOf([]provider{c.provider()}))
+	var value []providerAnswer
+	for _, p := range c.providers {
+		value = append(value, c.newProvider(p))
+	}
+	c.answer(http.StatusOK, pageOf(value))
 	return nil
 }
 
 func getProvider(c *call) error {
-	if !strings.EqualFold(c.vars["namespace"], namespace) {
-		return refuse(http.StatusNotFound, "InvalidResourceNamespace", "The resource namespace '%s' is invalid; want %s.", c.vars["namespace"], namespace)
+	p, err := c.provider(c.vars["namespace"])
+	if err != nil {
+		return err
 	}
-	c.answer(http.StatusOK, c.provider())
+	c.answer(http.StatusOK, c.newProvider(p))
 	return nil
 }

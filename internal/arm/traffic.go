@@ -9,7 +9,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// checkTraffic refuses shares for revisions that an app neither has nor gets by this write.
+// checkTraffic refuses shares of revisions that the app does not have and that this write does not create.
 func (c *call) checkTraffic(ctx context.Context, wanted resource.App) error {
 	var faults []resource.Fault
 	for i, share := range wanted.Shares() {
@@ -33,7 +33,7 @@ func (c *call) checkTraffic(ctx context.Context, wanted resource.App) error {
 	return nil
 }
 
-// tellTraffic tells how requests are divided from now on.
+// tellTraffic writes an event that says how requests are divided from now on.
 func (c *call) tellTraffic(a resource.App) {
 	for _, share := range a.Shares() {
 		name := a.Target(share)

@@ -10,7 +10,7 @@ import (
 	"penstock/internal/store"
 )
 
-// usage is how much there is of something, and how much there may be.
+// usage is the JSON of a quota: the current amount and the limit.
 type usage struct {
 	Name         usageName `json:"name"`
 	CurrentValue float64   `json:"currentValue"`
@@ -23,10 +23,10 @@ type usageName struct {
 	LocalizedValue string `json:"localizedValue"`
 }
 
-// noLimit is the limit of what nothing limits here; the wire has no word for that.
+// noLimit is the limit of quotas that have none here. The JSON has no value for that.
 const noLimit = math.MaxInt32
 
-// listUsages tells what a subscription has in a location.
+// listUsages lists the quotas of a subscription in a location.
 func listUsages(c *call) error {
 	environments, err := c.Store.Environments().List(c.r.Context(), store.Scope{Subscription: c.vars["subscription"]})
 	if err != nil {
@@ -44,8 +44,8 @@ func listUsages(c *call) error {
 	return nil
 }
 
-// listEnvironmentUsages tells how many vCPUs the replicas of an environment have, by the category of their profile. The
-// limit is what the machine has; vCPUs are capped and not promised, so there can be more of them.
+// listEnvironmentUsages lists how many vCPUs the replicas of an environment have, by the category of their profile. The
+// limit is that of the machine. The sum can be larger, because vCPUs are limits and not reserved.
 func listEnvironmentUsages(c *call) error {
 	e, err := environmentKind().find(c)
 	if err != nil {
@@ -97,14 +97,14 @@ func listEnvironmentUsages(c *call) error {
 	return nil
 }
 
-// template is what the replicas of a revision or of an execution are made from, empty when that has been deleted.
+// template returns the template of a revision or an execution. It is empty when that has been deleted.
 func (c *call) template(id resource.ID) (resource.Template, error) {
 	var rev resource.Revision
 	var err error
 	if id.Is(resource.TypeExecution) {
 		var e resource.Execution
 		e, err = c.Store.Executions().Get(c.r.Context(), id)
-		rev = e.Revision
+		rev = e.Revision()
 	} else {
 		rev, err = c.Store.Revisions().Get(c.r.Context(), id)
 	}

@@ -1,10 +1,10 @@
-// Package backup writes all that a server keeps into one file, and makes a data folder from it again.
+// Package backup writes a server's data to one file, and restores a data folder from it.
 //
 // The file is a tar archive, so that ordinary tools can look into it:
 //
 //	backup.json      Info: format, Penstock's version, when, of which server
-//	data/...         the data folder, without what a server makes by itself or nobody needs
-//	images/...       an OCI image layout, when images were asked for
+//	data/...         the data folder, without files that a server recreates or does not need
+//	images/...       an OCI image layout, if images were requested
 //	sums.json        SHA-256 of every file before it; a backup without it was cut short
 package backup
 
@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Info is what a backup says of itself.
+// Info describes a backup.
 type Info struct {
 	Format   int       `json:"format"`
 	Version  string    `json:"version"` // of the Penstock that wrote it
@@ -23,10 +23,10 @@ type Info struct {
 	Images   bool      `json:"images"`
 }
 
-// Format is the version of the format that is written, and the newest that is read.
+// Format is the version of the format that Write writes, and the newest that Restore reads.
 const Format = 1
 
-// ErrCut is wrapped when a backup lacks its end.
+// ErrCut is wrapped by errors about a backup whose end is missing.
 var ErrCut = errors.New("the backup was cut short")
 
 const (
@@ -35,7 +35,7 @@ const (
 	dataDir   = "data"
 	imagesDir = "images"
 	database  = "penstock.db"
-	// ImportDir is the folder in a data folder that holds the images of a backup until the next start takes them.
+	// ImportDir is the folder in a data folder that holds a backup's images until the next start imports them.
 	ImportDir = "import"
 )
 

@@ -15,13 +15,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"penstock/internal/atomicfile"
 	"penstock/internal/store"
 )
 
-// maxJSON bounds backup.json and sums.json: some 100,000 files.
+// maxJSON limits the size of backup.json and sums.json. It is enough for about 100,000 files.
 const maxJSON = 16 << 20
 
-// Check reads a backup to its end and says whether it is whole.
+// Check reads a backup to its end and returns an error if it is incomplete or damaged.
 func Check(r io.Reader) (Info, error) {
 	info, err := read(r, nil, func(*tar.Header, io.Reader) error { return nil })
 	if err != nil {
@@ -30,17 +31,17 @@ func Check(r io.Reader) (Info, error) {
 	return info, nil
 }
 
-// Target is the data folder that is made.
+// Target is the data folder that Restore creates.
 type Target struct {
-	Dir string // must be empty or not be there
-	// AsNew leaves out the name of the server and its addresses, so that the new one can run beside the old one on one
+	Dir string // must be empty or not exist
+	// AsNew leaves out the server's name and addresses, so that the new server can run beside the old one on the same
 	// machine.
 	AsNew bool
-	// Allow is asked before anything is written; it may be nil.
+	// Allow is called before anything is written and can reject the restore. It may be nil.
 	Allow func(Info) error
 }
 
-// Restore makes a data folder from a backup. The folder gets its name only when all of it is there and in order.
+// Restore creates a data folder from a backup. The folder gets its final name only when it is complete and valid.
 func Restore(ctx context.Context, r io.Reader, to Target) (Info, error) {
 	info, err := restore(ctx, r, to)
 	if err != nil {
@@ -85,14 +86,14 @@ func restore(ctx context.Context, r io.Reader, to Target) (info Info, err error)
 	if err := store.Check(ctx, filepath.Join(made, database)); err != nil {
 		return info, err
 	}
-	// Users of containers pass through it.
+	// Container users must be able to pass through this folder.
 	if err := os.Chmod(made, 0o711); err != nil {
 		return info, err
 	}
-	return info, os.Rename(made, dir)
+	return info, atomicfile.Rename(made, dir)
 }
 
-// place writes one entry below dir.
+// place writes one entry of the backup below dir.
 func place(dir string, h *tar.Header, content io.Reader, asNew bool) error {
 	top, inside, _ := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
 	if asNew && (inside == "instance" || path.Dir(inside) == "network") && top == dataDir {
@@ -120,7 +121,7 @@ func place(dir string, h *tar.Header, content io.Reader, asNew bool) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// read gives each file and folder of a backup to take, and checks the sums at the end. A folder has no content.
+// read passes each file and folder of a backup to take, and checks the sums at the end. A folder has no content.
 func read(r io.Reader, allow func(Info) error, take func(*tar.Header, io.Reader) error) (info Info, err error) {
 	in := tar.NewReader(r)
 	h, err := in.Next()

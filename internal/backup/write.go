@@ -19,18 +19,18 @@ import (
 	"time"
 )
 
-// Source is the server that a backup is made of.
+// Source is the server that Write backs up.
 type Source struct {
 	Info Info
 	Data string // its data folder
 	// Database writes a consistent copy of the database to a new file.
 	Database func(ctx context.Context, path string) error
-	// Images hands over every file of an OCI image layout; nil leaves images out.
+	// Images passes on every file of an OCI image layout. If it is nil, the backup has no images.
 	Images func(ctx context.Context, add func(name string, size int64, content io.Reader) error) error
 }
 
-// left says what of a data folder is in no backup: images and containers (images are an OCI layout of their own), logs,
-// what names this process, and what is half written.
+// left reports which parts of a data folder are not backed up: images and containers (images have their own OCI layout),
+// logs, files about the running process, and unfinished files.
 func left(name string) bool {
 	switch name {
 	case "containerd", "logs", "lock", "client.json", "server.log", "server.log.1", "storages", ImportDir:
@@ -39,7 +39,7 @@ func left(name string) bool {
 	return strings.HasPrefix(name, database) || strings.HasPrefix(path.Base(name), ".")
 }
 
-// Write writes a backup. An error leaves w without the end of one, which Restore refuses.
+// Write writes a backup to w. After an error the backup has no valid end, and Restore rejects it.
 func Write(ctx context.Context, w io.Writer, s Source) error {
 	out := &writer{tar: tar.NewWriter(w), sums: map[string]string{}, at: s.Info.Created}
 	if err := out.write(ctx, s); err != nil {
@@ -53,7 +53,7 @@ func (w *writer) write(ctx context.Context, s Source) error {
 	if err := w.json(infoName, s.Info); err != nil {
 		return err
 	}
-	// First, so that nothing that it speaks of is missing from what follows.
+	// The database is written first, so that everything it refers to is in what follows.
 	scratch, err := os.MkdirTemp(s.Data, ".backup-*")
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ type writer struct {
 func (w *writer) folder(ctx context.Context, dir string) error {
 	return filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it went while we looked
+			return nil // removed meanwhile
 		}
 		if err != nil {
 			return err
@@ -172,7 +172,7 @@ func (w *writer) add(h tar.Header, content io.Reader) error {
 
 func sumOf(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
-// safe says whether a name of an archive is one that Write makes.
+// safe reports whether an archive name is one that Write could have written.
 func safe(name string) bool {
 	if !filepath.IsLocal(name) || path.Clean(name) != name || strings.ContainsAny(name, "\\\x00") {
 		return false

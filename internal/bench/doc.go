@@ -1,2 +1,2 @@
-// Package bench measures Penstock beside the plain thing that does the same, on the machine that it runs on.
+// Package bench compares Penstock's engine with bare runc on the machine that it runs on.
 package bench

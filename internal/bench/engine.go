@@ -17,38 +17,38 @@ import (
 	"penstock/internal/runtimes/local/containerd"
 )
 
-// Options say what Engine runs, and with what.
+// Options configure Engine.
 type Options struct {
-	// Shim and Runc are the engine's programs; Runc also is what the engine is measured beside.
+	// Shim and Runc are the paths of the engine's programs. Engine also compares the engine with Runc.
 	Shim, Runc string
 	// Program is a static Linux program that answers GET / on Port with 200 soon after its start.
 	Program string
 	Port    int
-	// Cycles are timed, after Warmup that are not.
+	// Cycles is the number of timed cycles. Warmup cycles run before them and are not timed.
 	Cycles, Warmup int
-	// Progress is called after each cycle; nil: not.
+	// Progress, if not nil, is called after each cycle.
 	Progress func(done, of int)
 	Log      *slog.Logger
 }
 
-// EngineResult is what a container costs here.
+// EngineResult holds the measured times of containers.
 type EngineResult struct {
-	// Engine is from the first call to the first 200 over the bridge: network, disk, snapshot, create, start.
+	// Engine is the time from the first call to the first 200 over the bridge: network, disk, snapshot, create, start.
 	Engine Stats
-	// Start is the part of it from the start of a container that was created before.
+	// Start is the part of Engine that begins with starting the created container.
 	Start Stats
-	// Teardown is from the kill until nothing of the replica is left.
+	// Teardown is the time from the kill until nothing of the replica is left.
 	Teardown Stats
-	// Runc is `runc run` of the same bundle until its first 200: root file system and network made before.
+	// Runc is the time of `runc run` of the same bundle until its first 200. Root file system and network exist before.
 	Runc Stats
-	// P50 and P95 are Engine over Runc.
+	// P50 and P95 are the ratios of Engine to Runc.
 	P50, P95 float64
-	// Left lists what is still there after all was removed.
+	// Left lists what remains on the machine after everything was removed.
 	Left []string
 }
 
-// Engine times cycles of a container's life with the engine and with bare runc, one after the other, so that both see
-// the same machine.
+// Engine times the life of a container with the engine and with bare runc. It alternates between them, so that both run under
+// the same conditions.
 func Engine(ctx context.Context, o Options) (result EngineResult, err error) {
 	lab, err := openLab(ctx, o)
 	if err != nil {
@@ -90,7 +90,7 @@ func Engine(ctx context.Context, o Options) (result EngineResult, err error) {
 	return result, err
 }
 
-// lab is an engine of its own, beside whatever else runs on the machine.
+// lab is a private engine, separate from anything else on the machine.
 type lab struct {
 	Options
 	dir     string
@@ -104,7 +104,7 @@ func openLab(ctx context.Context, o Options) (*lab, error) {
 	if o.Cycles < 1 || o.Port < 1 || o.Program == "" {
 		return nil, fmt.Errorf("want cycles, a program and its port, got %d, %q and %d", o.Cycles, o.Program, o.Port)
 	}
-	// Below /run because the paths of sockets must be short.
+	// The folder is below /run because paths of sockets must be short.
 	dir, err := os.MkdirTemp("/run", "psb")
 	if err != nil {
 		return nil, err
@@ -153,12 +153,12 @@ func (l *lab) close(ctx context.Context) error {
 		errs = append(errs, l.network.Destroy(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return err // and keep the folder, which something may still be mounted in
+		return err // and keep the folder, in which something may still be mounted
 	}
 	return errors.Join(removeCgroups(l.name), os.RemoveAll(l.dir))
 }
 
-// times of one cycle.
+// times holds the times of one cycle.
 type times struct{ all, start, teardown time.Duration }
 
 func (l *lab) cycle(ctx context.Context, i int) (times, error) {
@@ -191,7 +191,7 @@ func (l *lab) cycle(ctx context.Context, i int) (times, error) {
 	return times{all: answered.Sub(begin), start: answered.Sub(created), teardown: time.Since(answered)}, nil
 }
 
-// replica is the production profile: every limit there is.
+// replica returns a replica with every limit that production uses.
 func (l *lab) replica(name string) (local.Sandbox, local.Container) {
 	return local.Sandbox{
 			Replica: name, Environment: resource.EnvironmentID("bench", "bench", "bench"),

@@ -23,7 +23,7 @@ import (
 	"penstock/internal/oci"
 )
 
-// push makes an image of the program and brings it in as users do, through the registry.
+// push builds an image of the program and pushes it to the registry, as users do.
 func push(ctx context.Context, stores oci.Stores, o Options) (string, error) {
 	const repository = "bench/program:1"
 	image, err := imageOf(o.Program, o.Port)

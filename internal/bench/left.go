@@ -18,7 +18,8 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// answers waits for the first 200. Refusals come at once, so the wait between two tries is what is added to the time.
+// answers waits for the first 200 response. Refused connections fail at once, so only the pause between tries adds to the
+// measured time.
 func answers(ctx context.Context, at netip.AddrPort) error {
 	const pause = 500 * time.Microsecond
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -45,9 +46,9 @@ func answers(ctx context.Context, at netip.AddrPort) error {
 	}
 }
 
-// left lists what the cycles have left on the machine: processes, mounts, namespaces, cgroups, folders.
+// left lists what the cycles left behind on the machine: processes, mounts, namespaces, cgroups, folders.
 func (l *lab) left(ctx context.Context) ([]string, error) {
-	// A shim ends by itself a moment after its container was deleted.
+	// A shim ends by itself shortly after its container was deleted.
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		found, err := l.inventory()
@@ -78,7 +79,7 @@ func (l *lab) inventory() ([]string, error) {
 		return nil, err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, l.dir+"/") && !strings.Contains(line, l.dir+"/s/m ") { // the driver is open still
+		if strings.Contains(line, l.dir+"/") && !strings.Contains(line, l.dir+"/s/m ") { // the driver is still open
 			found = append(found, "mount "+strings.TrimSpace(line))
 		}
 	}
@@ -118,7 +119,7 @@ func removeCgroups(name string) error {
 	return errors.Join(errs...)
 }
 
-// silent throws away what containers print.
+// silent discards the output of containers.
 type silent struct{}
 
 func (silent) Open(local.Output) io.WriteCloser { return nothing{} }

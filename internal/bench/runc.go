@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// bareRunc is a bundle for `runc run`: a container that the engine has created and never starts. runc gets its
-// specification, root file system and network, and a cgroup of its own.
+// bareRunc is a bundle for `runc run`. The engine creates a container but never starts it; runc uses its specification, root
+// file system and network, with a different cgroup.
 type bareRunc struct {
 	lab       *lab
 	container string
@@ -79,7 +79,7 @@ func (r *bareRunc) cycle(ctx context.Context, i int) (time.Duration, error) {
 	if err != nil {
 		err = fmt.Errorf("runc kill: %w: %s", err, kill)
 	}
-	run.Wait() // killed, so it has an error
+	run.Wait() // returns an error, because it was killed
 	if err := errors.Join(failed, err); err != nil {
 		return 0, fmt.Errorf("%w: %s", err, out.String())
 	}

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Stats sums up timed cycles.
+// Stats summarizes timed cycles.
 type Stats struct {
 	Count         int
 	Min, P50, P95 time.Duration
-	Max           time.Duration
+	P99, Max      time.Duration
 }
 
 func statsOf(times []time.Duration) Stats {
@@ -18,7 +18,7 @@ func statsOf(times []time.Duration) Stats {
 	}
 	s := slices.Sorted(slices.Values(times))
 	at := func(percent int) time.Duration { return s[min(len(s)*percent/100, len(s)-1)] }
-	return Stats{Count: len(s), Min: s[0], P50: at(50), P95: at(95), Max: s[len(s)-1]}
+	return Stats{Count: len(s), Min: s[0], P50: at(50), P95: at(95), P99: at(99), Max: s[len(s)-1]}
 }
 
 func ratio(a, b time.Duration) float64 {

@@ -18,15 +18,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// base is what the layers of an image.yaml stand on.
+// base is the image below the layers of an image.yaml.
 type base struct {
 	layers []*layer
-	config *v1.ConfigFile // nil: nothing but files
+	config *v1.ConfigFile // nil if the base has only files
 	hashed int64
 	close  func() error
 }
 
-// openBase makes or finds the base. The caller closes it, and its layers.
+// openBase finds or builds the base. The caller closes it and its layers.
 func openBase(ctx context.Context, store *cache, dir *os.Root, spec BaseSpec, opts Options) (*base, error) {
 	switch {
 	case spec.Debian != nil:
@@ -60,7 +60,7 @@ func openBase(ctx context.Context, store *cache, dir *os.Root, spec BaseSpec, op
 	return &base{close: nothing}, nil
 }
 
-// baseFromRegistry takes an image that the server has. Its layers stay there.
+// baseFromRegistry uses an image on the server as the base. Its layers stay on the server.
 func baseFromRegistry(ctx context.Context, from Registry, image string) (*base, error) {
 	tag, u, err := from.tag(image)
 	if err != nil {
@@ -70,7 +70,7 @@ func baseFromRegistry(ctx context.Context, from Registry, image string) (*base, 
 		remote.WithTransport(&wire{next: from.transport(), scheme: u.Scheme}))
 	if err != nil {
 		if statusOf(err) == http.StatusNotFound {
-			return nil, fmt.Errorf("want an image of this server, got %q, which it does not have", image)
+			return nil, fmt.Errorf("want an image on this server, got %q, which does not exist", image)
 		}
 		return nil, fmt.Errorf("%s: %w", image, err)
 	}
@@ -97,7 +97,7 @@ func baseFromRegistry(ctx context.Context, from Registry, image string) (*base, 
 
 func platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
 
-// layerTypes are the layers that an engine can unpack, by the names that Docker and OCI have for them.
+// layerTypes are the media types of layers that an engine can unpack, with the names of Docker and OCI.
 var layerTypes = map[types.MediaType]types.MediaType{
 	types.OCIUncompressedLayer:    types.OCIUncompressedLayer,
 	types.OCILayer:                types.OCILayer,
@@ -106,20 +106,20 @@ var layerTypes = map[types.MediaType]types.MediaType{
 	types.DockerLayer:             types.OCILayer,
 }
 
-// baseOf takes over an image's layers and config. What they hold is checked by the engine when it unpacks them; here
-// only that manifest and config belong together.
+// baseOf takes over an image's layers and config. It checks only that manifest and config belong together. The engine checks
+// the content of layers when it unpacks them.
 func baseOf(manifest *v1.Manifest, config *v1.ConfigFile, open func(v1.Descriptor) (io.ReadCloser, error)) (*base, error) {
 	if got, want := (v1.Platform{OS: config.OS, Architecture: config.Architecture}), platform(); cmp.Or(got.OS, want.OS) != want.OS || cmp.Or(got.Architecture, want.Architecture) != want.Architecture {
 		return nil, fmt.Errorf("want an image for %s/%s, got one for %s/%s", want.OS, want.Architecture, clip(got.OS), clip(got.Architecture))
 	}
 	if len(manifest.Layers) != len(config.RootFS.DiffIDs) || len(manifest.Layers) > maxLayers {
-		return nil, fmt.Errorf("want up to %d layers, as many in the manifest as in the config, got %d and %d", maxLayers, len(manifest.Layers), len(config.RootFS.DiffIDs))
+		return nil, fmt.Errorf("want up to %d layers and the same number in manifest and config, got %d and %d", maxLayers, len(manifest.Layers), len(config.RootFS.DiffIDs))
 	}
 	b := &base{config: config, close: nothing}
 	for i, d := range manifest.Layers {
 		mediaType, ok := layerTypes[d.MediaType]
 		if diffID := config.RootFS.DiffIDs[i]; !ok || d.Size < 0 || !isSHA256(d.Digest) || !isSHA256(diffID) || len(d.URLs) > 0 {
-			return nil, fmt.Errorf("layer %d: want a tar, plain or packed by gzip or zstd, with SHA-256 digests, got %s %s of %d bytes", i, clip(string(d.MediaType)), clip(d.Digest.String()), d.Size)
+			return nil, fmt.Errorf("layer %d: want a tar, plain or compressed with gzip or zstd, with SHA-256 digests, got %s %s of %d bytes", i, clip(string(d.MediaType)), clip(d.Digest.String()), d.Size)
 		}
 		layerName := d.Annotations[layerAnnotation]
 		if !layerNamePattern.MatchString(layerName) {
@@ -137,7 +137,7 @@ func baseOf(manifest *v1.Manifest, config *v1.ConfigFile, open func(v1.Descripto
 
 func isSHA256(h v1.Hash) bool { return h.Algorithm == "sha256" && len(h.Hex) == 64 }
 
-// parseImage reads manifest and config, both as their digests say.
+// parseImage parses manifest and config, and checks their digests.
 func parseImage(target v1.Descriptor, read func(v1.Descriptor) ([]byte, error)) (*v1.Manifest, *v1.ConfigFile, error) {
 	raw, err := read(target)
 	if err != nil {
@@ -158,8 +158,8 @@ func parseImage(target v1.Descriptor, read func(v1.Descriptor) ([]byte, error)) 
 	return manifest, config, nil
 }
 
-// configOver is the config of an image whose image.yaml stands on another image: what is said there counts, and
-// what is not said stays. An entrypoint of its own makes nothing of the base's cmd, as in a Dockerfile.
+// configOver returns the config of an image with a base: values of the image.yaml replace those of the base, and the others
+// stay. A new entrypoint removes the base's cmd, as in a Dockerfile.
 func configOver(config *v1.ConfigFile, spec Spec, layers int) v1.ConfigFile {
 	over := *config
 	over.RootFS = v1.RootFS{Type: "layers"}
@@ -180,7 +180,7 @@ func configOver(config *v1.ConfigFile, spec Spec, layers int) v1.ConfigFile {
 	return over
 }
 
-// historyOf keeps a history only if it tells of each layer, as tools that show it expect.
+// historyOf returns an image's history only if it has an entry for each layer, which tools expect.
 func historyOf(config *v1.ConfigFile, layers int) []v1.History {
 	told := 0
 	for _, h := range config.History {
@@ -194,10 +194,10 @@ func historyOf(config *v1.ConfigFile, layers int) []v1.History {
 	return slices.Clone(config.History)
 }
 
-// check refuses what an image cannot have, its base included.
+// check returns an error if the image with its base exceeds the limits of an image.
 func (img *image) check() error {
 	if n := len(img.layers); n < 1 || n > maxLayers {
-		return fmt.Errorf("want 1 to %d layers, those of the base included, got %d", maxLayers, n)
+		return fmt.Errorf("want 1 to %d layers including those of the base, got %d", maxLayers, n)
 	}
 	return nil
 }

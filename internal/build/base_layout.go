@@ -15,7 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// maxDocument is the largest index, manifest or config that is read: registries take manifests of 4 MiB
+// maxDocument is the largest index, manifest or config that is read. Registries accept manifests of 4 MiB
 // (distribution-spec 1.1, "Pushing Manifests").
 const maxDocument = 4 << 20
 
@@ -25,7 +25,7 @@ type layoutFiles interface {
 	close() error
 }
 
-// baseFromLayout takes an image out of a layout. Its blobs are read when the server does not have them.
+// baseFromLayout uses an image in a layout as the base. Its blobs are read only if the server does not have them.
 func baseFromLayout(dir *os.Root, from string) (*base, error) {
 	files, err := openLayout(dir, filepath.FromSlash(from))
 	if err != nil {
@@ -85,7 +85,7 @@ func layoutImage(files layoutFiles) (*base, error) {
 	return baseOf(manifest, config, func(d v1.Descriptor) (io.ReadCloser, error) { return files.open(blobName(d.Digest)) })
 }
 
-// pickImage finds the image for this machine in an index, which may name another index, and that none.
+// pickImage finds the image for this machine in an index, which may contain one more level of indexes.
 func pickImage(raw []byte, read func(v1.Descriptor) ([]byte, error), nested bool) (v1.Descriptor, error) {
 	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 	if err != nil {
@@ -117,7 +117,7 @@ func pickImage(raw []byte, read func(v1.Descriptor) ([]byte, error), nested bool
 
 func blobName(h v1.Hash) string { return path.Join("blobs", "sha256", h.Hex) }
 
-// readBlob reads a document, which must be what its digest says.
+// readBlob reads a document and checks its digest.
 func readBlob(files layoutFiles, d v1.Descriptor) ([]byte, error) {
 	if !isSHA256(d.Digest) {
 		return nil, fmt.Errorf("want a SHA-256 digest, got %q", clip(d.Digest.String()))
@@ -127,7 +127,7 @@ func readBlob(files layoutFiles, d v1.Descriptor) ([]byte, error) {
 		return nil, err
 	}
 	if sum(raw) != d.Digest {
-		return nil, fmt.Errorf("%s: its content is not that", d.Digest)
+		return nil, fmt.Errorf("%s: the content does not match the digest", d.Digest)
 	}
 	return raw, nil
 }
@@ -155,7 +155,7 @@ func (l layoutFolder) open(name string) (io.ReadCloser, error) {
 }
 func (l layoutFolder) close() error { return l.root.Close() }
 
-// layoutTar reads files out of a tar that is not packed, where they lie.
+// layoutTar reads files directly from an uncompressed tar.
 type layoutTar struct {
 	file  *os.File
 	files map[string]*io.SectionReader
@@ -171,8 +171,8 @@ func (l *layoutTar) open(name string) (io.ReadCloser, error) {
 
 func (l *layoutTar) close() error { return l.file.Close() }
 
-// scan finds where files begin. The reader of the tar reads blocks of it and nothing ahead, so after a header the file
-// stands where the content begins.
+// scan finds the offsets of files. The tar reader does not read ahead, so after a header the file position is where the
+// content begins.
 func (l *layoutTar) scan() error {
 	l.files = make(map[string]*io.SectionReader)
 	for r := tar.NewReader(l.file); ; {
@@ -181,7 +181,7 @@ func (l *layoutTar) scan() error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("want a tar that is not packed: %w", err)
+			return fmt.Errorf("want an uncompressed tar: %w", err)
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
@@ -194,7 +194,7 @@ func (l *layoutTar) scan() error {
 			return err
 		}
 		if h.Size > math.MaxInt64-at {
-			return errors.New("want a tar, got one with a file that has no end")
+			return errors.New("want a complete tar, got one that ends within a file")
 		}
 		l.files[path.Clean(h.Name)] = io.NewSectionReader(l.file, at, h.Size)
 	}

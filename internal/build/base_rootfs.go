@@ -21,8 +21,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// rootfs finds in the cache, or packs, the layer of a root file system: a folder, or a tar, which may be packed.
-// Owners, permissions, times of files and hard links stay as they are.
+// rootfs returns the layer of a root file system, from the cache or newly packed. The root file system is a folder or a tar,
+// which may be compressed. Owners, permissions, times of files and hard links are kept.
 func (c *cache) rootfs(ctx context.Context, dir *os.Root, from string, opts Options) (l *layer, hashed int64, err error) {
 	begin := time.Now()
 	local := filepath.FromSlash(from)
@@ -40,7 +40,7 @@ func (c *cache) rootfs(ctx context.Context, dir *os.Root, from string, opts Opti
 		if built, file, hashed, err = c.packRootFS(ctx, dir, local, info, opts.Epoch); err != nil {
 			return nil, 0, fmt.Errorf("%s: %w", from, err)
 		}
-		// What changed while it was read must not be remembered for what it was before.
+		// A file that changed while it was read must not be remembered with its old state.
 		again, err := rootfsFingerprint(ctx, dir, local, info, opts.Epoch)
 		if err != nil {
 			return nil, 0, err
@@ -63,7 +63,7 @@ func (c *cache) rootfs(ctx context.Context, dir *os.Root, from string, opts Opti
 func (c *cache) packRootFS(ctx context.Context, dir *os.Root, from string, info fs.FileInfo, epoch time.Time) (b blob, file string, hashed int64, err error) {
 	tree := &rootfs{
 		epoch: epoch, made: time.Unix(math.MaxInt32, 0),
-		drop: func(name string, _ byte) bool { return strings.HasPrefix(name, "dev/") }, // each container gets its own
+		drop: func(name string, _ byte) bool { return strings.HasPrefix(name, "dev/") }, // each container gets its own /dev
 	}
 	file, err = c.write("layers", func(f *os.File) (string, error) {
 		plain, packed := newHasher(), newHasher()
@@ -85,7 +85,7 @@ func (c *cache) packRootFS(ctx context.Context, dir *os.Root, from string, info 
 	return b, file, hashed, err
 }
 
-// readRootFS hands over the tree as a tar.
+// readRootFS passes the tree on as a tar.
 func readRootFS(ctx context.Context, dir *os.Root, from string, info fs.FileInfo, read func(io.Reader) error) error {
 	if info.IsDir() {
 		r, w := io.Pipe()
@@ -105,7 +105,7 @@ func readRootFS(ctx context.Context, dir *os.Root, from string, info fs.FileInfo
 	}
 	defer f.Close()
 	in := bufio.NewReaderSize(f, copyBuffer)
-	magic, _ := in.Peek(4) // a file that is too short is no tar either
+	magic, _ := in.Peek(4) // a file that is too short is not a tar
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}): // RFC 1952 2.3.1
 		unpacked, err := gzip.NewReader(in)
@@ -152,7 +152,7 @@ func tarOf(ctx context.Context, dir *os.Root, from string, w io.Writer) error {
 				return err
 			}
 		}
-		if info.Mode()&fs.ModeSocket != 0 { // a tar has no way to say it
+		if info.Mode()&fs.ModeSocket != 0 { // a tar cannot contain sockets
 			return fmt.Errorf("%s: want files, folders and links, got a socket", p)
 		}
 		h, err := tar.FileInfoHeader(info, link)
@@ -175,7 +175,7 @@ func tarOf(ctx context.Context, dir *os.Root, from string, w io.Writer) error {
 	return errors.Join(err, tw.Close())
 }
 
-// rootfsFingerprint stands for the tree, without reading a file of it.
+// rootfsFingerprint identifies the state of the tree without reading files.
 func rootfsFingerprint(ctx context.Context, dir *os.Root, from string, info fs.FileInfo, epoch time.Time) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "rootfs %d %d\n", layerFormat, epoch.Unix())

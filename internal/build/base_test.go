@@ -93,7 +93,7 @@ ports: [81]
 	})
 	t.Run("one that is not there is named", func(t *testing.T) {
 		p.write(t, map[string]string{"image.yaml": "base: {image: \"chat:7\"}\n"})
-		if _, err := build.Build(t.Context(), p.options(s)); err == nil || !strings.Contains(err.Error(), `base.image: want an image of this server, got "chat:7", which it does not have`) {
+		if _, err := build.Build(t.Context(), p.options(s)); err == nil || !strings.Contains(err.Error(), `base.image: want an image on this server, got "chat:7", which does not exist`) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -149,7 +149,7 @@ func TestImageOnALayout(t *testing.T) {
 			if err := os.WriteFile(file, []byte("{}"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, "its content is not that"},
+		}, "the content does not match the digest"},
 		"a changed layer": {func(t *testing.T, dir string) {
 			file := filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(below.Layers[1].Digest, "sha256:"))
 			if err := os.WriteFile(file, bytes.Repeat([]byte("x"), int(below.Layers[1].Size)), 0o644); err != nil {

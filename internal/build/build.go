@@ -14,22 +14,22 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Options say what is built and where it goes.
+// Options configure Build.
 type Options struct {
 	Dir      string // the folder with the image.yaml, Dockerfile or requirements.txt
 	Name     string // NAME or NAME:TAG
 	Registry Registry
-	Cache    string // folder; empty is DefaultCache
-	// Epoch is the time of all files and of the image; zero is 1970-01-01. Programs that build reproducibly take it
+	Cache    string // cache folder; empty means DefaultCache
+	// Epoch is the time of all files and of the image; zero means 1970-01-01. Programs for reproducible builds take it
 	// from SOURCE_DATE_EPOCH (reproducible-builds.org/specs/source-date-epoch).
 	Epoch time.Time
-	// Refresh asks whether a base has changed at its source, instead of taking the one that is kept.
+	// Refresh checks whether a base has changed at its source, instead of using the cached one.
 	Refresh bool
-	// Progress, if not nil, is called often and from several goroutines at once.
+	// Progress, if not nil, is called often, and concurrently.
 	Progress func(Progress)
 }
 
-// Progress tells how far a layer is.
+// Progress is the progress of a layer.
 type Progress struct {
 	Layer string
 	Stage Stage
@@ -37,16 +37,16 @@ type Progress struct {
 	Total int64
 }
 
-// Stage is what is being done with a layer.
+// Stage is the current step of a layer.
 type Stage string
 
 const (
-	StageTool  Stage = "tool"  // something else is done that is worth saying; Layer says it, sizes are not known
-	StageBuild Stage = "build" // its files are read, hashed and packed
-	StagePush  Stage = "push"  // it moves to the server
+	StageTool  Stage = "tool"  // another step, described by Layer; sizes are unknown
+	StageBuild Stage = "build" // reading, hashing and packing files
+	StagePush  Stage = "push"  // sending the layer to the server
 )
 
-// Result tells what a build did.
+// Result describes a build.
 type Result struct {
 	Name   string        `json:"name"` // with the tag
 	Digest string        `json:"digest"`
@@ -57,18 +57,18 @@ type Result struct {
 	Took   time.Duration `json:"tookNanoseconds"`
 }
 
-// LayerResult tells what a build did with a layer.
+// LayerResult describes a layer in a build.
 type LayerResult struct {
 	Name      string        `json:"name"`
 	Digest    string        `json:"digest"`
 	Size      int64         `json:"size"`
 	Cached    bool          `json:"cached"` // its files were not read
-	Pushed    bool          `json:"pushed"` // false: the server had it
+	Pushed    bool          `json:"pushed"` // false if the server already had it
 	BuildTook time.Duration `json:"buildTookNanoseconds"`
 	PushTook  time.Duration `json:"pushTookNanoseconds"`
 }
 
-// Build makes the image that opts.Dir describes and pushes it.
+// Build builds the image that opts.Dir describes and pushes it.
 func Build(ctx context.Context, opts Options) (result Result, err error) {
 	begin := time.Now()
 	if opts.Cache == "" {
@@ -117,12 +117,12 @@ func Build(ctx context.Context, opts Options) (result Result, err error) {
 	return result, nil
 }
 
-// buildSpec makes and pushes what an image.yaml says; again, if that is worth it.
+// buildSpec builds and pushes the image of an image.yaml. It tries again after failures that a second try can solve.
 func buildSpec(ctx context.Context, opts Options, tag name.Tag, to *url.URL, store *cache, dir *os.Root, spec Spec) (result Result, err error) {
 	var moved atomic.Int64
 	for attempt := 1; ; attempt++ {
 		img, hashed, err := buildLayers(ctx, store, dir, spec, opts)
-		opts.Refresh = false // once is enough
+		opts.Refresh = false // the second try does not need it
 		if err != nil {
 			return Result{}, err
 		}
@@ -134,10 +134,10 @@ func buildSpec(ctx context.Context, opts Options, tag name.Tag, to *url.URL, sto
 		again := false
 		switch {
 		case refusedFor(err, transport.ManifestBlobUnknownErrorCode):
-			// Another image that had one of the layers was deleted after the server said that it has it.
+			// The server had one of the layers, but its image was deleted meanwhile.
 			again = attempt == 1
 		case refusedFor(err, transport.DigestInvalidErrorCode):
-			// The cache is damaged, or a file that is written while it is read was changed.
+			// The cache is damaged, or a file was changed while it was read.
 			again = attempt == 1
 			for _, l := range img.layers {
 				err = errors.Join(err, l.forget())
@@ -154,7 +154,7 @@ func buildSpec(ctx context.Context, opts Options, tag name.Tag, to *url.URL, sto
 	}
 }
 
-// readInstructions reads the folder's image.yaml or, when there is none, its Dockerfile, which it may have to write first.
+// readInstructions reads the folder's image.yaml or, if there is none, its Dockerfile, which it may have to write first.
 func readInstructions(ctx context.Context, dir *os.Root) (spec Spec, dockerfile []byte, wrote []string, err error) {
 	raw, err := readFile(dir, SpecFile, maxSpec)
 	if err != nil {
@@ -169,12 +169,12 @@ func readInstructions(ctx context.Context, dir *os.Root) (spec Spec, dockerfile 
 		dockerfile, wrote, err = writeDockerfile(ctx, dir)
 	}
 	if dockerfile == nil && err == nil {
-		err = fmt.Errorf("%s: want a folder with an %s, a %s or a %s, got one without", dir.Name(), SpecFile, dockerfileName, requirementsName)
+		err = fmt.Errorf("%s: want a folder with an %s, a %s or a %s, found none of them", dir.Name(), SpecFile, dockerfileName, requirementsName)
 	}
 	return Spec{}, dockerfile, wrote, err
 }
 
-// buildLayers makes the image; all layers that cannot be made are reported at once. The caller closes it.
+// buildLayers builds the image. Its error reports all layers that failed. The caller closes the image.
 func buildLayers(ctx context.Context, store *cache, dir *os.Root, spec Spec, opts Options) (*image, int64, error) {
 	img := &image{}
 	var hashed int64

@@ -24,18 +24,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/opencontainers/go-digest"
-	"go.etcd.io/bbolt"
 
 	"penstock/internal/build"
 	"penstock/internal/oci"
+	"penstock/internal/oci/ocitest"
 )
 
 // server is the server's registry, over the content store that containers are started from.
@@ -48,20 +46,8 @@ type server struct {
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	dir := t.TempDir()
-	store, err := local.NewStore(filepath.Join(dir, "content"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bolt, err := bbolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bbolt.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := metadata.NewDB(bolt, store, nil)
-	if err := db.Init(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s := &server{stores: oci.Stores{Content: db.ContentStore(), Images: metadata.NewImageStore(db), Leases: metadata.NewLeaseManager(db)}}
+	stores, _, _ := ocitest.Open(t)
+	s := &server{stores: stores}
 	s.images = oci.NewImages(s.stores)
 	registry := oci.NewRegistry(s.stores, slog.New(slog.DiscardHandler))
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -73,9 +59,6 @@ func newServer(t testing.TB) *server {
 	t.Cleanup(func() {
 		s.Close()
 		registry.Close()
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	return s
 }
@@ -335,7 +318,7 @@ func TestWhatCannotBeALayer(t *testing.T) {
 		"whiteout": {func(dir string) {
 			must(os.Mkdir(filepath.Join(dir, "x"), 0o755))
 			must(os.WriteFile(filepath.Join(dir, "x/.wh.a"), nil, 0o644))
-		}, `from: x/.wh.a: want no name beginning with .wh.`},
+		}, `from: x/.wh.a: want a name that does not start with .wh.`},
 	}
 	for what, tt := range tests {
 		t.Run(what, func(t *testing.T) {
@@ -374,13 +357,13 @@ func TestWrongUse(t *testing.T) {
 		want   string
 	}{
 		"no folder":          {func(o *build.Options) { o.Dir += "/none" }, "want a folder with an image.yaml, a Dockerfile or a requirements.txt: "},
-		"no image.yaml":      {func(o *build.Options) { o.Dir += "/app" }, "want a folder with an image.yaml, a Dockerfile or a requirements.txt, got one without"},
+		"no image.yaml":      {func(o *build.Options) { o.Dir += "/app" }, "want a folder with an image.yaml, a Dockerfile or a requirements.txt, found none of them"},
 		"name in upper case": {func(o *build.Options) { o.Name = "App:1" }, `image name "App:1": want lower-case NAME or NAME:TAG`},
 		"name with digest":   {func(o *build.Options) { o.Name = "a@sha256:" + strings.Repeat("0", 64) }, "want NAME or NAME:TAG"},
 		"no name":            {func(o *build.Options) { o.Name = "" }, "want NAME or NAME:TAG"},
 		"registry of no URL": {func(o *build.Options) { o.Registry.URL = "localhost:5000" }, "registry: want http://HOST:PORT"},
-		"http for https":     {func(o *build.Options) { o.Registry.URL = strings.Replace(s.URL, "http:", "https:", 1) }, "push app:1: the registry does not answer: "},
-		"no registry":        {func(o *build.Options) { o.Registry.URL = "http://127.0.0.1:1" }, "push app:1: the registry does not answer: "},
+		"http for https":     {func(o *build.Options) { o.Registry.URL = strings.Replace(s.URL, "http:", "https:", 1) }, "push app:1: the registry does not respond: "},
+		"no registry":        {func(o *build.Options) { o.Registry.URL = "http://127.0.0.1:1" }, "push app:1: the registry does not respond: "},
 		"not let in": {func(o *build.Options) {
 			o.Registry.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: http.StatusUnauthorized, Status: "401 Unauthorized", Body: http.NoBody, Request: req}, nil
@@ -546,7 +529,7 @@ func TestIgnoredFilesAreLeftOut(t *testing.T) {
 	for what, tt := range map[string]struct{ file, want string }{
 		"one without end":          {strings.Repeat("xxxxxxxxx\n", 7000), "want at most 65536 bytes"},
 		"more patterns than files": {strings.Repeat("a*b*c*\n", 501), "want at most 500 patterns, got 501"},
-		"no pattern":               {"a[\n", "want patterns of paths"},
+		"no pattern":               {"a[\n", "want path patterns"},
 		"everything":               {"**\n", "whose files are all in .dockerignore"},
 	} {
 		t.Run(what, func(t *testing.T) {

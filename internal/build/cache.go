@@ -10,19 +10,21 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"penstock/internal/atomicfile"
 )
 
 const (
-	// keepUnused is how long a packed layer that no build uses is kept.
+	// keepUnused is how long an unused packed layer is kept.
 	keepUnused = 30 * 24 * time.Hour
 	// keepPartial is how long an unfinished file is kept: longer than any build takes.
 	keepPartial = 24 * time.Hour
-	// settle is longer than a tick of the clock that the kernel stamps files with (10 ms at HZ=100). A file changed
-	// less than that ago may change again without a new time.
+	// settle is longer than a tick of the clock that the kernel uses for file times (10 ms at HZ=100). A file that changed
+	// more recently could change again without getting a new time.
 	settle = 20 * time.Millisecond
 )
 
-// DefaultCache is the folder in which packed layers are kept for the user who builds.
+// DefaultCache returns the user's cache folder for packed layers.
 func DefaultCache() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -31,9 +33,8 @@ func DefaultCache() (string, error) {
 	return filepath.Join(dir, "penstock", "build"), nil
 }
 
-// cache keeps packed layers by digest (layers/sha256-<hex>) and what is known of them by fingerprint
-// (index/<hex>.json). Files appear whole, by rename, and are never changed, so that builds at the same time and
-// builds that are killed do no harm: they at most do work twice.
+// cache stores packed layers by digest (layers/sha256-<hex>) and facts about them by fingerprint (index/<hex>.json). Files
+// are created by rename and never changed, so concurrent or killed builds do no harm. At worst they do work twice.
 type cache struct {
 	dir string
 }
@@ -56,14 +57,14 @@ func (c *cache) indexPath(fingerprint string) string {
 	return filepath.Join(c.dir, "index", fingerprint+".json")
 }
 
-// lookup finds a layer by its fingerprint. What cannot be read or does not fit is not found.
+// lookup finds a layer by its fingerprint. Entries that are unreadable or do not fit count as missing.
 func (c *cache) lookup(fingerprint string, compression Compression) (b blob, path string, ok bool) {
 	raw, err := os.ReadFile(c.indexPath(fingerprint))
 	if err != nil || json.Unmarshal(raw, &b) != nil || b.MediaType != mediaTypes[compression] || b.Digest.Hex == "" || b.DiffID.Hex == "" {
 		return blob{}, "", false
 	}
 	now := time.Now()
-	_ = os.Chtimes(c.indexPath(fingerprint), now, now) // keeps it from being cleaned away; else it is built again
+	_ = os.Chtimes(c.indexPath(fingerprint), now, now) // marks it as used, so that clean keeps it; on failure it is only rebuilt
 	if compression == None {
 		return b, "", true
 	}
@@ -75,7 +76,7 @@ func (c *cache) lookup(fingerprint string, compression Compression) (b blob, pat
 	return b, path, true
 }
 
-// remember keeps a blob, or what holds one and more, under the fingerprint of what it was made from.
+// remember stores a blob, or a struct that contains one, under the fingerprint of its source.
 func (c *cache) remember(fingerprint string, built any) error {
 	raw, err := json.Marshal(built)
 	if err != nil {
@@ -88,7 +89,7 @@ func (c *cache) remember(fingerprint string, built any) error {
 	return err
 }
 
-// forget removes a layer that turned out to be damaged. Its path is empty when only its digest was kept.
+// forget removes a damaged layer. Its path is empty if only its digest was stored.
 func (c *cache) forget(fingerprint, path string) error {
 	err := remove(c.indexPath(fingerprint))
 	if path != "" {
@@ -97,7 +98,7 @@ func (c *cache) forget(fingerprint, path string) error {
 	return err
 }
 
-// remove removes a file that another build may have removed.
+// remove removes a file that another build may have removed already.
 func remove(path string) error {
 	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -105,7 +106,7 @@ func remove(path string) error {
 	return nil
 }
 
-// write writes a file aside and renames it to the path that fill returns.
+// write writes a temporary file and renames it to the path that fill returns.
 func (c *cache) write(sub string, fill func(f *os.File) (path string, err error)) (path string, err error) {
 	f, err := os.CreateTemp(filepath.Join(c.dir, sub), "partial-*")
 	if err != nil {
@@ -113,7 +114,7 @@ func (c *cache) write(sub string, fill func(f *os.File) (path string, err error)
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(f.Name()) // clean takes what stays
+			_ = os.Remove(f.Name()) // clean removes files that remain
 		}
 	}()
 	path, err = fill(f)
@@ -123,11 +124,11 @@ func (c *cache) write(sub string, fill func(f *os.File) (path string, err error)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", err
 	}
-	return path, os.Rename(f.Name(), path)
+	return path, atomicfile.Rename(f.Name(), path)
 }
 
-// clean removes what no build has used for long. What cannot be removed is left for the next build to try: the image
-// is built, and a cache that is too large is no reason to say that it failed.
+// clean removes files that no build has used for long. It ignores errors and leaves such files to the next build, because a
+// cache that is too large must not make a successful build fail.
 func (c *cache) clean(now time.Time) {
 	for _, sub := range []string{"layers", "index"} {
 		entries, err := os.ReadDir(filepath.Join(c.dir, sub))
@@ -137,7 +138,7 @@ func (c *cache) clean(now time.Time) {
 		for _, e := range entries {
 			info, err := e.Info()
 			if err != nil {
-				continue // another build was faster
+				continue // removed by another build
 			}
 			keep := keepUnused
 			if ok, _ := filepath.Match("partial-*", e.Name()); ok {
@@ -150,7 +151,7 @@ func (c *cache) clean(now time.Time) {
 	}
 }
 
-// layer finds a layer in the cache or packs it. The caller closes it.
+// layer returns a layer from the cache, or packs it. The caller closes it.
 func (c *cache) layer(ctx context.Context, dir *os.Root, spec LayerSpec, epoch time.Time, read func(done, total int64)) (*layer, int64, error) {
 	begin := time.Now()
 	t, err := openSettled(ctx, dir, spec)
@@ -178,7 +179,7 @@ func (c *cache) layer(ctx context.Context, dir *os.Root, spec LayerSpec, epoch t
 	}, hashed, nil
 }
 
-// pack reads a layer's files and keeps what came of it. The path is empty when it is only the digest.
+// pack packs a layer's files and stores the result. The path is empty if only the digest is stored.
 func (c *cache) pack(ctx context.Context, dir *os.Root, l *files, fingerprint string, read func(done, total int64)) (built blob, path string, hashed int64, err error) {
 	var done int64
 	count := func(n int) {
@@ -196,7 +197,7 @@ func (c *cache) pack(ctx context.Context, dir *os.Root, l *files, fingerprint st
 	if err != nil {
 		return blob{}, "", 0, err
 	}
-	// What changed while it was read must not be remembered for what it was before.
+	// A file that changed while it was read must not be remembered with its old state.
 	again, err := openTree(ctx, dir, l.spec)
 	if err != nil {
 		return blob{}, "", 0, err
@@ -207,13 +208,13 @@ func (c *cache) pack(ctx context.Context, dir *os.Root, l *files, fingerprint st
 	if again.fingerprint(l.spec, l.epoch) != fingerprint {
 		return blob{}, "", 0, &changedError{l.spec.From}
 	}
-	if time.Since(l.tree.newest) < settle { // times of the future, from another machine's clock
+	if time.Since(l.tree.newest) < settle { // also true for times in the future, from another machine's clock
 		return built, path, hashed, nil
 	}
 	return built, path, hashed, c.remember(fingerprint, built)
 }
 
-// openSettled opens a tree whose last change is long enough ago for any later one to show in its times.
+// openSettled opens a tree and waits until its last change is so old that any later change is visible in file times.
 func openSettled(ctx context.Context, dir *os.Root, spec LayerSpec) (*tree, error) {
 	t, err := openTree(ctx, dir, spec)
 	if err != nil {

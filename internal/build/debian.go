@@ -22,24 +22,24 @@ import (
 )
 
 const (
-	// debianFormat grows when the same packages come to give another layer.
+	// debianFormat is increased when the same packages give a different layer.
 	debianFormat   = 1
 	debianMirror   = "http://deb.debian.org/debian"
 	debianSecurity = "http://deb.debian.org/debian-security"
 )
 
-// unreleased are the suites that have no archives of updates (deb.debian.org/debian/dists).
+// unreleased are the suites without update archives (deb.debian.org/debian/dists).
 var unreleased = []string{"sid", "unstable", "experimental", "rc-buggy"}
 
-// debianLayer is what the cache knows of a layer of Debian packages.
+// debianLayer is what the cache stores about a layer of Debian packages.
 type debianLayer struct {
 	blob
-	Packages map[string]string `json:"packages"` // all that the tree has, of the layers below too: versions by name
+	Packages map[string]string `json:"packages"` // versions by name of all packages in the tree, including the layers below
 }
 
-// debian makes the layers of Debian packages: one with what every Debian has, which images share, and one with what
-// the packages add. They are made once, by mmdebstrap, and kept; refresh asks the archive whether it would give other
-// versions now, and only then makes them again.
+// debian builds the layers of Debian packages: one with the essential packages, which images share, and one with what the
+// chosen packages add. mmdebstrap builds them once, and they are cached. refresh asks the archive for its current versions,
+// and rebuilds a layer only if they differ.
 type debian struct {
 	cache   *cache
 	spec    DebianSpec
@@ -82,14 +82,14 @@ func (d *debian) tool(args ...string) *mmdebstrap {
 	return &mmdebstrap{args: args, suite: d.spec.Suite, sources: d.sources()}
 }
 
-// fingerprint stands for what is asked for. What the archive gives for it is told by the layer's packages.
+// fingerprint identifies the request. The versions that the archive provided are in the layer's packages.
 func (d *debian) fingerprint(packages []string, below debianLayer) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "debian %d %d\n%q\n%q\n%d\n%s\n", debianFormat, layerFormat, d.sources(), packages, d.epoch.Unix(), below.Digest)
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// sources are the lines of sources.list(5).
+// sources returns the lines of sources.list(5).
 func (d *debian) sources() []string {
 	lines := []string{"deb " + cmp.Or(d.spec.Mirror, debianMirror) + " " + d.spec.Suite + " main"}
 	if d.spec.Mirror == "" && !slices.Contains(unreleased, d.spec.Suite) {
@@ -98,7 +98,7 @@ func (d *debian) sources() []string {
 	return lines
 }
 
-// layer finds a layer in the cache or makes it. hashed is 0 when it was there.
+// layer returns a layer from the cache, or builds it. hashed is 0 if it was cached.
 func (d *debian) layer(ctx context.Context, packages []string, below debianLayer) (l debianLayer, hashed int64, err error) {
 	fingerprint := d.fingerprint(packages, below)
 	if l, ok := d.lookup(fingerprint); ok {
@@ -125,7 +125,7 @@ func (d *debian) lookup(fingerprint string) (l debianLayer, ok bool) {
 	return l, err == nil && json.Unmarshal(raw, &l) == nil
 }
 
-// make runs the tool and packs what differs from the layer below.
+// make runs mmdebstrap and packs what differs from the layer below.
 func (d *debian) make(ctx context.Context, fingerprint string, packages []string, below debianLayer) (l debianLayer, hashed int64, err error) {
 	d.say(strings.TrimSpace("making Debian " + d.spec.Suite + " " + strings.Join(packages, " ")))
 	tree := &rootfs{
@@ -182,7 +182,7 @@ func (d *debian) make(ctx context.Context, fingerprint string, packages []string
 	return l, hashed, d.cache.remember(fingerprint, l)
 }
 
-// entries reads what a layer has.
+// entries reads the entries of a layer.
 func (d *debian) entries(ctx context.Context, l debianLayer) (map[string]entrySum, error) {
 	f, err := os.Open(d.cache.layerPath(l.blob))
 	if err != nil {
@@ -197,7 +197,7 @@ func (d *debian) entries(ctx context.Context, l debianLayer) (map[string]entrySu
 	return (&rootfs{epoch: d.epoch, made: time.Now()}).pack(ctx, plain, io.Discard)
 }
 
-// resolve asks the archive which versions it would give now.
+// resolve asks the archive for its current versions.
 func (d *debian) resolve(ctx context.Context, packages []string) (map[string]string, error) {
 	d.say("asking for the versions of " + strings.TrimSpace("Debian "+d.spec.Suite+" "+strings.Join(packages, " ")))
 	args := []string{"--variant=essential", "--simulate", "--verbose"}
@@ -216,7 +216,7 @@ func (d *debian) resolve(ctx context.Context, packages []string) (map[string]str
 		versions[found[1]] = found[2]
 	}
 	if len(versions) == 0 {
-		return nil, fmt.Errorf("mmdebstrap tells no versions:\n%s", lastLines(said))
+		return nil, fmt.Errorf("mmdebstrap reported no versions:\n%s", lastLines(said))
 	}
 	return versions, nil
 }
@@ -241,7 +241,7 @@ func installed(status []byte) map[string]string {
 	return versions
 }
 
-// droppedOfDebian tells what a build leaves behind, and what an engine gives to each container itself.
+// droppedOfDebian reports whether a file is a leftover of the build, or one that the engine provides in each container.
 func droppedOfDebian(name string, kind byte) bool {
 	dir, base := path.Split(name)
 	switch {
@@ -257,7 +257,7 @@ func droppedOfDebian(name string, kind byte) bool {
 		name == "var/lib/dpkg/triggers/Lock", name == "var/lib/dpkg/lock", name == "var/lib/dpkg/lock-frontend":
 		return true
 	case dir == "etc/":
-		return strings.HasSuffix(base, "-") // passwd-, shadow-: what was before
+		return strings.HasSuffix(base, "-") // passwd-, shadow-: backups
 	}
 	return (dir == "var/lib/dpkg/" || dir == "var/cache/debconf/") && strings.HasSuffix(base, "-old")
 }

@@ -224,7 +224,7 @@ func TestHostileTreesAreRefused(t *testing.T) {
 		"a hard link out":         {tar.Header{Typeflag: tar.TypeLink, Name: "./link", Linkname: "../../etc/shadow"}, "hard link: want a path inside"},
 		"a hard link to nothing":  {tar.Header{Typeflag: tar.TypeLink, Name: "./link", Linkname: "later"}, `want a hard link to a file that comes before it, got one to "later"`},
 		"an owner nobody can map": {tar.Header{Typeflag: tar.TypeReg, Name: "./x", Uid: 1 << 40}, "want owners from 0 to"},
-		"a file twice":            {file("./etc/shadow", "root::::::::"), "etc/shadow: it is there twice"},
+		"a file twice":            {file("./etc/shadow", "root::::::::"), "etc/shadow: it occurs twice"},
 	}
 	for what, tt := range tests {
 		t.Run(what, func(t *testing.T) {

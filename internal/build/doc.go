@@ -8,20 +8,20 @@
 //	    v  new or changed: read once, hashed, compressed
 //	manifest --push--> per layer HEAD; the body only if the server does not have it
 //
-// Below the layers there may be a base: an image that the server has, one in an OCI layout, a root file system, or
-// Debian packages. These are installed by mmdebstrap; its tar is checked, made to follow from the packages alone
-// (rootfs), and split into what every Debian has and what the packages add, as examples/nginx and examples/torch have it.
+// The layers may have a base: an image on the server, one in an OCI layout, a root file system, or Debian packages.
+// mmdebstrap installs the packages. Its tar is checked, made to depend only on the packages (rootfs), and split into the
+// essential packages and what the chosen packages add, as in examples/nginx and examples/torch.
 //
-// A folder with a Dockerfile is built by BuildKit or buildah, which push through a gate; for one with a
-// requirements.txt a Dockerfile is written first.
+// BuildKit or buildah, which push through a gate, build a folder with a Dockerfile. For a folder with a requirements.txt, a
+// Dockerfile is written first.
 //
-// A layer's bytes follow from its files alone: entries are sorted, times are the epoch, owners are as image.yaml says
-// and permissions are 0755 for folders and programs and 0644 for the rest, so that the same files give the same
-// digest on every machine. Extended attributes are not kept, which includes file capabilities: containers run without
-// new privileges, so they would have no effect.
+// A layer's bytes depend only on its files: entries are sorted, times are the epoch, owners are those in image.yaml, and
+// permissions are 0755 for folders and programs and 0644 for the rest. So the same files give the same digest on every
+// machine. Extended attributes, including file capabilities, are dropped. Containers run without new privileges, so file
+// capabilities would have no effect.
 //
-// The cache keeps compressed layers, because compressing them again costs far more than reading them. A layer that is
-// not compressed (weights, mostly) is not kept: it would double the disk that the weights take. Its digest is
-// remembered, and when a server lacks it, its tar is written from the files again, straight into the connection;
-// the server checks the digest, so a file that changed at that moment fails the push and nothing else.
+// The cache stores compressed layers, because compressing again costs far more than reading. Uncompressed layers (mostly
+// weights) are not stored, because they would take the disk space of the weights twice. Only their digest is stored. If a
+// server lacks such a layer, its tar is written from the files directly into the connection. The server checks the digest,
+// so if a file changes at that moment, only the push fails.
 package build

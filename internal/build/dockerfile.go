@@ -23,30 +23,30 @@ import (
 )
 
 const (
-	// dockerfileName is the file that container builders read.
+	// dockerfileName is the name of the file that container builders read.
 	dockerfileName = "Dockerfile"
-	// maxDockerfile is far above what people write.
+	// maxDockerfile is far larger than real Dockerfiles.
 	maxDockerfile = 1 << 20
-	// answersWithin is how long a build daemon may take to say that it is there.
+	// answersWithin is how long a build daemon may take to respond.
 	answersWithin = 5 * time.Second
-	// serverDomain stands in a builder's store and in an image's history for this server, whose address may change.
+	// serverDomain represents this server, whose address may change, in a builder's store and in an image's history.
 	serverDomain = "penstock.local"
 	authFile     = "auth.json" // containers-auth.json(5)
 )
 
-// errNoBuilder says how to get a program that builds Dockerfiles.
-var errNoBuilder = errors.New("a Dockerfile is built by buildctl with a buildkitd that answers, or by buildah; want one on PATH, got neither: apt-get install buildah")
+// errNoBuilder is the error if no builder is installed. It says how to install one.
+var errNoBuilder = errors.New("building a Dockerfile needs buildah, or buildctl with a running buildkitd, on PATH; found neither: apt-get install buildah")
 
-// dockerBuild is the build of a Dockerfile by a builder of this machine.
+// dockerBuild is a build of a Dockerfile with a builder on this machine.
 type dockerBuild struct {
 	opts  Options
 	tag   name.Tag
 	to    *url.URL
-	bases []name.Tag // those of the Dockerfile that the server has
-	dir   string     // for files of this build
+	bases []name.Tag // base images of the Dockerfile that the server has
+	dir   string     // temporary folder of this build
 }
 
-// buildDockerfile builds an image by whatever builder is there, and pushes it.
+// buildDockerfile builds an image with an available builder and pushes it.
 func buildDockerfile(ctx context.Context, opts Options, tag name.Tag, to *url.URL, store *cache, text []byte) (result Result, err error) {
 	b := &dockerBuild{opts: opts, tag: tag, to: to}
 	if b.bases, err = serverBases(ctx, opts.Registry, text); err != nil {
@@ -58,17 +58,17 @@ func buildDockerfile(ctx context.Context, opts Options, tag name.Tag, to *url.UR
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	switch {
-	case buildah != "" && (buildctl == "" || len(b.bases) > 0): // BuildKit's daemon cannot reach the server by itself
-		opts.report(Progress{Layer: "building the Dockerfile by buildah", Stage: StageTool})
+	case buildah != "" && (buildctl == "" || len(b.bases) > 0): // BuildKit's daemon cannot reach the server
+		opts.report(Progress{Layer: "building the Dockerfile with buildah", Stage: StageTool})
 		return b.buildah(ctx, buildah)
 	case buildctl != "":
-		opts.report(Progress{Layer: "building the Dockerfile by BuildKit", Stage: StageTool})
+		opts.report(Progress{Layer: "building the Dockerfile with BuildKit", Stage: StageTool})
 		return b.buildkit(ctx, buildctl, store)
 	}
 	return Result{}, errNoBuilder
 }
 
-// builders are the programs that are there; BuildKit's only if its daemon answers.
+// builders returns the paths of installed builders. BuildKit counts only if its daemon responds.
 func builders(ctx context.Context) (buildctl, buildah string) {
 	if path, err := exec.LookPath("buildctl"); err == nil {
 		ctx, cancel := context.WithTimeout(ctx, answersWithin)
@@ -83,7 +83,7 @@ func builders(ctx context.Context) (buildctl, buildah string) {
 	return buildctl, buildah
 }
 
-// buildkit lets the daemon hand over the image as a layout, of which those layers are sent that the server lacks.
+// buildkit makes the daemon export the image as a layout, and sends the layers that the server lacks.
 func (b *dockerBuild) buildkit(ctx context.Context, path string, store *cache) (result Result, err error) {
 	const layout = "image.tar"
 	if err := b.run(ctx, path, nil, "build", "--progress=plain", "--frontend=dockerfile.v0",
@@ -99,7 +99,7 @@ func (b *dockerBuild) buildkit(ctx context.Context, path string, store *cache) (
 	return buildSpec(ctx, b.opts, b.tag, b.to, store, dir, Spec{Base: BaseSpec{Layout: layout}})
 }
 
-// buildah pushes by itself, through a gate, so that it neither packs nor reads the layers that the server has.
+// buildah makes buildah push through a gate, so that it neither packs nor reads the layers that the server has.
 func (b *dockerBuild) buildah(ctx context.Context, path string) (result Result, err error) {
 	g, err := openGate(b.opts.Registry, b.to, b.tag.RepositoryStr())
 	if err != nil {
@@ -129,7 +129,7 @@ func (b *dockerBuild) buildah(ctx context.Context, path string) (result Result, 
 	return b.result(ctx, g)
 }
 
-// files writes what the builder needs to know of the gate, and returns what to add to its environment.
+// files writes the builder's configuration for the gate, and returns variables to add to its environment.
 func (b *dockerBuild) files(g *gate) (env []string, err error) {
 	auth, err := json.Marshal(map[string]any{"auths": map[string]any{g.host: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("build:" + g.secret))}}})
 	if err != nil {
@@ -142,7 +142,7 @@ func (b *dockerBuild) files(g *gate) (env []string, err error) {
 	return []string{"CONTAINERS_REGISTRIES_CONF=" + file}, os.WriteFile(file, b.registries(g), 0o600)
 }
 
-// hasRuntime tells whether buildah can run a Dockerfile's RUN in a container (buildah-build(1), --runtime).
+// hasRuntime reports whether buildah can execute RUN in a container (buildah-build(1), --runtime).
 func hasRuntime() bool {
 	for _, runtime := range []string{"runc", "crun"} {
 		if _, err := exec.LookPath(runtime); err == nil {
@@ -152,7 +152,7 @@ func hasRuntime() bool {
 	return false
 }
 
-// registries leads the names of the server's images to the gate (containers-registries.conf(5)).
+// registries returns a containers-registries.conf(5) that maps the server's images to the gate.
 func (b *dockerBuild) registries(g *gate) []byte {
 	var conf bytes.Buffer
 	fmt.Fprintf(&conf, "unqualified-search-registries = [\"docker.io\"]\nshort-name-mode = \"permissive\"\n[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n[aliases]\n",
@@ -181,7 +181,7 @@ func (b *dockerBuild) run(ctx context.Context, path string, env []string, args .
 	return nil
 }
 
-// result tells what the server has now.
+// result describes the image that the server now has.
 func (b *dockerBuild) result(ctx context.Context, g *gate) (Result, error) {
 	img, err := remote.Image(b.tag, remote.WithContext(ctx), remote.WithPlatform(platform()),
 		remote.WithTransport(&wire{next: b.opts.Registry.transport(), scheme: b.to.Scheme}))
@@ -214,8 +214,7 @@ func (b *dockerBuild) result(ctx context.Context, g *gate) (Result, error) {
 
 var fromLine = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?`)
 
-// serverBases finds the images that a Dockerfile begins with and that the server has. Names with a host are somebody
-// else's.
+// serverBases finds the base images of a Dockerfile that the server has. Names with a host belong to other registries.
 func serverBases(ctx context.Context, from Registry, text []byte) ([]name.Tag, error) {
 	stages := make(map[string]bool)
 	var found []name.Tag
@@ -229,7 +228,7 @@ func serverBases(ctx context.Context, from Registry, text []byte) ([]name.Tag, e
 		}
 		tag, u, err := from.tag(image)
 		if err != nil {
-			continue // the builder says what is wrong with it
+			continue // the builder reports what is wrong with it
 		}
 		_, err = remote.Head(tag, remote.WithContext(ctx), remote.WithTransport(&wire{next: from.transport(), scheme: u.Scheme}))
 		switch {
@@ -242,7 +241,7 @@ func serverBases(ctx context.Context, from Registry, text []byte) ([]name.Tag, e
 	return found, nil
 }
 
-// readFile reads a file of the folder; nil when it is not there.
+// readFile reads a file in the folder. It returns nil if the file does not exist.
 func readFile(dir *os.Root, name string, limit int64) ([]byte, error) {
 	f, err := dir.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {

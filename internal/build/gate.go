@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// gate lets a builder on this machine use the server's registry while it builds, without the server's token and
-// certificate. It listens on the loopback, where other users of the machine are too, so it wants its secret: in the path
-// to read images, as a password to write, and that to one repository only. The builder has both in files of its own.
+// gate lets a builder on this machine use the server's registry during a build, without the server's token and certificate.
+// It listens on loopback, which other users of the machine can reach, so it requires a secret: in the path to read images,
+// and as a password to write, which is possible only to one repository. The builder gets both in files of its own.
 //
 //	builder --http--> 127.0.0.1:PORT/v2/SECRET/NAME/... --token, https--> server/v2/NAME/...
 //	builder --http, password--> 127.0.0.1:PORT/v2/NAME/... ------------------^
@@ -33,10 +33,10 @@ type gate struct {
 	served chan error
 
 	mu     sync.Mutex
-	pushed map[string]bool // digests that the builder sent
+	pushed map[string]bool // digests of blobs that the builder sent
 }
 
-// headLimit is how long a client may take for the head of a request; bodies have no limit.
+// headLimit is how long a client may take to send the head of a request. Bodies have no limit.
 const headLimit = 10 * time.Second
 
 func openGate(to Registry, server *url.URL, repository string) (*gate, error) {
@@ -53,11 +53,11 @@ func openGate(to Registry, server *url.URL, repository string) (*gate, error) {
 			r.Out.Header.Del("Authorization")
 		},
 		ModifyResponse: g.answered,
-		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // the builder says what it got
+		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // the builder reports the errors that it gets
 	}
 	reads := http.StripPrefix("/v2/"+g.secret, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead || !isClean(r.URL) {
-			http.Error(w, "this is for reading", http.StatusForbidden)
+			http.Error(w, "this path is read-only", http.StatusForbidden)
 			return
 		}
 		r.URL.Path = "/v2" + r.URL.Path
@@ -70,10 +70,10 @@ func openGate(to Registry, server *url.URL, repository string) (*gate, error) {
 		switch {
 		case subtle.ConstantTimeCompare([]byte(password), []byte(g.secret)) != 1:
 			w.Header().Set("WWW-Authenticate", `Basic realm="penstock build"`)
-			http.Error(w, "want the secret of this build", http.StatusUnauthorized)
-		case r.URL.Path == "/v2/": // what clients ask first
+			http.Error(w, "the secret of this build is required", http.StatusUnauthorized)
+		case r.URL.Path == "/v2/": // the first request of every client
 		case !isClean(r.URL) || !strings.HasPrefix(r.URL.Path, "/v2/"+repository+"/"):
-			http.Error(w, "this build may only write to "+repository, http.StatusForbidden)
+			http.Error(w, "this build can write only to "+repository, http.StatusForbidden)
 		default:
 			proxy.ServeHTTP(w, r)
 		}
@@ -83,25 +83,25 @@ func openGate(to Registry, server *url.URL, repository string) (*gate, error) {
 	return g, nil
 }
 
-// listenAgain takes the same port for a server each time, if it is free: builders remember by it which of their layers
-// a registry has, and neither pack nor send these again. The ports are above those that Linux gives to connections
-// (ip_local_port_range, 32768 to 60999).
+// listenAgain uses the same port for the same server each time, if it is free. Builders remember by address which layers a
+// registry has, and then neither pack nor send them again. The ports are above those that Linux gives to outgoing
+// connections (ip_local_port_range, 32768 to 60999).
 func listenAgain(server string) (net.Listener, error) {
 	const first, count = 61000, 4500
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(server)) // a hash takes everything
+	_, _ = h.Write([]byte(server)) // writing to a hash never fails
 	if ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+h.Sum32()%count)); err == nil {
 		return ln, nil
 	}
 	return net.Listen("tcp", "127.0.0.1:0")
 }
 
-// isClean tells whether a path means what it says.
+// isClean reports whether a path has no encoded parts and no dot segments.
 func isClean(u *url.URL) bool {
 	return u.RawPath == "" && path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/")
 }
 
-// answered remembers which blobs the builder sent, and leads a client that is told to go on elsewhere back here.
+// answered remembers which blobs the builder sent, and rewrites redirects so that clients come back to the gate.
 func (g *gate) answered(resp *http.Response) error {
 	asked := resp.Request.URL
 	if resp.StatusCode == http.StatusCreated && asked.Query().Get("mount") == "" && strings.Contains(asked.Path, "/blobs/") {
@@ -115,7 +115,7 @@ func (g *gate) answered(resp *http.Response) error {
 	}
 	u, err := url.Parse(at)
 	if err != nil || u.Host != "" && u.Host != asked.Host || !strings.HasPrefix(u.Path, "/v2/") {
-		return errors.New("the registry leads to another place")
+		return errors.New("the registry redirects to another server")
 	}
 	u.Scheme, u.Host = "http", g.host
 	resp.Header.Set("Location", u.String())
@@ -128,7 +128,7 @@ func (g *gate) sent(digest string) bool {
 	return g.pushed[digest]
 }
 
-// close ends what still runs: the builder has ended.
+// close stops the server. The builder has ended.
 func (g *gate) close() error {
 	err := g.server.Close()
 	if served := <-g.served; !errors.Is(served, http.ErrServerClosed) {

@@ -12,15 +12,16 @@ import (
 )
 
 const (
-	// IgnoreFile names files that no image gets, as Docker has it (docs.docker.com/build/concepts/context, ".dockerignore
+	// IgnoreFile lists files to leave out of images, as in Docker (docs.docker.com/build/concepts/context, ".dockerignore
 	// files").
 	IgnoreFile = ".dockerignore"
-	// maxIgnoreFile and maxIgnored are far above what people write. Each file of a layer is matched with each pattern.
+	// maxIgnoreFile and maxIgnored are far above real files. They are limited because each file of a layer is matched with
+	// each pattern.
 	maxIgnoreFile = 64 << 10
 	maxIgnored    = 500
 )
 
-// ignored are the patterns of an ignore file; none when nil.
+// ignored holds the patterns of an ignore file. It is nil if there are none.
 type ignored struct {
 	patterns *patternmatcher.PatternMatcher
 }
@@ -47,13 +48,13 @@ func readIgnored(dir *os.Root) (*ignored, error) {
 	}
 	patterns, err := patternmatcher.New(lines)
 	if err != nil {
-		return nil, fmt.Errorf("%s: want patterns of paths, one a line: %w", IgnoreFile, err)
+		return nil, fmt.Errorf("%s: want path patterns, one per line: %w", IgnoreFile, err)
 	}
 	return &ignored{patterns}, nil
 }
 
-// matches tells whether a path is left out, and if so whether something below it may not be. What an image.yaml names
-// itself is always taken.
+// matches reports whether a path is left out, and if so, whether something below it may be included. Files that an
+// image.yaml names directly are always included.
 func (i *ignored) matches(name string, named bool) (out, below bool, err error) {
 	if i == nil || named {
 		return false, false, nil

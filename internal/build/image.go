@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// layerAnnotation holds a layer's name in the manifest, for the server's list of images to show.
+// layerAnnotation is the annotation in the manifest with a layer's name, which the server shows in lists.
 const layerAnnotation = "penstock.layer"
 
-// image is what is pushed: layers, and the config and manifest that follow from them.
+// image is the image to push: its layers, config and manifest.
 type image struct {
 	base     *base
 	layers   []*layer
@@ -26,7 +26,7 @@ type image struct {
 	digest   v1.Hash
 }
 
-// assemble writes config and manifest. Their bytes follow from image.yaml and the layers alone.
+// assemble creates config and manifest. Their bytes depend only on image.yaml and the layers.
 func (img *image) assemble(spec Spec, epoch time.Time) error {
 	created := v1.Time{Time: epoch.UTC()}
 	config := v1.ConfigFile{
@@ -82,7 +82,7 @@ func sum(raw []byte) v1.Hash {
 	return h.sum()
 }
 
-// close closes the folders that the layers are read from.
+// close closes the folders from which layers are read.
 func (img *image) close() error {
 	var errs []error
 	for _, l := range img.layers {

@@ -8,5 +8,5 @@ import (
 )
 
 func isolate(*exec.Cmd, string) error {
-	return errors.New("packages are installed on Linux only")
+	return errors.New("packages can be installed only on Linux")
 }

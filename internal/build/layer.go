@@ -22,39 +22,39 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// layerFormat is part of every fingerprint. It grows when the same files come to give other bytes: after a change
-// here, or of the compressors.
+// layerFormat is part of every fingerprint. It is increased when the same files give different bytes, after a change of this
+// package or of the compressors.
 const layerFormat = 1
 
-// copyBuffer is large enough for a disk and small beside everything else.
+// copyBuffer is large enough for efficient disk reads and small compared with everything else.
 const copyBuffer = 1 << 20
 
-// layer is a layer of the image that is built, ready to be pushed.
+// layer is a layer of the image, ready to be pushed.
 type layer struct {
 	name   string
-	madeBy string // for the image's history; empty when the history is that of a base
+	madeBy string // for the image's history; empty if the base has the history
 	built  blob
 	cached bool
 	took   time.Duration
-	open   func(ctx context.Context) (io.ReadCloser, error) // what moves, when the server does not have it
-	forget func() error                                     // drops what the cache has of it, for it turned out to be wrong
+	open   func(ctx context.Context) (io.ReadCloser, error) // opens the bytes to send, if the server does not have them
+	forget func() error                                     // removes a damaged layer from the cache
 	close  func() error
 }
 
 func nothing() error { return nil }
 
-// files are what a layer of image.yaml is packed from.
+// files is the source of a layer of image.yaml.
 type files struct {
 	spec  LayerSpec
 	tree  *tree
 	epoch time.Time
 }
 
-// blob is what is known of a packed layer.
+// blob describes a packed layer.
 type blob struct {
 	DiffID    v1.Hash         `json:"diffID"` // digest of the tar
-	Digest    v1.Hash         `json:"digest"` // digest of what is moved
-	Size      int64           `json:"size"`   // of what is moved
+	Digest    v1.Hash         `json:"digest"` // digest of the packed layer
+	Size      int64           `json:"size"`   // of the packed layer
 	MediaType types.MediaType `json:"mediaType"`
 }
 
@@ -64,7 +64,7 @@ var mediaTypes = map[Compression]types.MediaType{
 	Zstd: types.OCILayerZStd,
 }
 
-// hasher takes the digest and size of what is written.
+// hasher computes digest and size of what is written to it.
 type hasher struct {
 	hash hash.Hash
 	size int64
@@ -81,8 +81,8 @@ func (h *hasher) sum() v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.hash.Sum(nil))}
 }
 
-// pack reads the layer's files once and writes the packed layer to w, or only takes its digest when the layer is not
-// compressed and w is nil. It returns the bytes that were hashed.
+// pack reads the layer's files once and writes the packed layer to w. If w is nil and the layer is not compressed, it only
+// computes the digest. It returns the number of hashed bytes.
 func (l *files) pack(ctx context.Context, w io.Writer, read func(n int)) (b blob, hashed int64, err error) {
 	plain := newHasher()
 	b.MediaType = mediaTypes[l.spec.Compression]
@@ -106,7 +106,7 @@ func (l *files) pack(ctx context.Context, w io.Writer, read func(n int)) (b blob
 	return b, plain.size + packed.size, nil
 }
 
-// newCompressor returns a compressor whose output depends on its input only: no names, times or threads.
+// newCompressor returns a compressor whose output depends only on its input, not on names, times or threads.
 func newCompressor(c Compression, w io.Writer) (io.WriteCloser, error) {
 	if c == Zstd {
 		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
@@ -114,7 +114,7 @@ func newCompressor(c Compression, w io.Writer) (io.WriteCloser, error) {
 	return gzip.NewWriterLevel(w, gzip.DefaultCompression)
 }
 
-// writeTar writes the layer's files, the folders above them first. The bytes follow from the entries alone.
+// writeTar writes the layer's files, preceded by their parent folders. The bytes depend only on the entries.
 func (l *files) writeTar(ctx context.Context, w io.Writer, read func(n int)) error {
 	tw := tar.NewWriter(w)
 	target := strings.Trim(l.spec.To, "/")
@@ -170,7 +170,7 @@ func (l *files) header(name string, kind byte, mode int64, uid, gid int) *tar.He
 	return &tar.Header{Typeflag: kind, Name: name, Mode: mode, Uid: uid, Gid: gid, ModTime: l.epoch}
 }
 
-// copyFile writes a file's content if it is still the file that was found.
+// copyFile writes a file's content if the file has not changed since it was found.
 func (t *tree) copyFile(ctx context.Context, w io.Writer, e entry, buf []byte, read func(n int)) error {
 	f, err := t.root.Open(filepath.FromSlash(e.path))
 	if err != nil {
@@ -206,9 +206,9 @@ func (t *tree) copyFile(ctx context.Context, w io.Writer, e entry, buf []byte, r
 	return nil
 }
 
-// changedError says that a file was changed while it was packed.
+// changedError reports that a file changed while it was packed.
 type changedError struct{ path string }
 
 func (e *changedError) Error() string {
-	return fmt.Sprintf("%s changed while it was read; build again when nothing writes to it", e.path)
+	return fmt.Sprintf("%s changed while it was read; build again when no program writes to it", e.path)
 }

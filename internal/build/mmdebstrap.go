@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// saidLines is how much of a failed tool's last words is told.
+	// saidLines is how many of a failed tool's last lines are shown.
 	saidLines = 15
-	// saidLimit is how much of what a tool says is kept: a simulation tells of each package in four lines.
+	// saidLimit is how much of a tool's output is kept. A simulation prints four lines per package.
 	saidLimit = 8 << 20
 )
 
-// excluded are files that containers have no use for, as Debian's own slim images leave them out
-// (github.com/debuerreotype/debuerreotype, .slimify-excludes). Licences stay.
+// excluded are files that containers do not need. Debian's slim images exclude the same
+// (github.com/debuerreotype/debuerreotype, .slimify-excludes). Licences are kept.
 var excluded = []string{
 	"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
 	"--dpkgopt=path-exclude=/usr/share/info/*", "--dpkgopt=path-exclude=/usr/share/lintian/*",
@@ -31,24 +31,24 @@ var excluded = []string{
 	"--dpkgopt=path-exclude=/usr/share/man/*",
 }
 
-// proxies are the variables of a user's environment that reach the tool (apt-transport-http(1)).
+// proxies are the environment variables that are passed to the tool (apt-transport-http(1)).
 var proxies = []string{"http_proxy", "https_proxy", "no_proxy", "all_proxy"}
 
-// mmdebstrap is one run of the tool that installs Debian packages into an empty tree. It runs as root of a user
-// namespace of its own, and with mount, process, IPC and host name namespaces of its own: what the packages' scripts
-// do as root is to the machine what a user without any rights does. The network is the machine's, for apt needs it.
+// mmdebstrap is one run of the tool that installs Debian packages into an empty tree. It runs as root in new user, mount,
+// process, IPC and host name namespaces. So the packages' scripts, which run as root inside, have no privileges on the
+// machine. It uses the machine's network, because apt needs it.
 type mmdebstrap struct {
 	args    []string
 	suite   string
 	sources []string
-	onto    io.Reader // the tar of the tree that it begins with; nil: an empty one
+	onto    io.Reader // tar of the initial tree; nil for an empty one
 }
 
-// run hands the tar that the tool writes to read, and returns what the tool said.
+// run passes the tar that the tool writes to read, and returns the tool's messages.
 func (m *mmdebstrap) run(ctx context.Context, read func(tar io.Reader) error) (said string, err error) {
 	path, err := exec.LookPath("mmdebstrap")
 	if err != nil {
-		return "", errors.New("want mmdebstrap on PATH, which installs Debian packages into a folder, got none: apt-get install mmdebstrap")
+		return "", errors.New("mmdebstrap, which installs Debian packages into a folder, is not on PATH: apt-get install mmdebstrap")
 	}
 	dir, err := os.MkdirTemp("/var/tmp", "penstock-debian-") // /tmp may be in memory, and trees are large
 	if err != nil {
@@ -85,13 +85,13 @@ func (m *mmdebstrap) run(ctx context.Context, read func(tar io.Reader) error) (s
 	if err != nil {
 		return "", err
 	}
-	runtime.LockOSThread() // the tool is killed when the thread that started it ends
+	runtime.LockOSThread() // keep the thread: the tool is killed when the thread that started it ends
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("start mmdebstrap in namespaces of its own: %w", err)
+		return "", fmt.Errorf("start mmdebstrap in new namespaces: %w", err)
 	}
 	for _, f := range cmd.ExtraFiles {
-		_ = f.Close() // the copy ends when the tool has gone
+		_ = f.Close() // the copy ends when the tool has ended
 	}
 	bad := read(out)
 	if bad != nil {
@@ -106,16 +106,16 @@ func (m *mmdebstrap) run(ctx context.Context, read func(tar io.Reader) error) (s
 	case bad != nil && !errors.Is(bad, io.ErrUnexpectedEOF):
 		return "", bad
 	case ended != nil:
-		return "", fmt.Errorf("mmdebstrap: %w; it said last:\n%s", ended, lastLines(log.String()))
+		return "", fmt.Errorf("mmdebstrap: %w; last output:\n%s", ended, lastLines(log.String()))
 	}
 	return log.String(), bad
 }
 
-// environment keeps everything of the user from the packages' scripts but the way to the network.
+// environment returns the tool's variables. Packages' scripts get none of the user's variables except those for proxies.
 func environment(dir string) []string {
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + dir, "TMPDIR=" + dir,
-		// The tool gives this time to what is newer, by which it is known for a file that was made here.
+		// The tool sets this time on newer files, which identifies files that were created during the build.
 		fmt.Sprintf("SOURCE_DATE_EPOCH=%d", time.Now().Unix()),
 	}
 	for _, v := range os.Environ() {
@@ -131,7 +131,7 @@ func lastLines(said string) string {
 	return strings.Join(lines[max(0, len(lines)-saidLines):], "\n")
 }
 
-// limitedBuffer keeps the end of what is written to it.
+// limitedBuffer keeps the last bytes written to it.
 type limitedBuffer struct{ bytes.Buffer }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {

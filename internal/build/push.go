@@ -21,22 +21,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// pushes is the number of layers that move at a time: one to wait for the server while another is read.
+// pushes is the number of concurrent layer uploads: one can wait for the server while another is read.
 const pushes = 2
 
-// answerLimit is how long a registry may take to say that it is there. Pushes have no limit of their own.
+// answerLimit is how long a registry may take to respond to the first request. Pushes have no limit.
 const answerLimit = 15 * time.Second
 
-// Registry is where an image is pushed.
+// Registry is the registry to which an image is pushed.
 type Registry struct {
 	// URL has scheme, host and port, such as https://127.0.0.1:8444.
 	URL string
-	// Transport sends the requests and adds what the server wants to see in them, such as a token; nil is
-	// http.DefaultTransport.
+	// Transport sends the requests and adds credentials such as a token. If it is nil, http.DefaultTransport is used.
 	Transport http.RoundTripper
 }
 
-// tag is the full name of an image in the registry, by go-containerregistry's rules.
+// tag returns the full name of an image in the registry, by go-containerregistry's rules.
 func (r Registry) tag(image string) (name.Tag, *url.URL, error) {
 	u, err := url.Parse(r.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -67,7 +66,7 @@ func (r Registry) transport() http.RoundTripper {
 	return r.Transport
 }
 
-// answers sees that the registry is there and lets us in, before anything large is read for it.
+// answers checks that the registry can be reached and accepts us, before anything large is read.
 func (r Registry) answers(ctx context.Context, u *url.URL) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.Scheme+"://"+u.Host+"/v2/", nil)
 	if err != nil {
@@ -76,7 +75,7 @@ func (r Registry) answers(ctx context.Context, u *url.URL) error {
 	client := http.Client{Transport: r.transport(), Timeout: answerLimit}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("the registry does not answer: %w", err)
+		return fmt.Errorf("the registry does not respond: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -85,20 +84,20 @@ func (r Registry) answers(ctx context.Context, u *url.URL) error {
 	return nil
 }
 
-// wire is the registry's transport: it counts the bytes that leave, and keeps to the scheme of the registry's URL,
-// where go-containerregistry would try the other one and send it the token.
+// wire is the registry's transport. It counts sent bytes and allows only the scheme of the registry's URL.
+// go-containerregistry would otherwise try the other scheme and send the token over it.
 type wire struct {
 	next   http.RoundTripper
 	scheme string
-	moved  *atomic.Int64 // nil: nothing is counted
+	moved  *atomic.Int64 // nil to count nothing
 }
 
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != w.scheme {
 		if req.Body != nil {
-			_ = req.Body.Close() // never opened for anybody
+			_ = req.Body.Close() // the body is not used
 		}
-		return nil, fmt.Errorf("this registry is reached by %s only", w.scheme)
+		return nil, fmt.Errorf("this registry can be reached only over %s", w.scheme)
 	}
 	if req.Body != nil && req.Body != http.NoBody && w.moved != nil {
 		req = req.Clone(req.Context())
@@ -122,8 +121,8 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pushed is a layer on its way. It has what go-containerregistry asks of a layer, from what the build knows, so that
-// nothing is hashed again; its body is opened only when the server does not have it.
+// pushed is a layer during a push. It implements go-containerregistry's layer with the values that the build knows, so that
+// nothing is hashed again. Its body is opened only if the server does not have the layer.
 type pushed struct {
 	*layer
 	ctx    context.Context // of the push; the interface has no place for it
@@ -144,7 +143,7 @@ func (p *pushed) Compressed() (io.ReadCloser, error) {
 	return &reportedBody{ReadCloser: body, report: p.report}, nil
 }
 
-// stream writes the layer from its files while it is read. Close waits for the writer.
+// stream returns a reader of the layer, which is written from its files while it is read. Close waits for the writer.
 func (l *files) stream(ctx context.Context) io.ReadCloser {
 	r, w := io.Pipe()
 	done := make(chan struct{})
@@ -179,13 +178,13 @@ func (b *reportedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// manifestOf is the manifest as go-containerregistry takes it.
+// manifestOf is a manifest in the form that go-containerregistry needs.
 type manifestOf struct{ *image }
 
 func (m manifestOf) RawManifest() ([]byte, error)        { return m.manifest, nil }
 func (m manifestOf) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
 
-// push brings to the registry what it does not have: layers, config, and last the manifest that names them.
+// push sends what the registry does not have: layers, config, and finally the manifest.
 func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme string, moved *atomic.Int64, report func(l *layer, done int64)) ([]*pushed, error) {
 	options := []remote.Option{remote.WithContext(ctx), remote.WithTransport(&wire{next: to.transport(), scheme: scheme, moved: moved})}
 	pusher, err := remote.NewPusher(options...)
@@ -222,7 +221,7 @@ func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme str
 		return layers, err
 	}
 	if there, err := remote.Head(tag, options...); err == nil && there.Digest == img.digest {
-		return layers, nil // the tag is this image already
+		return layers, nil // the tag already points to this image
 	}
 	if err := pusher.Put(ctx, tag, manifestOf{img}); err != nil {
 		return layers, fmt.Errorf("manifest: %w", err)
@@ -230,7 +229,7 @@ func push(ctx context.Context, img *image, to Registry, tag name.Tag, scheme str
 	return layers, nil
 }
 
-// statusOf is the HTTP status that a registry refused a request with; 0 when it is about something else.
+// statusOf returns the HTTP status with which a registry rejected a request, or 0 for other errors.
 func statusOf(err error) int {
 	if refusal, ok := errors.AsType[*transport.Error](err); ok {
 		return refusal.StatusCode
@@ -238,7 +237,7 @@ func statusOf(err error) int {
 	return 0
 }
 
-// refusedFor tells whether the registry refused a push with an error code.
+// refusedFor reports whether the registry rejected a push with an error code.
 func refusedFor(err error, code transport.ErrorCode) bool {
 	refusal, ok := errors.AsType[*transport.Error](err)
 	if !ok {

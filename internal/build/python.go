@@ -18,29 +18,30 @@ import (
 
 const (
 	requirementsName = "requirements.txt"
-	// maxSource is as much of a requirements.txt or of a program as is looked at.
+	// maxSource is the largest requirements.txt or program that is read.
 	maxSource = 1 << 20
-	// maxLooked is how many files are looked at for weights and programs: more are data, which somebody has to sort out.
+	// maxLooked limits the files that are searched for weights and programs. A folder with more contains data, which the
+	// user must sort out.
 	maxLooked = 20_000
-	// pythonDefault is the version without a .python-version: wheels of the large libraries come late for newer ones.
+	// pythonDefault is the version if there is no .python-version. Large libraries publish wheels for newer versions late.
 	pythonDefault = "3.12"
 	pythonPort    = "8000"
 )
 
-// weightNames are how files of weights end (huggingface.co/docs/hub/models-downloading and what torch.save,
+// weightNames are the suffixes of weight files (huggingface.co/docs/hub/models-downloading, and those that torch.save,
 // scikit-learn, ONNX and llama.cpp write).
 var weightNames = []string{".safetensors", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".ggml", ".h5", ".keras", ".tflite", ".joblib", ".pkl", ".npz", ".bin"}
 
-// skippedFolders hold nothing of a program's own.
+// skippedFolders are folders that contain no part of the program.
 var skippedFolders = []string{".git", ".venv", "venv", "env", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ipynb_checkpoints"}
 
-// python is what a folder with a requirements.txt tells about its program.
+// python is what is known about the program in a folder with a requirements.txt.
 type python struct {
 	version string
 	needs   map[string]string // requirements by name, as they are written
 	weights []string          // files, sorted
 	command []string
-	serves  string // a server that the command needs and the requirements do not name
+	serves  string // the server that the command needs, if the requirements do not list it
 }
 
 // writeDockerfile writes a Dockerfile for a folder with a requirements.txt, and a .dockerignore if there is none. It
@@ -104,7 +105,7 @@ func lookAtPython(ctx context.Context, dir *os.Root, requirements []byte) (*pyth
 	for _, program := range programs {
 		source, err := readFile(dir, filepath.FromSlash(program), maxSource)
 		if err != nil {
-			continue // too large or unreadable: no program that serves
+			continue // too large or unreadable: not the program that serves
 		}
 		if p.serve(program, source) {
 			return p, nil
@@ -114,7 +115,7 @@ func lookAtPython(ctx context.Context, dir *os.Root, requirements []byte) (*pyth
 		"or write a %s", dir.Name(), requirementsName, dockerfileName)
 }
 
-// readRequirements reads the lines that name a package; the others are pip's alone (pip.pypa.io, Requirements File
+// readRequirements reads the lines that name a package. Other lines matter only to pip (pip.pypa.io, Requirements File
 // Format).
 func readRequirements(requirements []byte) map[string]string {
 	needs := make(map[string]string)
@@ -128,7 +129,7 @@ func readRequirements(requirements []byte) map[string]string {
 	return needs
 }
 
-// look finds weights, and the programs in the order in which they are likely to be the one that serves.
+// look finds weights and programs. Programs that are most likely to be the server come first.
 func (p *python) look(ctx context.Context, dir *os.Root) (programs []string, err error) {
 	looked := 0
 	err = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
@@ -164,7 +165,7 @@ func (p *python) look(ctx context.Context, dir *os.Root) (programs []string, err
 	return programs, err
 }
 
-// serve finds the command that serves a program. One worker: each would load the model again.
+// serve finds the command that serves a program. It uses one worker, because each worker loads the model again.
 func (p *python) serve(program string, source []byte) bool {
 	module := strings.ReplaceAll(strings.TrimSuffix(program, ".py"), "/", ".")
 	gunicorn := []string{"gunicorn", "--bind=0.0.0.0:" + pythonPort, "--workers=1", "--threads=4", "--timeout=600"}
@@ -186,8 +187,8 @@ func (p *python) serve(program string, source []byte) bool {
 	return true
 }
 
-// dockerfile writes from what changes rarely to what changes often, so that a change of the code is a new layer of
-// the code alone.
+// dockerfile returns a Dockerfile that is ordered from what changes rarely to what changes often, so that a change of the
+// code changes only the code's layer.
 func (p *python) dockerfile() []byte {
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -236,7 +237,7 @@ func (p *python) dockerfile() []byte {
 	return b.Bytes()
 }
 
-// torch are PyTorch's own packages, without a version of CUDA.
+// torch returns PyTorch's packages, without a CUDA version.
 func (p *python) torch() []string {
 	var found []string
 	for _, name := range []string{"torch", "torchaudio", "torchvision"} {
@@ -259,12 +260,12 @@ func (p *python) downloads() bool {
 	return p.any("transformers", "sentence-transformers", "huggingface-hub", "diffusers", "datasets")
 }
 
-// list is the exec form, which no shell reads.
+// list formats words in exec form, which no shell interprets.
 func list(words ...string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(words) // strings can always be written
+	_ = e.Encode(words) // encoding strings never fails
 	return strings.TrimSpace(b.String())
 }
 

@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// resumes bounds how often in a row the upload of a layer is taken up again without that any of it arrives.
+	// resumes limits how often in a row a layer's upload is resumed without progress.
 	resumes = 5
-	// resumePause doubles after each of them.
+	// resumePause is the first pause between such tries. It doubles each time.
 	resumePause = 200 * time.Millisecond
 )
 
-// resume takes up the upload of a layer whose connection was lost, from the byte that the registry asks for.
+// resume continues the upload of a layer after its connection was lost, from the byte that the registry asks for.
 func (w *wire) resume(req *http.Request, lost error) (*http.Response, error) {
 	before, pause := int64(0), resumePause
 	for tries := 0; tries < resumes; tries++ {
@@ -59,7 +59,7 @@ func (w *wire) resume(req *http.Request, lost error) (*http.Response, error) {
 	return nil, lost
 }
 
-// uploaded asks how much of an upload has arrived. The answer comes when the request that was lost has ended there too.
+// uploaded asks the registry how much of an upload has arrived. The registry responds once the lost request has ended there.
 func (w *wire) uploaded(req *http.Request) (int64, error) {
 	ask, err := http.NewRequestWithContext(req.Context(), http.MethodGet, req.URL.String(), nil)
 	if err != nil {
@@ -80,7 +80,7 @@ func (w *wire) uploaded(req *http.Request) (int64, error) {
 		return 0, fmt.Errorf("how far the upload is: want 204 with a Range, got %s with %q", resp.Status, resp.Header.Get("Range"))
 	}
 	if n == 0 {
-		return 0, nil // the header cannot say "nothing yet"
+		return 0, nil // the header cannot express "nothing yet"
 	}
 	return n + 1, nil
 }

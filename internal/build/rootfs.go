@@ -16,39 +16,39 @@ import (
 )
 
 const (
-	// maxEntries is far above what root file systems have: a Debian with PyTorch has some 20,000.
+	// maxEntries is far above the size of real root file systems: Debian with PyTorch has about 20,000 files.
 	maxEntries = 1 << 20
 	// maxPath is Linux's limit of a path (PATH_MAX, limits.h).
 	maxPath = 4096
-	// maxCompared is the largest file of a base that is compared with the one above it by content; a larger one that
-	// looks the same is taken along again, which costs room and no more.
+	// maxCompared is the largest file whose content is compared with that of the layers below. A larger file that looks
+	// the same is included again, which only costs space.
 	maxCompared = 64 << 20
 )
 
-// rootfs makes a layer of the tar of a root file system: all of it, or what differs from the layers below.
-// What it writes follows from the files alone: see header and dropped.
+// rootfs makes a layer from the tar of a root file system: all of it, or what differs from the layers below. Its output
+// depends only on the files; see header and drop.
 type rootfs struct {
 	epoch time.Time
-	// made is the time from which on files were made by whoever assembled the tree, and not by who published them.
-	// Theirs is the epoch; the others keep their times, on which compiled Python depends.
+	// made is the start of the build of the tree. Files with a later time were created by the build and get the epoch.
+	// Published files keep their times, on which compiled Python depends.
 	made  time.Time
-	below map[string]entrySum // nil: the layer is the whole tree
-	// drop, if not nil, tells what does not belong into an image.
+	below map[string]entrySum // nil if the layer is the whole tree
+	// drop, if not nil, reports whether a file does not belong in an image.
 	drop func(name string, kind byte) bool
-	// through gets the contents of the files with these names and returns what to write in their place.
+	// through has functions that rewrite the content of files, by name.
 	through map[string]func(content []byte) []byte
 
 	seen map[string]entrySum
 }
 
-// entrySum stands for an entry and its content.
+// entrySum identifies an entry and its content.
 type entrySum struct {
 	header  string
 	content string // of a file: SHA-256
 }
 
-// pack reads a tar and writes the layer's. It returns the entries of the whole tree, for a layer above to be
-// compared with.
+// pack reads a tar and writes the layer's tar. It returns the entries of the whole tree, so that a layer above can be
+// compared with them.
 func (r *rootfs) pack(ctx context.Context, from io.Reader, to io.Writer) (map[string]entrySum, error) {
 	r.seen = make(map[string]entrySum)
 	in, out := tar.NewReader(from), tar.NewWriter(to)
@@ -78,7 +78,7 @@ func (r *rootfs) pack(ctx context.Context, from io.Reader, to io.Writer) (map[st
 
 func (r *rootfs) entry(h *tar.Header, in io.Reader, out *tar.Writer) error {
 	name, err := localName(h.Name)
-	if err != nil || name == "." { // the root itself is the engine's
+	if err != nil || name == "." { // the engine provides the root folder
 		return err
 	}
 	if r.drop != nil && r.drop(name, h.Typeflag) {
@@ -89,7 +89,7 @@ func (r *rootfs) entry(h *tar.Header, in io.Reader, out *tar.Writer) error {
 		return err
 	}
 	if _, twice := r.seen[name]; twice {
-		return fmt.Errorf("%s: it is there twice", name)
+		return fmt.Errorf("%s: it occurs twice", name)
 	}
 	if clean.Typeflag != tar.TypeReg {
 		sum := entrySum{header: describeHeader(clean)}
@@ -103,8 +103,8 @@ func (r *rootfs) entry(h *tar.Header, in io.Reader, out *tar.Writer) error {
 	return r.file(name, clean, in, out)
 }
 
-// file writes a file unless the layers below have it. It is read into memory only if they may, or if somebody wants
-// to see or to change it.
+// file writes a file unless the layers below have it. The file is read into memory only if they might have it, or if its
+// content is needed or rewritten.
 func (r *rootfs) file(name string, h *tar.Header, in io.Reader, out *tar.Writer) error {
 	change := r.through[name]
 	if old, ok := r.below[name]; h.Size > maxCompared || change == nil && (!ok || old.header != describeHeader(h)) {
@@ -145,7 +145,8 @@ func (r *rootfs) same(name string, sum entrySum) bool {
 	return ok && old == sum
 }
 
-// whiteouts says of what the layers below have and this tree has not that it is gone: of a folder once.
+// whiteouts writes a whiteout for each entry of the layers below that this tree does not have. A removed folder needs only
+// one.
 func (r *rootfs) whiteouts(out *tar.Writer) error {
 	var gone []string
 	for name := range r.below {
@@ -154,7 +155,7 @@ func (r *rootfs) whiteouts(out *tar.Writer) error {
 		}
 		if dir := path.Dir(name); dir != "." {
 			if parent, here := r.seen[dir]; !here || !strings.HasPrefix(parent.header, string(rune(tar.TypeDir))) {
-				continue // it goes with what it was in
+				continue // removed together with its folder
 			}
 		}
 		gone = append(gone, path.Join(path.Dir(name), whiteout+path.Base(name)))
@@ -168,8 +169,8 @@ func (r *rootfs) whiteouts(out *tar.Writer) error {
 	return nil
 }
 
-// header keeps of an entry what an image needs. Extended attributes go: those that matter, file capabilities, have no
-// effect in containers that run without new privileges.
+// header keeps what an image needs of an entry. It drops extended attributes. The only relevant ones, file capabilities,
+// have no effect in containers, which run without new privileges.
 func (r *rootfs) header(name string, h *tar.Header) (*tar.Header, error) {
 	clean := &tar.Header{Typeflag: h.Typeflag, Name: name, Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid, ModTime: r.epoch}
 	if h.Uid < 0 || h.Gid < 0 || h.Uid > maxID || h.Gid > maxID {
@@ -206,14 +207,14 @@ func describeHeader(h *tar.Header) string {
 	return fmt.Sprintf("%c %o %d:%d %d %d %q", h.Typeflag, h.Mode, h.Uid, h.Gid, h.Size, h.ModTime.Unix(), h.Linkname)
 }
 
-// localName refuses names that lead out of the image, and those that mean something else in a layer.
+// localName rejects names that lead out of the image, and those with a special meaning in a layer.
 func localName(name string) (string, error) {
 	clean := path.Clean(strings.TrimPrefix(name, "./"))
 	switch {
 	case name == "" || len(name) > maxPath || path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") || strings.ContainsRune(name, 0):
 		return "", fmt.Errorf("want a path inside the image, got %q", clip(name))
 	case strings.HasPrefix(clean, whiteout) || strings.Contains(clean, "/"+whiteout):
-		return "", fmt.Errorf("want no name beginning with %s, which deletes files in an image, got %q", whiteout, clip(name))
+		return "", fmt.Errorf("want a name that does not start with %s (which deletes files in an image), got %q", whiteout, clip(name))
 	}
 	return clean, nil
 }
@@ -228,7 +229,7 @@ func kindOf(typeflag byte) string {
 	return fmt.Sprintf("a tar entry of type %q", typeflag)
 }
 
-// withoutDays empties the day of the last change of each password, which is the day of the build
+// withoutDays clears the day of each password's last change, which is the day of the build
 // (shadow(5): an empty field means that password aging is disabled).
 func withoutDays(shadow []byte) []byte {
 	lines := bytes.Split(shadow, []byte("\n"))

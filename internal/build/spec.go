@@ -16,43 +16,43 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// SpecFile is the name of the file that describes an image, in the folder that is built.
+// SpecFile is the name of the file in the folder that describes an image.
 const SpecFile = "image.yaml"
 
 const (
-	maxSpec = 1 << 20 // bytes; real ones have a few hundred
-	// maxLayers is what Docker allows, so that images can move on from here.
+	maxSpec = 1 << 20 // bytes; real files have a few hundred
+	// maxLayers is Docker's limit, so that images can be used there too.
 	maxLayers = 127
 	maxID     = 1<<31 - 1
-	// defaultUser is nobody in particular and not root: the user of the distroless images' nonroot variants.
+	// defaultUser is an unprivileged user: that of the nonroot variants of distroless images.
 	defaultUser = "65532"
 )
 
-// Spec is what an image.yaml says.
+// Spec is the content of an image.yaml.
 type Spec struct {
 	Base       BaseSpec
 	Layers     []LayerSpec
 	Entrypoint []string
 	Cmd        []string
 	Env        map[string]string
-	User       string // default the base image's, or 65532
-	WorkDir    string // default the base image's, or /
+	User       string // default: the base image's, or 65532
+	WorkDir    string // default: the base image's, or /
 	Ports      []int
 	Labels     map[string]string
 }
 
-// LayerSpec names the files of a layer.
+// LayerSpec describes a layer.
 type LayerSpec struct {
 	Name string
 	From string // a file or folder, relative to the image.yaml
-	// To is where From is in the image: the file itself, or below it what is in the folder. A file whose To ends
-	// in / keeps its name and goes in there.
+	// To is the path in the image: of the file, or of the folder that gets the content of the folder From. If To ends in
+	// /, a file keeps its name and is put in that folder.
 	To          string
 	Compression Compression
 	UID, GID    int
 }
 
-// Compression is how a layer is packed.
+// Compression is how a layer is compressed.
 type Compression string
 
 const (
@@ -61,16 +61,16 @@ const (
 	Zstd Compression = "zstd"
 )
 
-// InvalidError holds all that is wrong with an image.yaml.
+// InvalidError lists everything that is wrong with an image.yaml.
 type InvalidError struct {
 	Faults []Fault
 }
 
-// Fault is one thing that is wrong.
+// Fault is one error in an image.yaml.
 type Fault struct {
 	Field   string // such as layers[0].to; empty for the file as a whole
-	Line    int    // 0 when it is not about a line
-	Message string // what is wanted and what was found
+	Line    int    // 0 if it is not about a line
+	Message string // what is required and what was found
 }
 
 func (e *InvalidError) Error() string {
@@ -91,7 +91,7 @@ func (e *InvalidError) Error() string {
 	return b.String()
 }
 
-// ParseSpec reads an image.yaml. Its error is an *InvalidError with all faults at once.
+// ParseSpec parses an image.yaml. Its error is an *InvalidError with all faults.
 func ParseSpec(raw []byte) (Spec, error) {
 	if len(raw) > maxSpec {
 		return Spec{}, &InvalidError{[]Fault{{Message: fmt.Sprintf("want at most %d bytes, got %d", maxSpec, len(raw))}}}
@@ -113,7 +113,7 @@ func ParseSpec(raw []byte) (Spec, error) {
 		r.fault(nil, "", "want one YAML document, got more")
 	}
 	r.refuseAliases(&doc)
-	if len(r.faults) > 0 { // what follows expects a tree
+	if len(r.faults) > 0 { // the rest expects a valid tree
 		return Spec{}, &InvalidError{r.faults}
 	}
 	spec := r.spec(doc.Content[0])
@@ -123,8 +123,8 @@ func ParseSpec(raw []byte) (Spec, error) {
 	return spec, nil
 }
 
-// specReader walks the YAML tree itself, for the library's decoder stops at lines, knows no field names and lets
-// 8080 pass for "8080".
+// specReader walks the YAML tree itself, because the library's decoder stops at the first fault, does not report field
+// names, and accepts 8080 for "8080".
 type specReader struct {
 	faults []Fault
 }
@@ -137,7 +137,7 @@ func (r *specReader) fault(n *yaml.Node, field, format string, args ...any) {
 	r.faults = append(r.faults, f)
 }
 
-// refuseAliases keeps a small file from standing for a huge one.
+// refuseAliases rejects aliases, with which a small file can expand to a huge one.
 func (r *specReader) refuseAliases(n *yaml.Node) {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {
 		r.fault(n, "", "want no anchors (&) and aliases (*)")
@@ -212,7 +212,7 @@ func (r *specReader) layer(n *yaml.Node, field string) LayerSpec {
 		"from": func(n *yaml.Node, field string) { layer.From = r.local(n, field) },
 		"to": func(n *yaml.Node, field string) {
 			if layer.To = r.absolute(n, field); strings.HasPrefix(path.Base(layer.To), whiteout) {
-				r.fault(n, field, "want no name beginning with %s, which deletes files in an image, got %q", whiteout, layer.To)
+				r.fault(n, field, "want a name that does not start with %s (which deletes files in an image), got %q", whiteout, layer.To)
 			}
 		},
 		"compression": func(n *yaml.Node, field string) {
@@ -236,7 +236,7 @@ func (r *specReader) layer(n *yaml.Node, field string) LayerSpec {
 	return layer
 }
 
-// mapping calls known's function for each key and returns which there were.
+// mapping calls the function in known for each key, and returns the keys that were present.
 func (r *specReader) mapping(n *yaml.Node, field string, known map[string]func(*yaml.Node, string)) map[string]bool {
 	found := make(map[string]bool)
 	if n.Kind != yaml.MappingNode {
@@ -251,7 +251,7 @@ func (r *specReader) mapping(n *yaml.Node, field string, known map[string]func(*
 		case key.Kind != yaml.ScalarNode || !ok:
 			r.fault(key, strings.TrimPrefix(field+"."+clip(key.Value), "."), "unknown field; want %s", alternatives(known))
 		case found[key.Value]:
-			r.fault(key, at, "it is there twice")
+			r.fault(key, at, "it occurs twice")
 		default:
 			found[key.Value] = true
 			read(value, at)
@@ -280,7 +280,7 @@ func (r *specReader) strings(n *yaml.Node, field string) []string {
 	return list
 }
 
-// string accepts what YAML takes for a string, and no NUL, which ends a string for the kernel.
+// string accepts YAML strings without NUL, which would end the string for the kernel.
 func (r *specReader) string(n *yaml.Node, field string) (string, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
 		hint := ""
@@ -297,7 +297,7 @@ func (r *specReader) string(n *yaml.Node, field string) (string, bool) {
 	return n.Value, true
 }
 
-// literal accepts numbers and booleans too, and takes them as they are written: PORT: 8080 leaves no doubt.
+// literal also accepts numbers and booleans, as they are written: PORT: 8080 is unambiguous.
 func (r *specReader) literal(n *yaml.Node, field string) (string, bool) {
 	switch n.ShortTag() {
 	case "!!int", "!!float", "!!bool":
@@ -322,7 +322,7 @@ func (r *specReader) pairs(n *yaml.Node, field string, name *regexp.Regexp, want
 			continue
 		}
 		if _, ok := pairs[key.Value]; ok {
-			r.fault(key, at, "it is there twice")
+			r.fault(key, at, "it occurs twice")
 			continue
 		}
 		if s, ok := r.literal(value, at); ok {
@@ -333,7 +333,7 @@ func (r *specReader) pairs(n *yaml.Node, field string, name *regexp.Regexp, want
 }
 
 func (r *specReader) integer(n *yaml.Node, field string, low, high int) int {
-	// Atoi and not YAML's own reading: 0x1F90 and 8_080 are no way to write a port.
+	// Use Atoi instead of YAML's parser, which also accepts ports like 0x1F90 and 8_080.
 	i, err := strconv.Atoi(n.Value)
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil || i < low || i > high {
 		r.fault(n, field, "want a number from %d to %d, got %s", low, high, describe(n))
@@ -350,7 +350,7 @@ func (r *specReader) user(n *yaml.Node, field string) string {
 	return s
 }
 
-// owner reads "uid" or "uid:gid"; without a gid the group is that of the same number, as image builders have it.
+// owner parses "uid" or "uid:gid". Without a gid, the group has the same number as the user, as in other image builders.
 func (r *specReader) owner(n *yaml.Node, field string) (uid, gid int) {
 	s, ok := r.literal(n, field)
 	if !ok {
@@ -364,12 +364,12 @@ func (r *specReader) owner(n *yaml.Node, field string) (uid, gid int) {
 	if !both {
 		group = user
 	}
-	uid, _ = strconv.Atoi(user) // validIDs has seen them
+	uid, _ = strconv.Atoi(user) // validIDs has checked them
 	gid, _ = strconv.Atoi(group)
 	return uid, gid
 }
 
-// validIDs tells whether the parts of user:group that are numbers are IDs that Linux has.
+// validIDs reports whether the numeric parts of user:group are valid Linux IDs.
 func validIDs(s string) bool {
 	for part := range strings.SplitSeq(s, ":") {
 		if part[0] < '0' || part[0] > '9' {

@@ -9,9 +9,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// BaseSpec is what an image stands on: one of these, or nothing.
+// BaseSpec is the base of an image. At most one field is set.
 type BaseSpec struct {
-	Image  string // an image of the server's: NAME or NAME:TAG
+	Image  string // image on the server: NAME or NAME:TAG
 	Layout string // a folder or tar with an OCI image layout, relative to the image.yaml
 	RootFS string // a folder or tar with a root file system, relative to the image.yaml
 	Debian *DebianSpec
@@ -20,13 +20,13 @@ type BaseSpec struct {
 // DebianSpec is a base of Debian packages.
 type DebianSpec struct {
 	Suite    string
-	Packages []string // beside those that Debian calls essential
-	Mirror   string   // empty: deb.debian.org, with its updates and security archives
+	Packages []string // in addition to Debian's essential packages
+	Mirror   string   // default: deb.debian.org, with its updates and security archives
 }
 
 var (
 	suiteName = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
-	// packageName is Debian Policy 5.6.1, with the architecture (:amd64) and version (=1.2-3) that apt-get(8) takes.
+	// packageName follows Debian Policy 5.6.1, with the architecture (:amd64) and version (=1.2-3) that apt-get(8) accepts.
 	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,120}(?::[a-z0-9-]{1,20})?(?:=[A-Za-z0-9.+:~-]{1,120})?$`)
 )
 
@@ -90,14 +90,14 @@ func (r *specReader) debian(n *yaml.Node, field string) *DebianSpec {
 	return spec
 }
 
-// isMirror accepts what can stand in a line of sources.list(5) and means nothing else there.
+// isMirror accepts URLs that are safe in a line of sources.list(5).
 func isMirror(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil &&
 		u.RawQuery == "" && u.Fragment == "" && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '[' || c == ']' })
 }
 
-// local reads a path inside the folder that is built.
+// local parses a path inside the build folder.
 func (r *specReader) local(n *yaml.Node, field string) string {
 	s, ok := r.string(n, field)
 	if ok && !filepath.IsLocal(filepath.FromSlash(s)) {

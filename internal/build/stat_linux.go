@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// inode is the identity of a file on this machine.
+// inode identifies a file on this machine.
 type inode struct{ device, number uint64 }
 
 func fileID(info fs.FileInfo) (id inode, links uint64, ok bool) {
@@ -17,7 +17,7 @@ func fileID(info fs.FileInfo) (id inode, links uint64, ok bool) {
 	return inode{uint64(st.Dev), st.Ino}, uint64(st.Nlink), true
 }
 
-// changed is the time at which the file's content or status was last changed. Programs cannot set it.
+// changed returns the time of the last change of the file's content or status. Programs cannot set it.
 func changed(info fs.FileInfo) time.Time {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// inode is the identity of a file; it is not asked for here, so a hard link is packed as a file of its own.
+// inode identifies a file. It is not available on this system, so a hard link is packed as a separate file.
 type inode struct{}
 
 func fileID(fs.FileInfo) (inode, uint64, bool) { return inode{}, 0, false }

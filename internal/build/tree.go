@@ -14,14 +14,15 @@ import (
 	"time"
 )
 
-// whiteout begins the names by which a layer says that a file below it is gone. No file can be named so in an image.
+// whiteout is the prefix of names with which a layer marks files of lower layers as deleted. No file in an image can have
+// such a name.
 const whiteout = ".wh."
 
-// tree is what a layer is made of: the files below its from, found and not yet read.
+// tree holds the files of a layer, which are found but not read yet.
 type tree struct {
-	root    *os.Root // the folder that entries' paths are relative to; nothing outside it can be opened
+	root    *os.Root // folder of the entries' paths; nothing outside it can be opened
 	file    bool     // from is a file, the only entry
-	entries []entry  // sorted; a folder's own entry "." first
+	entries []entry  // sorted; the folder itself, ".", comes first
 	size    int64    // of all files
 	newest  time.Time
 }
@@ -32,14 +33,14 @@ type entry struct {
 	link string // target of a symbolic link
 }
 
-// openTree finds the files of a layer. Links are followed up to from itself if they stay inside dir; below it they
-// are kept as links. The caller closes the tree.
+// openTree finds the files of a layer. Links in the path of from are followed if they stay inside dir. Links below from are
+// kept as links. The caller closes the tree.
 func openTree(ctx context.Context, dir *os.Root, spec LayerSpec) (*tree, error) {
 	from := filepath.FromSlash(spec.From)
 	info, err := dir.Stat(from)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("from: want a file or folder, got %q, which does not exist in %s", spec.From, dir.Name())
+		return nil, fmt.Errorf("from: want a file or folder, got %q, which does not exist in %s; penstock build compiles and downloads nothing, so make it first", spec.From, dir.Name())
 	case err != nil:
 		return nil, fmt.Errorf("from: want a file or folder inside %s, got %q: %w", dir.Name(), spec.From, err)
 	case info.Mode().IsRegular():
@@ -66,7 +67,7 @@ func openTree(ctx context.Context, dir *os.Root, spec LayerSpec) (*tree, error) 
 	return t, nil
 }
 
-// scan fills in the entries of a folder that are not ignored, and refuses, all at once, what a layer cannot hold.
+// scan adds the entries of a folder that are not ignored. Its error lists all files that a layer cannot contain.
 func (t *tree) scan(ctx context.Context, from string, skip *ignored) error {
 	var refused []error
 	refuse := func(p, format string, args ...any) {
@@ -103,7 +104,7 @@ func (t *tree) scan(ctx context.Context, from string, skip *ignored) error {
 		e := entry{path: p, info: info}
 		switch mode := info.Mode(); {
 		case strings.HasPrefix(path.Base(p), whiteout):
-			refuse(p, "want no name beginning with %s, which deletes files in an image", whiteout)
+			refuse(p, "want a name that does not start with %s (which deletes files in an image)", whiteout)
 		case mode.IsRegular():
 			if ino, links, ok := fileID(info); ok && links > 1 {
 				if first, seen := linked[ino]; seen {

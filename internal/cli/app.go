@@ -10,19 +10,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"penstock/internal/admin/wire"
 	"penstock/internal/resource"
 )
 
 func newAppCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "app", Short: "Container apps"}
+	cmd := &cobra.Command{Use: "app", Short: "Manage container apps"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	cmd.AddCommand(newAppListCmd(env, s), newAppShowCmd(env, s), newAppDeleteCmd(env, s),
-		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s), newAppRequestsCmd(env, s), newAppExecCmd(env, s), newHostnameCmd(env, s), newIngressCmd(env, s))
+		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppExplainCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s), newAppRequestsCmd(env, s), newAppExecCmd(env, s), newHostnameCmd(env, s), newIngressCmd(env, s))
 	return group(cmd)
 }
 
-// group makes a noun without a verb show its help and fail as wrong usage.
+// group makes a noun that is called without a verb print its help and fail as a usage error.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -94,7 +95,7 @@ func newAppShowCmd(env *Env, s *scope) *cobra.Command {
 	}
 }
 
-func printApp(w io.Writer, a *appView, status *statusView) {
+func printApp(w io.Writer, a *appView, status *wire.Status) {
 	p := &a.Properties
 	line := func(name, value string) {
 		if value != "" {
@@ -114,7 +115,7 @@ func printApp(w io.Writer, a *appView, status *statusView) {
 	line("revision", p.LatestRevisionName)
 	line("ready revision", p.LatestReadyRevisionName)
 	if in := p.Configuration.Ingress; in != nil {
-		port := "the one that the app listens on"
+		port := "the port that the app listens on"
 		if in.TargetPort != 0 {
 			port = strconv.Itoa(in.TargetPort)
 		}
@@ -152,7 +153,7 @@ func newAppDeleteCmd(env *Env, s *scope) *cobra.Command {
 				return err
 			}
 			path := s.path("containerApps", args[0])
-			// ARM calls the deletion of what is not there a success; who types a name wants to know.
+			// ARM reports success for deleting what does not exist; a user who typed a name wants to know that it does not.
 			if _, err := c.get(cmd.Context(), path, version()); err != nil {
 				return err
 			}
@@ -165,11 +166,11 @@ func newAppDeleteCmd(env *Env, s *scope) *cobra.Command {
 	}
 }
 
-// status asks the server about itself.
-func (c *Client) status(ctx context.Context) (*statusView, error) {
-	doc, err := c.get(ctx, "/penstock/v1/status", nil)
+// status fetches the server's own status.
+func (c *Client) status(ctx context.Context) (*wire.Status, error) {
+	doc, err := c.get(ctx, wire.StatusPath, nil)
 	if err != nil {
 		return nil, err
 	}
-	return decode[statusView](doc)
+	return decode[wire.Status](doc)
 }

@@ -22,7 +22,7 @@ import (
 	"penstock/internal/arm/terminal"
 )
 
-// execOptions say where a command runs.
+// execOptions choose the container that a command runs in.
 type execOptions struct {
 	revision, replica, container string
 }
@@ -31,9 +31,9 @@ func newAppExecCmd(env *Env, s *scope) *cobra.Command {
 	o := &execOptions{}
 	cmd := &cobra.Command{
 		Use:   "exec NAME [-- COMMAND...]",
-		Short: "Run a command in a container of an app, sh when none is given",
-		Long: "Run a command in a container of an app, sh when none is given. It gets a terminal when this command has one.\n" +
-			"The exit code is the command's.",
+		Short: "Run a command (default: sh) in a container of an app",
+		Long: "Run a command in a container of an app, or sh if you give none. The command gets a terminal if this one has one.\n" +
+			"The exit code is that of the command.",
 		Example: "  penstock app exec chat\n  penstock app exec chat --container main -- cat /etc/os-release",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,13 +52,13 @@ func newAppExecCmd(env *Env, s *scope) *cobra.Command {
 			return env.exec(cmd.Context(), c, path, command)
 		},
 	}
-	cmd.Flags().StringVar(&o.revision, "revision", "", "revision to run it in; the latest that was ready when empty")
-	cmd.Flags().StringVar(&o.replica, "replica", "", "replica to run it in; one that runs when empty")
-	cmd.Flags().StringVar(&o.container, "container", "", "container to run it in; the first when empty")
+	cmd.Flags().StringVar(&o.revision, "revision", "", "revision to use (default: the latest ready revision)")
+	cmd.Flags().StringVar(&o.replica, "replica", "", "replica to use (default: a running one)")
+	cmd.Flags().StringVar(&o.container, "container", "", "container to use (default: the first)")
 	return cmd
 }
 
-// find is the address of exec. What was not named is chosen.
+// find returns the path of the exec endpoint. It chooses whatever the user did not name.
 func (o *execOptions) find(ctx context.Context, c *Client, s *scope, name string) (string, error) {
 	revision := o.revision
 	if revision == "" {
@@ -71,7 +71,7 @@ func (o *execOptions) find(ctx context.Context, c *Client, s *scope, name string
 			return "", err
 		}
 		if revision = app.Properties.LatestReadyRevisionName; revision == "" {
-			return "", hint(fmt.Errorf("app %s has no revision that was ever ready", name), "name one with --revision; penstock revision list %s", name)
+			return "", hint(fmt.Errorf("app %s has no revision that has been ready", name), "choose one with --revision; penstock revision list %s", name)
 		}
 	}
 	docs, err := c.list(ctx, s.path("containerApps", name, "revisions", revision, "replicas"))
@@ -86,7 +86,7 @@ func (o *execOptions) find(ctx context.Context, c *Client, s *scope, name string
 		return o.replica == r.Name || o.replica == "" && r.Properties.RunningState == "Running"
 	})
 	if i < 0 {
-		return "", hint(fmt.Errorf("revision %s has no such replica that runs: %w", revision, errNotFound), "penstock replica list %s", name)
+		return "", hint(fmt.Errorf("revision %s has no such running replica: %w", revision, errNotFound), "penstock replica list %s", name)
 	}
 	container := o.container
 	if container == "" && len(replicas[i].Properties.Containers) > 0 {
@@ -95,7 +95,7 @@ func (o *execOptions) find(ctx context.Context, c *Client, s *scope, name string
 	return s.path("containerApps", name, "revisions", revision, "replicas", replicas[i].Name, "containers", container, "exec"), nil
 }
 
-// exitError ends this program with the exit code of a command that ran elsewhere.
+// exitError makes this program exit with the exit code of the remote command.
 type exitError struct{ code int }
 
 func (e *exitError) Error() string { return "the command ended with exit code " + strconv.Itoa(e.code) }
@@ -119,12 +119,12 @@ func (e *Env) exec(ctx context.Context, c *Client, path string, command []string
 		}
 		defer restore()
 	}
-	// It ends with the input, which may be never: then with this program.
+	// This goroutine ends with the input, or, if the input never ends, with the program.
 	go sendInput(ctx, conn, e.Stdin, tty)
 	return e.receive(ctx, conn)
 }
 
-// receive prints what a command prints until it has ended.
+// receive prints the command's output until the command ends.
 func (e *Env) receive(ctx context.Context, conn *websocket.Conn) error {
 	for {
 		_, message, err := conn.Read(ctx)
@@ -154,7 +154,7 @@ func (e *Env) receive(ctx context.Context, conn *websocket.Conn) error {
 	}
 }
 
-// sendInput sends what comes from in; errors show where the answers are read.
+// sendInput sends what it reads from in. It reports no errors: they show up where the output is read.
 func sendInput(ctx context.Context, conn *websocket.Conn, in io.Reader, tty bool) {
 	buffer := make([]byte, 32<<10)
 	for {
@@ -171,7 +171,7 @@ func sendInput(ctx context.Context, conn *websocket.Conn, in io.Reader, tty bool
 	}
 }
 
-// raw hands every key of the terminal to the command, and tells it the terminal's size, now and whenever it changes.
+// raw passes every key press to the command, and the terminal's size now and whenever it changes.
 func (e *Env) raw(ctx context.Context, conn *websocket.Conn, keyboard *os.File) (restore func(), err error) {
 	before, err := term.MakeRaw(int(keyboard.Fd()))
 	if err != nil {
@@ -200,7 +200,7 @@ func (e *Env) raw(ctx context.Context, conn *websocket.Conn, keyboard *os.File) 
 		close(done)
 		<-ended
 		if err := term.Restore(int(keyboard.Fd()), before); err != nil {
-			fmt.Fprintln(e.Stderr, "penstock: the terminal is not as it was; try: reset")
+			fmt.Fprintln(e.Stderr, "penstock: the terminal settings could not be restored; try: reset")
 		}
 	}, nil
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"penstock/internal/admin/wire"
 )
 
 // domainView is a custom domain of an app.
@@ -19,7 +21,7 @@ type domainView struct {
 	CertificateID string `json:"certificateId,omitempty"`
 }
 
-// domainsView is an app, for its domains.
+// domainsView is the part of an app that holds its custom domains.
 type domainsView struct {
 	Properties struct {
 		EnvironmentID string `json:"environmentId"`
@@ -32,12 +34,12 @@ type domainsView struct {
 }
 
 func newHostnameCmd(env *Env, s *scope) *cobra.Command {
-	cmd := &cobra.Command{Use: "hostname", Short: "Host names of an app's own"}
+	cmd := &cobra.Command{Use: "hostname", Short: "Manage custom host names of apps"}
 	cmd.AddCommand(newHostnameAddCmd(env, s), newHostnameListCmd(env, s), newHostnameDeleteCmd(env, s))
 	return group(cmd)
 }
 
-// domains reads those of an app, and the app's environment.
+// domains reads an app's custom domains and its environment.
 func (c *Client) domains(ctx context.Context, s *scope, app string) (domains []domainView, environment string, err error) {
 	doc, err := c.get(ctx, s.path("containerApps", app), version())
 	if err != nil {
@@ -48,7 +50,7 @@ func (c *Client) domains(ctx context.Context, s *scope, app string) (domains []d
 		return nil, "", err
 	}
 	if v.Properties.Configuration.Ingress == nil {
-		return nil, "", fmt.Errorf("app %s has no ingress, and so no host names", app)
+		return nil, "", fmt.Errorf("app %s has no ingress, so it cannot have host names", app)
 	}
 	return v.Properties.Configuration.Ingress.CustomDomains, v.Properties.EnvironmentID, nil
 }
@@ -72,7 +74,7 @@ func newHostnameAddCmd(env *Env, s *scope) *cobra.Command {
 	var certificate string
 	cmd := &cobra.Command{
 		Use:   "add APP HOSTNAME",
-		Short: "Lead a host name to an app, with a certificate of its environment; prints the address",
+		Short: "Add a custom host name to an app, with a certificate of its environment, and print the URL",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -98,11 +100,11 @@ func newHostnameAddCmd(env *Env, s *scope) *cobra.Command {
 			return env.show(next, func(w io.Writer) { fmt.Fprintln(w, next.url(status)) })
 		},
 	}
-	cmd.Flags().StringVar(&certificate, "certificate", "", "certificate to show; without one the host name has no https")
+	cmd.Flags().StringVar(&certificate, "certificate", "", "certificate to use (default: none, so no https for the host name)")
 	return cmd
 }
 
-func (d domainView) url(status *statusView) string {
+func (d domainView) url(status *wire.Status) string {
 	scheme, port, usual := "https", status.HTTPSPort, 443
 	if d.CertificateID == "" {
 		scheme, port, usual = "http", status.HTTPPort, 80
@@ -116,7 +118,7 @@ func (d domainView) url(status *statusView) string {
 func newHostnameListCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list APP",
-		Short: "List the host names of an app's own",
+		Short: "List the custom host names of an app",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -141,7 +143,7 @@ func newHostnameListCmd(env *Env, s *scope) *cobra.Command {
 func newHostnameDeleteCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete APP HOSTNAME",
-		Short: "Take a host name from an app",
+		Short: "Remove a custom host name from an app",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)

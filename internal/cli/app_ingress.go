@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// ingressView is an app, for what it asks of requests.
+// ingressView is the part of an app that restricts its requests.
 type ingressView struct {
 	Properties struct {
 		Configuration struct {
@@ -42,18 +42,18 @@ type corsView struct {
 }
 
 func newIngressCmd(env *Env, s *scope) *cobra.Command {
-	rules := &cobra.Command{Use: "access-restriction", Short: "Which addresses may ask"}
+	rules := &cobra.Command{Use: "access-restriction", Short: "Allow or deny client IP ranges"}
 	rules.AddCommand(newRuleSetCmd(env, s), newRuleListCmd(env, s), newRuleRemoveCmd(env, s))
-	cors := &cobra.Command{Use: "cors", Short: "Which pages of other origins may use the app from a browser"}
+	cors := &cobra.Command{Use: "cors", Short: "Allow web pages of other origins to call the app (CORS)"}
 	cors.AddCommand(newCORSEnableCmd(env, s), newCORSDisableCmd(env, s), newCORSShowCmd(env, s))
-	sticky := &cobra.Command{Use: "sticky-sessions", Short: "Whether a client stays with a replica"}
+	sticky := &cobra.Command{Use: "sticky-sessions", Short: "Send each client to the same replica every time"}
 	sticky.AddCommand(newStickySetCmd(env, s))
-	cmd := &cobra.Command{Use: "ingress", Short: "What an app asks of requests"}
+	cmd := &cobra.Command{Use: "ingress", Short: "Manage an app's ingress: IP restrictions, CORS, sticky sessions"}
 	cmd.AddCommand(group(rules), group(cors), group(sticky))
 	return group(cmd)
 }
 
-// required makes a command that lacks one of the flags fail as wrong usage.
+// required makes a command fail as a usage error when one of the flags is missing.
 func required(cmd *cobra.Command, names ...string) {
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		for _, name := range names {
@@ -65,7 +65,7 @@ func required(cmd *cobra.Command, names ...string) {
 	}
 }
 
-// ingress reads that of an app.
+// ingress reads an app's ingress.
 func (c *Client) ingress(ctx context.Context, s *scope, app string) (rules []ruleView, cors *corsView, err error) {
 	doc, err := c.get(ctx, s.path("containerApps", app), version())
 	if err != nil {
@@ -95,7 +95,7 @@ func newRuleSetCmd(env *Env, s *scope) *cobra.Command {
 	var rule ruleView
 	cmd := &cobra.Command{
 		Use:   "set APP",
-		Short: "Set a rule, in the place of one of that name; all rules of an app allow or all deny",
+		Short: "Add or replace a rule; the rules of an app must all allow or all deny",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -114,8 +114,8 @@ func newRuleSetCmd(env *Env, s *scope) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&rule.Name, "rule-name", "", "name of the rule")
-	cmd.Flags().StringVar(&rule.Range, "ip-address", "", "IPv4 addresses, such as 192.0.2.0/24")
-	cmd.Flags().StringVar(&rule.Action, "action", "", "Allow, which denies all other addresses, or Deny")
+	cmd.Flags().StringVar(&rule.Range, "ip-address", "", "IPv4 range, such as 192.0.2.0/24")
+	cmd.Flags().StringVar(&rule.Action, "action", "", "Allow (and deny all other addresses) or Deny")
 	cmd.Flags().StringVar(&rule.Description, "description", "", "what the rule is for")
 	required(cmd, "rule-name", "ip-address", "action")
 	return cmd
@@ -183,7 +183,7 @@ func newCORSEnableCmd(env *Env, s *scope) *cobra.Command {
 	maxAge := -1
 	cmd := &cobra.Command{
 		Use:   "enable APP",
-		Short: "Set the policy, in the place of the one that there is",
+		Short: "Set the CORS policy, replacing the existing one",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -193,7 +193,7 @@ func newCORSEnableCmd(env *Env, s *scope) *cobra.Command {
 			if cmd.Flags().Changed("max-age") {
 				cors.MaxAge = &maxAge
 			}
-			// A field that is not given is taken away, which in a merge patch is null.
+			// Fields that are not given are removed. A merge patch removes a field with null.
 			policy := map[string]any{
 				"allowedOrigins": cors.Origins, "allowedMethods": cors.Methods, "allowedHeaders": cors.Headers, "exposeHeaders": cors.Exposed,
 				"maxAge": cors.MaxAge, "allowCredentials": cors.Credentials,
@@ -206,11 +206,11 @@ func newCORSEnableCmd(env *Env, s *scope) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&cors.Origins, "allowed-origins", nil, "origins, such as https://chat.example.com, or * for all")
-	f.StringSliceVar(&cors.Methods, "allowed-methods", nil, "methods")
-	f.StringSliceVar(&cors.Headers, "allowed-headers", nil, "fields of requests")
-	f.StringSliceVar(&cors.Exposed, "expose-headers", nil, "fields of responses that a page may read")
-	f.IntVar(&maxAge, "max-age", maxAge, "for how many seconds a browser may keep the answer")
-	f.BoolVar(&cors.Credentials, "allow-credentials", false, "let requests have cookies and passwords")
+	f.StringSliceVar(&cors.Methods, "allowed-methods", nil, "HTTP methods")
+	f.StringSliceVar(&cors.Headers, "allowed-headers", nil, "request headers")
+	f.StringSliceVar(&cors.Exposed, "expose-headers", nil, "response headers that a page may read")
+	f.IntVar(&maxAge, "max-age", maxAge, "seconds that a browser may cache the preflight response")
+	f.BoolVar(&cors.Credentials, "allow-credentials", false, "allow requests with cookies or HTTP authentication")
 	required(cmd, "allowed-origins")
 	return cmd
 }
@@ -228,7 +228,7 @@ func (v *corsView) print(w io.Writer) {
 func newCORSDisableCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "disable APP",
-		Short: "Take the policy away",
+		Short: "Remove the CORS policy",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -238,7 +238,7 @@ func newCORSDisableCmd(env *Env, s *scope) *cobra.Command {
 			if err := c.setIngress(cmd.Context(), s, args[0], "corsPolicy", nil); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Stderr, "app %s has no CORS policy any more\n", args[0])
+			fmt.Fprintf(env.Stderr, "removed the CORS policy of app %s\n", args[0])
 			return nil
 		},
 	}
@@ -247,7 +247,7 @@ func newCORSDisableCmd(env *Env, s *scope) *cobra.Command {
 func newCORSShowCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show APP",
-		Short: "Show the policy",
+		Short: "Show the CORS policy",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -270,7 +270,7 @@ func newStickySetCmd(env *Env, s *scope) *cobra.Command {
 	var affinity string
 	cmd := &cobra.Command{
 		Use:   "set APP",
-		Short: "Set the affinity",
+		Short: "Turn sticky sessions on or off",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -280,11 +280,11 @@ func newStickySetCmd(env *Env, s *scope) *cobra.Command {
 			if err := c.setIngress(cmd.Context(), s, args[0], "stickySessions", map[string]any{"affinity": affinity}); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Stderr, "app %s has the affinity %s\n", args[0], affinity)
+			fmt.Fprintf(env.Stderr, "set session affinity of app %s to %s\n", args[0], affinity)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&affinity, "affinity", "", "sticky or none")
+	cmd.Flags().StringVar(&affinity, "affinity", "", "sticky (on) or none (off)")
 	required(cmd, "affinity")
 	return cmd
 }

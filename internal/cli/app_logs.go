@@ -11,17 +11,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// logsOptions say which lines to print.
+// logsOptions choose the lines to print.
 type logsOptions struct {
 	follow   bool
 	tail     int
 	revision string
 	replica  string
-	// execution is that of a job.
+	// execution is the name of a job's execution.
 	execution string
 }
 
-// query is that of the stream. Names that match all are left out.
+// query returns the query of the stream's URL. Empty filters are left out.
 func (o *logsOptions) query() url.Values {
 	q := version()
 	q.Set("output", "json")
@@ -40,24 +40,24 @@ func (o *logsOptions) query() url.Values {
 }
 
 func newAppLogsCmd(env *Env, s *scope) *cobra.Command {
-	cmd, o := newStreamCmd(env, s, "containerApps", "logs", "Print what an app's containers print", "logstream", "lines", env.printLine)
+	cmd, o := newStreamCmd(env, s, "containerApps", "logs", "Print the console output of an app's containers", "logstream", "lines", env.printLine)
 	o.bindNames(cmd.Flags(), "lines")
 	return cmd
 }
 
-// bindNames adds the flags for streams whose items are of a replica.
+// bindNames adds the flags that filter a stream by revision and replica.
 func (o *logsOptions) bindNames(fs *pflag.FlagSet, what string) {
 	fs.StringVar(&o.revision, "revision", "", "only "+what+" of this revision")
 	fs.StringVar(&o.replica, "replica", "", "only "+what+" of this replica")
 }
 
 func newAppEventsCmd(env *Env, s *scope) *cobra.Command {
-	cmd, _ := newStreamCmd(env, s, "containerApps", "events", "Print what the platform did with an app, and why", "eventstream", "events", env.printEvent)
+	cmd, _ := newStreamCmd(env, s, "containerApps", "events", "Print the system events of an app", "eventstream", "events", env.printEvent)
 	return cmd
 }
 
-// newStreamCmd makes the command that prints one of the streams of an app or a job, whose type is kind. what is the word
-// for its items.
+// newStreamCmd returns the command that prints one of the streams of an app or a job, whose type is kind. what is the word
+// for the stream's items.
 func newStreamCmd(env *Env, s *scope, kind, verb, short, stream, what string, show func(json.RawMessage) error) (*cobra.Command, *logsOptions) {
 	o := &logsOptions{}
 	cmd := &cobra.Command{
@@ -75,8 +75,8 @@ func newStreamCmd(env *Env, s *scope, kind, verb, short, stream, what string, sh
 			return c.lines(cmd.Context(), s.path(kind, args[0], stream), o.query(), show)
 		},
 	}
-	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new "+what+" until Ctrl-C")
-	cmd.Flags().IntVar(&o.tail, "tail", 100, "begin with this many of the newest "+what)
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "keep printing new "+what+" until Ctrl-C")
+	cmd.Flags().IntVar(&o.tail, "tail", 100, "start with this many of the newest "+what)
 	return cmd, o
 }
 

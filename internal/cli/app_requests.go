@@ -8,11 +8,12 @@ import (
 )
 
 func newAppRequestsCmd(env *Env, s *scope) *cobra.Command {
-	cmd, o := newStreamCmd(env, s, "containerApps", "requests", "Print the requests that an app was asked, and what became of them", "requeststream", "requests", env.printRequest)
+	cmd, o := newStreamCmd(env, s, "containerApps", "requests", "Print the requests that an app received, with status, duration and replica", "requeststream", "requests", env.printRequest)
 	o.bindNames(cmd.Flags(), "requests")
-	cmd.Long = `Print an app's requests as the ingress has recorded them, within a second of their end: when, how long, which replica,
-and what went wrong in Envoy's letters (UH no replica, UO no place, UF no connection, UC the replica ended it, UT and SI too slow,
-DC the client went). Connections of a TCP app are in it too. Columns of Azure's table ContainerAppHTTPLogs with -o json.`
+	cmd.Long = `Print an app's requests as recorded by the ingress, within a second of their end: time, duration, replica, and Envoy's flags
+for what went wrong (UH no replica, UO waiting room full, UF connection failed, UC connection closed by the replica, UT and SI
+timeouts, DC client disconnected). Connections of TCP apps are included. With -o json the columns are those of Azure's table
+ContainerAppHTTPLogs.`
 	cmd.Example = `  penstock app requests chat -f
   penstock app requests chat --tail 1000 -o json`
 	return cmd

@@ -13,7 +13,7 @@ func newAppStartCmd(env *Env, s *scope) *cobra.Command {
 }
 
 func newAppStopCmd(env *Env, s *scope) *cobra.Command {
-	return newAppStateCmd(env, s, "stop", "Stop an app: no replicas, its hosts answer 404", "stopped")
+	return newAppStateCmd(env, s, "stop", "Stop an app; it has no replicas, and requests to it get 404", "stopped")
 }
 
 func newAppStateCmd(env *Env, s *scope, verb, short, done string) *cobra.Command {
@@ -38,7 +38,7 @@ func newAppStateCmd(env *Env, s *scope, verb, short, done string) *cobra.Command
 func newAppRestartCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "restart NAME",
-		Short: "Put new replicas in place of those of all active revisions, without losing a request",
+		Short: "Replace the replicas of all active revisions without losing a request",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -68,7 +68,7 @@ func newAppRestartCmd(env *Env, s *scope) *cobra.Command {
 	}
 }
 
-// act does one of the actions of a revision, which are answered before they are carried out.
+// act starts an action on a revision. The server responds before the action has finished.
 func (c *Client) act(ctx context.Context, s *scope, app, revision, verb string) error {
 	_, _, err := c.call(ctx, http.MethodPost, s.path("containerApps", app, "revisions", revision, verb), version(), nil)
 	return err

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"penstock/internal/admin/wire"
+	"penstock/internal/atomicfile"
 	"penstock/internal/backup"
 )
 
@@ -24,9 +26,9 @@ func newBackupCmd(env *Env) *cobra.Command {
 	var images bool
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
-		Short: "Write all that the server keeps to a file, while it runs",
-		Long: `Write apps, environments, secrets, certificates, token and addresses to a tar file, and with --images the images too.
-Logs are left out. Keep the file as safe as the data folder: it has the keys.`,
+		Short: "Back up the server's data to a file while the server runs",
+		Long: `Write apps, environments, secrets, certificates, token and addresses to a tar file, and with --images also the images.
+Logs are not included. Protect the file like the data folder: it contains the keys.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -36,34 +38,34 @@ Logs are left out. Keep the file as safe as the data folder: it has the keys.`,
 			return writeBackup(cmd.Context(), env, c, args[0], images)
 		},
 	}
-	cmd.Flags().BoolVar(&images, "images", false, "with all images")
+	cmd.Flags().BoolVar(&images, "images", false, "include all images")
 	return cmd
 }
 
-// writeBackup leaves FILE as it was unless all has come and is in order.
+// writeBackup replaces FILE only when the whole backup has arrived and is valid.
 func writeBackup(ctx context.Context, env *Env, c *Client, file string, images bool) (err error) {
-	resp, err := c.do(ctx, http.MethodGet, "/penstock/v1/backup", url.Values{"images": {strconv.FormatBool(images)}}, nil)
+	resp, err := c.do(ctx, http.MethodGet, wire.BackupPath, url.Values{"images": {strconv.FormatBool(images)}}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // for its owner only, as it has keys
+	tmp, err := atomicfile.Create(file, 0o600) // it holds keys
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { err = errors.Join(err, tmp.Discard()) }()
 	info, err := backup.Check(io.TeeReader(resp.Body, tmp))
 	if err == nil {
 		_, err = io.Copy(tmp, resp.Body) // the archive's padding
 	}
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+	if err != nil {
 		return hint(err, "look at the server's log")
 	}
-	size, err := os.Stat(tmp.Name())
+	size, err := tmp.Stat()
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp.Name(), file); err != nil {
+	if err := tmp.Commit(); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Stderr, "wrote %s of instance %s to %s\n", bytesText(size.Size()), info.Instance, file)
@@ -74,9 +76,9 @@ func newRestoreCmd(env *Env) *cobra.Command {
 	var asNew bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Make a data folder from a backup; the next server on it serves the same apps",
-		Long: `Make the folder that --data names from a backup. It must be empty or not be there. Nothing is started: "penstock up"
-does that. A backup without images serves its apps once the images have been pushed.`,
+		Short: "Restore a backup into an empty data folder",
+		Long: `Restore a backup into the folder given by --data, which must be empty or not exist. This starts nothing: run "penstock up"
+afterwards. If the backup has no images, apps are served once their images have been pushed.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := env.settings(cmd)
@@ -104,16 +106,17 @@ does that. A backup without images serves its apps once the images have been pus
 			fmt.Fprintf(env.Stderr, "restored the backup of %s (Penstock %s) to %s in %s\n",
 				info.Created.Local().Format(time.DateTime), info.Version, s.Data, time.Since(began).Round(time.Millisecond))
 			if !info.Images {
-				fmt.Fprintln(env.Stderr, "it has no images; push them when the server runs")
+				fmt.Fprintln(env.Stderr, "the backup has no images; push them once the server runs")
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asNew, "as-new", false, "give it a name and addresses of its own, to run beside the server that the backup is of")
+	cmd.Flags().BoolVar(&asNew, "as-new", false, "use a new name and new addresses, so that it can run beside the original server")
 	return cmd
 }
 
-// free says whether a server of that instance runs on this machine. Two would take each other's containers for strays.
+// free returns an error if a server of that instance runs on this machine. Two of them would remove each other's
+// containers as orphans.
 func free(run, instance string) error {
 	b, err := os.ReadFile(filepath.Join(run, filepath.Base(instance), "pid"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -124,8 +127,8 @@ func free(run, instance string) error {
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-		return nil // what a server left that was killed
+		return nil // left behind by a server that was killed
 	}
-	return hint(fmt.Errorf("the server that the backup is of (instance %s, pid %d) runs on this machine", instance, pid),
-		"penstock restore --as-new\nor stop that server with penstock down --data ITS_FOLDER")
+	return hint(fmt.Errorf("the original server of this backup (instance %s, pid %d) runs on this machine", instance, pid),
+		"penstock restore --as-new\nor stop the original server with penstock down --data ITS_FOLDER")
 }

@@ -3,7 +3,8 @@ package cli
 import "github.com/spf13/cobra"
 
 func newBenchCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "bench", Short: "Measure what Penstock and the apps that it serves can do"}
-	cmd.AddCommand(newBenchEngineCmd(env), newBenchLoadCmd(env), newBenchProxyCmd(env), newBenchPartCmd(env))
+	cmd := &cobra.Command{Use: "bench", Short: "Measure the performance of Penstock and of its apps"}
+	cmd.AddCommand(newBenchEngineCmd(env), newBenchLoadCmd(env), newBenchProxyCmd(env), newBenchWakeCmd(env), newBenchPartCmd(env),
+		newBenchBurstCmd(env), newBenchStepCmd(env), newBenchTraceCmd(env), newBenchTrickleCmd(env))
 	return group(cmd)
 }

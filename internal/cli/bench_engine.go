@@ -26,10 +26,11 @@ func newBenchEngineCmd(env *Env) *cobra.Command {
 	o := &benchEngineOptions{}
 	cmd := &cobra.Command{
 		Use:   "engine PROGRAM",
-		Short: "Time a container's life beside `runc run` of the same bundle",
-		Long: `Time the engine from the call to the first 200 over the bridge, with all that production has (own network and user
-namespace, limited disk), beside "runc run" of the same program, one after the other. PROGRAM is a static Linux program that
-answers GET / on a port with 200 soon after its start, such as examples/hello. No server is needed and none is disturbed. Root only.`,
+		Short: "Time container start and stop, compared with `runc run` of the same bundle",
+		Long: `Time the engine from the call to the first 200 response over the bridge, with everything that production uses (network and
+user namespaces, limited disk), alternating with "runc run" of the same program. PROGRAM is a static Linux program that
+answers GET / with 200 soon after its start, such as examples/hello. The command needs no server and disturbs none. It
+must run as root.`,
 		Example: `  penstock bench engine examples/hello/bin/hello --cycles 100`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,9 +42,9 @@ answers GET / on a port with 200 soon after its start, such as examples/hello. N
 			return o.run(cmd.Context(), env)
 		},
 	}
-	cmd.Flags().IntVar(&o.port, "port", 8080, "port that the program answers on")
-	cmd.Flags().IntVar(&o.cycles, "cycles", 20, "cycles that are timed")
-	cmd.Flags().IntVar(&o.warmup, "warmup", 2, "cycles before that are not")
+	cmd.Flags().IntVar(&o.port, "port", 8080, "port that the program listens on")
+	cmd.Flags().IntVar(&o.cycles, "cycles", 20, "number of timed cycles")
+	cmd.Flags().IntVar(&o.warmup, "warmup", 2, "number of cycles before that, which are not timed")
 	return cmd
 }
 
@@ -72,7 +73,7 @@ func (o *benchEngineOptions) run(ctx context.Context, env *Env) error {
 		}
 		table(w, "WHAT MIN P50 P95 MAX", [][]string{
 			row("engine call to first 200", r.Engine), row("runc run to first 200", r.Runc),
-			row("start of a created one", r.Start), row("teardown", r.Teardown),
+			row("start of a created container", r.Start), row("teardown", r.Teardown),
 		})
 		fmt.Fprintf(w, "engine over runc: p50 %.2fx, p95 %.2fx\n", r.P50, r.P95)
 	})

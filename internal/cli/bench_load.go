@@ -45,14 +45,14 @@ func newBenchLoadCmd(env *Env) *cobra.Command {
 	o := &benchLoadOptions{}
 	cmd := &cobra.Command{
 		Use:   "load URL",
-		Short: "Send requests by a plan and measure the answers",
-		Long: `Send requests at a rate, as a trace did, or from a number of clients, and measure the answers.
+		Short: "Send requests and measure the responses",
+		Long: `Send requests at a given rate, as in a recorded trace, or from a number of clients, and measure the responses.
 
-With --rate, --poisson, --steps and --trace each request has a time at which it is due, and its latency counts from there:
-a server that stalls is seen by all the requests that were due meanwhile. With --clients each client waits for its answer
-before it asks again, so that a stall also stops the load; the percentiles then hide it.
+With --rate, --poisson, --steps and --trace each request is due at a certain time, and its latency counts from then on. A
+stall of the server shows in the latency of every request that was due meanwhile. With --clients each client waits for a
+response before its next request. A stall then also stops the load, and the percentiles hide it.
 
-Without any of these it is --rate 10.`,
+The default is --rate 10.`,
 		Example: `  penstock bench load http://app.penstock.localhost:8080/ --rate 100
   penstock bench load http://127.0.0.1:8080/v1/chat/completions --trace AzureLLMInferenceTrace_code.csv,10x --duration 1m \
     --body-template '{"messages":[{"role":"user","content":"{{words .ContextTokens}}"}],"max_tokens":{{.GeneratedTokens}}}'
@@ -61,48 +61,48 @@ Without any of these it is --rate 10.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), env, args[0]) },
 	}
 	f := cmd.Flags()
-	f.Float64Var(&o.rate, "rate", 0, "requests a second, evenly")
-	f.Float64Var(&o.poisson, "poisson", 0, "requests a second on average, as independent users send them")
-	f.Uint64Var(&o.seed, "seed", 1, "of --poisson: the same seed gives the same arrivals")
-	f.StringVar(&o.steps, "steps", "", `rates in turn, such as "10/s for 30s, 100/s for 10s"`)
+	f.Float64Var(&o.rate, "rate", 0, "requests per second, evenly spaced")
+	f.Float64Var(&o.poisson, "poisson", 0, "average requests per second, with Poisson arrivals as from independent users")
+	f.Uint64Var(&o.seed, "seed", 1, "with --poisson: random seed; the same seed gives the same arrivals")
+	f.StringVar(&o.steps, "steps", "", `rates one after another, such as "10/s for 30s, 100/s for 10s"`)
 	f.StringVar(&o.trace, "trace", "", "CSV `file[,speed]` of arrival times (and tokens), such as trace.csv,10x")
-	f.IntVar(&o.clients, "clients", 0, "clients that each wait for an answer before they ask again")
-	f.DurationVar(&o.think, "think", 0, "of --clients: time between an answer and the next request")
-	f.DurationVar(&o.duration, "duration", 10*time.Second, "send nothing after this time (with --steps: their sum)")
-	f.Int64Var(&o.count, "count", 1_000_000, "send no more requests than this")
-	f.IntVar(&o.maxOutstanding, "max-outstanding", 10_000, "requests under way at a time; more wait, and it is told")
-	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "for the whole of an answer")
+	f.IntVar(&o.clients, "clients", 0, "number of clients, each of which waits for a response before its next request")
+	f.DurationVar(&o.think, "think", 0, "with --clients: pause between a response and the next request")
+	f.DurationVar(&o.duration, "duration", 10*time.Second, "stop sending after this time (default with --steps: the sum of the steps)")
+	f.Int64Var(&o.count, "count", 1_000_000, "maximum number of requests")
+	f.IntVar(&o.maxOutstanding, "max-outstanding", 10_000, "maximum requests in flight; more wait, and the report says so")
+	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "time limit for a whole response")
 
-	f.StringVar(&o.method, "method", "", "GET, or POST with a body, unless set")
+	f.StringVar(&o.method, "method", "", "HTTP method (default: GET, or POST with a body)")
 	f.StringVar(&o.body, "body", "", "`text` to send, or @file")
 	f.StringVar(&o.template, "body-template", "", "`text`, or @file, with {{.N}}, {{.ContextTokens}}, {{.GeneratedTokens}} and {{words n}}")
-	f.StringArrayVar(&o.headers, "header", nil, "`'Name: value'` to send; may be given more than once")
-	f.IntVar(&o.major, "http", 1, "version of HTTP: 1, or 2 (with http://: in the clear, without upgrade)")
-	f.BoolVar(&o.newConnections, "new-connections", false, "open a connection for each request")
-	f.BoolVar(&o.events, "events", false, "the answer is an event stream: time its events")
-	f.BoolVar(&o.stamped, "stamped", false, "of --events: data begins with the Unix time in ns of its writing; measure the delay")
-	f.IntVar(&o.messages, "messages", 0, "of a ws:// or wss:// URL: echoes to wait for on each WebSocket (1 unless set)")
-	f.DurationVar(&o.leaveAfter, "leave-after", 0, "end an answer that goes on for longer; it has not failed")
-	f.StringArrayVar(&o.resolve, "resolve", nil, "`host:port:address` to connect to instead of the name's; may be given more than once")
-	f.StringVar(&o.roots, "cacert", "", "PEM `file` of authorities to trust instead of the system's")
+	f.StringArrayVar(&o.headers, "header", nil, "header `'Name: value'` to send; can be repeated")
+	f.IntVar(&o.major, "http", 1, "HTTP version: 1, or 2 (with http://: unencrypted, with prior knowledge)")
+	f.BoolVar(&o.newConnections, "new-connections", false, "open a new connection for each request")
+	f.BoolVar(&o.events, "events", false, "treat responses as event streams and time their events")
+	f.BoolVar(&o.stamped, "stamped", false, "with --events: event data starts with the Unix time in ns at which it was written; measure the delay")
+	f.IntVar(&o.messages, "messages", 0, "with a ws:// or wss:// URL: echoes to wait for on each WebSocket (default: 1)")
+	f.DurationVar(&o.leaveAfter, "leave-after", 0, "close a response after this time and do not count it as failed")
+	f.StringArrayVar(&o.resolve, "resolve", nil, "`host:port:address`: connect to this address instead of looking up the host; can be repeated")
+	f.StringVar(&o.roots, "cacert", "", "PEM `file` with certificate authorities to trust instead of the system's")
 
-	f.StringVar(&o.records, "records", "", "`file` for a JSON line a request")
-	f.StringVar(&o.svg, "svg", "", "`file` for a picture of latency and rate over time")
-	f.BoolVar(&o.fail, "fail", false, "exit with 1 when a request failed")
-	// An option that would do nothing is a mistake of who gave it.
+	f.StringVar(&o.records, "records", "", "`file` to write one JSON line per request to")
+	f.StringVar(&o.svg, "svg", "", "`file` to write an SVG chart of latency and rate over time to")
+	f.BoolVar(&o.fail, "fail", false, "exit with code 1 if a request failed")
+	// A flag that would have no effect is a mistake, so check rejects it.
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if err := o.check(f.Changed); err != nil {
 			return UsageError(err)
 		}
 		if o.steps != "" && !f.Changed("duration") {
-			o.duration = 0 // theirs
+			o.duration = 0 // the steps decide
 		}
 		return nil
 	}
 	return cmd
 }
 
-// check names flags that contradict each other or would do nothing.
+// check returns an error for flags that contradict each other or would have no effect.
 func (o *benchLoadOptions) check(given func(flag string) bool) error {
 	for _, group := range [][]string{{"rate", "poisson", "steps", "trace", "clients"}, {"body", "body-template"}, {"clients", "max-outstanding"}} {
 		first := ""
@@ -179,7 +179,7 @@ func (o *benchLoadOptions) run(ctx context.Context, env *Env, url string) (err e
 		}
 	}
 	if ctx.Err() != nil {
-		return errors.New("stopped before the end")
+		return errors.New("interrupted before the end")
 	}
 	if o.fail && summary.Failed > 0 {
 		return fmt.Errorf("%d of %d requests failed", summary.Failed, summary.Requests)
@@ -196,7 +196,7 @@ func writeSVG(path string, s *load.Summary, t *load.Timeline) (err error) {
 	return t.WriteSVG(f, s)
 }
 
-// plan is what the flags say about when requests are sent.
+// plan turns the flags into the times at which requests are sent.
 func (o *benchLoadOptions) plan() (load.Plan, error) {
 	p := load.Plan{Duration: o.duration, Count: o.count, MaxOutstanding: o.maxOutstanding}
 	switch {
@@ -230,7 +230,7 @@ func (o *benchLoadOptions) plan() (load.Plan, error) {
 	return p, nil
 }
 
-// replay reads the trace of "file" or "file,10x".
+// replay reads a trace given as "file" or "file,10x".
 func (o *benchLoadOptions) replay(p load.Plan) (load.Plan, error) {
 	path, speed := o.trace, 1.0
 	if name, after, ok := lastCut(o.trace, ","); ok {
@@ -260,7 +260,7 @@ func lastCut(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// request is what the flags say about what is sent.
+// request turns the flags into the request that is sent.
 func (o *benchLoadOptions) request(url string) (load.Request, error) {
 	r := load.Request{
 		URL: url, Method: o.method, Header: http.Header{}, Major: o.major, NewConnections: o.newConnections,
@@ -306,7 +306,7 @@ func (o *benchLoadOptions) request(url string) (load.Request, error) {
 	return r, nil
 }
 
-// textOrFile is a text, or what is in the file that it names after an @.
+// textOrFile returns a text, or with @FILE the content of that file.
 func textOrFile(text string) ([]byte, error) {
 	if path, ok := strings.CutPrefix(text, "@"); ok {
 		return os.ReadFile(path)

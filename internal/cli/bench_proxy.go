@@ -23,14 +23,14 @@ func newBenchProxyCmd(env *Env) *cobra.Command {
 	o := &benchProxyOptions{}
 	cmd := &cobra.Command{
 		Use:   "proxy",
-		Short: "Measure what the ingress costs beside nginx, Go's ReverseProxy and Caddy",
-		Long: `Start the ingress role as the server does, and each other proxy that this machine has, before one replica, and measure in
-interleaved rounds: processor time a request, requests a second and latency of 1 KiB answers, the delay of events, the memory
-of open streams and idle connections, and large bodies. All of them log every request. No server is needed and none is
-disturbed; everything is on loopback and ends with the command.
+		Short: "Compare the ingress with nginx, Go's ReverseProxy and Caddy",
+		Long: `Start the ingress role as the server does, and every other proxy that is installed, in front of one replica. Measure in
+alternating rounds: processor time per request, requests per second and latency with 1 KiB responses, the delay of events,
+the memory of open streams and idle connections, and large bodies. Every proxy logs every request. The command needs no
+server and disturbs none; everything runs on loopback and ends with the command.
 
-nginx is found on the PATH (Debian: apt-get install nginx-core), Caddy too
-(go install github.com/caddyserver/caddy/v2/cmd/caddy@latest). Without them their rows are missing, which is told.`,
+nginx (Debian: apt-get install nginx-core) and Caddy (go install github.com/caddyserver/caddy/v2/cmd/caddy@latest) are
+looked up on the PATH. If one is missing, its rows are left out and the command says so.`,
 		Example: `  penstock bench proxy
   penstock bench proxy --rounds 9 --svg proxy.svg -o json > proxy.json
   penstock bench proxy --only penstock,nginx --streams 0 --idle 0 --transfer 0`,
@@ -38,14 +38,14 @@ nginx is found on the PATH (Debian: apt-get install nginx-core), Caddy too
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), env) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.Only, "only", nil, "measure these only: penstock, nginx, ReverseProxy, caddy")
-	f.IntVar(&o.Rounds, "rounds", 5, "rounds of small requests")
-	f.DurationVar(&o.Round, "round", 3*time.Second, "each proxy's share of a round")
-	f.IntVar(&o.Connections, "connections", 64, "connections that ask at once")
-	f.IntVar(&o.Streams, "streams", 1000, "event streams to hold open at once; 0 for none")
+	f.StringSliceVar(&o.Only, "only", nil, "measure only these: penstock, nginx, ReverseProxy, caddy")
+	f.IntVar(&o.Rounds, "rounds", 5, "number of rounds of small requests")
+	f.DurationVar(&o.Round, "round", 3*time.Second, "time for each proxy in a round")
+	f.IntVar(&o.Connections, "connections", 64, "connections that send requests at the same time")
+	f.IntVar(&o.Streams, "streams", 1000, "event streams to hold open at the same time; 0 for none")
 	f.IntVar(&o.Idle, "idle", 10000, "idle connections to hold open; 0 for none")
-	f.StringVar(&o.transfer, "transfer", "5GB", "body to send and to fetch, such as 500MB; 0 for none")
-	f.StringVar(&o.svg, "svg", "", "`file` for a picture")
+	f.StringVar(&o.transfer, "transfer", "5GB", "size of the body to upload and download, such as 500MB; 0 for none")
+	f.StringVar(&o.svg, "svg", "", "`file` to write an SVG chart to")
 	return cmd
 }
 
@@ -60,7 +60,7 @@ func (o *benchProxyOptions) run(ctx context.Context, env *Env) error {
 	}
 	for name, n := range map[string]int{"connections": o.Connections - 1, "streams": o.Streams, "idle": o.Idle} {
 		if n < 0 || n > 100_000 {
-			fault("--%s: want at most 100000 and no less than none, got %d", name, n)
+			fault("--%s: out of range, want at most 100000, got %d", name, n)
 		}
 	}
 	var err error
@@ -93,10 +93,10 @@ func writePicture(path string, r *proxy.Result) (err error) {
 	return r.WriteSVG(f)
 }
 
-// newBenchPartCmd is what the measuring starts; nobody types it.
+// newBenchPartCmd returns the hidden command that a benchmark runs as a child process.
 func newBenchPartCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "part NAME REPLICA", Short: "One process of a measuring, started by it", Hidden: true, Args: cobra.ExactArgs(2),
+		Use: "part NAME REPLICA", Short: "A child process of a benchmark", Hidden: true, Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return proxy.RunPart(cmd.Context(), args[0], args[1], env.Stdin, env.Stdout)
 		},

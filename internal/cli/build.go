@@ -23,12 +23,12 @@ func newBuildCmd(env *Env) *cobra.Command {
 	o := &buildOptions{}
 	cmd := &cobra.Command{
 		Use:   "build -t NAME[:TAG] DIR",
-		Short: "Build an image from the image.yaml, Dockerfile or requirements.txt of DIR, and put it on the server",
+		Short: "Build an image from the image.yaml, Dockerfile or requirements.txt in DIR and push it to the server",
 		Args:  cobra.ExactArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(cmd, env, args[0]) },
 	}
 	cmd.Flags().StringVarP(&o.name, "tag", "t", "", "name of the image, with or without a tag")
-	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "ask whether the base's packages have newer versions, and take them")
+	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "upgrade the base's packages to their newest versions")
 	return cmd
 }
 
@@ -71,11 +71,11 @@ func (o *buildOptions) run(cmd *cobra.Command, env *Env, dir string) error {
 		}
 		fmt.Fprintf(env.Stderr, "  layer %-12s %10s  %s, %s\n", l.Name, bytesText(l.Size), how, where)
 	}
-	fmt.Fprintf(env.Stderr, "built %s (%s) in %s; %s moved\n", r.Name, bytesText(r.Size), r.Took.Round(time.Millisecond), bytesText(r.Moved))
+	fmt.Fprintf(env.Stderr, "built %s (%s) in %s; %s sent\n", r.Name, bytesText(r.Size), r.Took.Round(time.Millisecond), bytesText(r.Moved))
 	return env.show(r, func(w io.Writer) { fmt.Fprintln(w, r.Digest) })
 }
 
-// RoundTrip lets the client stand as the transport of a registry: it adds the token, for its own endpoint only.
+// RoundTrip makes the client usable as a registry's transport. It adds the token, but only for its own endpoint.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Host == c.endpoint.Host && r.URL.Scheme == c.endpoint.Scheme {
 		r = r.Clone(r.Context())
@@ -84,7 +84,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.http.Transport.RoundTrip(r)
 }
 
-// buildProgress says what is begun that takes long enough to be waited for.
+// buildProgress prints the start of each step that takes long enough to be noticed.
 type buildProgress struct {
 	out io.Writer
 
@@ -92,7 +92,7 @@ type buildProgress struct {
 	seen map[string]bool
 }
 
-// worthSaying is the size from which a layer takes a second or more.
+// worthSaying is the layer size from which a step takes about a second or more.
 const worthSaying = 64 << 20
 
 func (p *buildProgress) take(now build.Progress) {

@@ -28,7 +28,7 @@ type certificateView struct {
 }
 
 func newCertificateCmd(env *Env, s *scope) *cobra.Command {
-	cmd := &cobra.Command{Use: "certificate", Short: "Certificates that apps of an environment show for domains of their own"}
+	cmd := &cobra.Command{Use: "certificate", Short: "Manage certificates for custom domains of an environment's apps"}
 	var environment string
 	cmd.PersistentFlags().StringVar(&environment, "env", defaultEnvironment, "environment")
 	cmd.AddCommand(newCertificateUploadCmd(env, s, &environment), newCertificateListCmd(env, s, &environment), newCertificateDeleteCmd(env, s, &environment))
@@ -39,7 +39,7 @@ func newCertificateUploadCmd(env *Env, s *scope, environment *string) *cobra.Com
 	var name, passwordFile string
 	cmd := &cobra.Command{
 		Use:   "upload FILE",
-		Short: "Upload a certificate with its key, as PFX or PEM; one of that name is replaced at once",
+		Short: "Upload a certificate with its key (PFX or PEM), replacing one of the same name at once",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -76,14 +76,14 @@ func newCertificateUploadCmd(env *Env, s *scope, environment *string) *cobra.Com
 			return env.show(doc, func(w io.Writer) { certificateTable(w, []certificateView{*v}) })
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "name of the certificate; that of the file when it is not given")
-	cmd.Flags().StringVar(&passwordFile, "password-file", "", "file with the password of a PFX")
+	cmd.Flags().StringVar(&name, "name", "", "name of the certificate (default: the file's name)")
+	cmd.Flags().StringVar(&passwordFile, "password-file", "", "file with the password of the PFX file")
 	return cmd
 }
 
 var notInNames = regexp.MustCompile(`[^a-zA-Z0-9]+`)
 
-// nameOf makes the name of a certificate from that of its file.
+// nameOf derives a certificate's name from its file name.
 func nameOf(file string) string {
 	base := filepath.Base(file)
 	return strings.Trim(notInNames.ReplaceAllString(strings.TrimSuffix(base, filepath.Ext(base)), "-"), "-")
@@ -123,7 +123,7 @@ func certificateTable(w io.Writer, all []certificateView) {
 func newCertificateDeleteCmd(env *Env, s *scope, environment *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete NAME",
-		Short: "Delete a certificate that no app shows",
+		Short: "Delete a certificate that no app uses",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)

@@ -233,7 +233,7 @@ func TestConnection(t *testing.T) {
 	}{
 		"no token":           {map[string]string{"PENSTOCK_ENDPOINT": "https://127.0.0.1:1"}, "PENSTOCK_TOKEN is not"},
 		"plain http":         {map[string]string{"PENSTOCK_ENDPOINT": "http://127.0.0.1:1", "PENSTOCK_TOKEN": "x"}, "want https://HOST:PORT"},
-		"nobody there":       {map[string]string{"PENSTOCK_ENDPOINT": "https://127.0.0.1:1", "PENSTOCK_TOKEN": "x"}, "no server answers at https://127.0.0.1:1"},
+		"nobody there":       {map[string]string{"PENSTOCK_ENDPOINT": "https://127.0.0.1:1", "PENSTOCK_TOKEN": "x"}, "no server responds at https://127.0.0.1:1"},
 		"no authority":       {map[string]string{"PENSTOCK_ENDPOINT": "https://127.0.0.1:1", "PENSTOCK_TOKEN": "x", "PENSTOCK_CA": "lost.pem"}, "certificate authority: open lost.pem"},
 		"no server here yet": {nil, "no server runs on data folder"},
 	}
@@ -295,24 +295,23 @@ func change(t *testing.T, state string) *http.ServeMux {
 	var asked atomic.Int64
 	mux.HandleFunc("GET "+app+"/a", func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1) < 3 {
-			fmt.Fprint(w, `{"properties":{"provisioningState":"InProgress"}}`)
+			// The server has not made a revision for this write yet.
+			fmt.Fprint(w, `{"properties":{"provisioningState":"InProgress","latestRevisionName":"a--0"}}`)
 			return
 		}
 		fmt.Fprint(w, state)
 	})
-	mux.HandleFunc("GET "+app+"/a/revisions/a--1", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"name":"a--1","properties":{"runningState":"ActivationFailed","runningStateDetails":"container a ended with exit code 4"}}`)
-	})
 	mux.HandleFunc("GET "+app+"/a/eventstream", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, `{"TimeStamp":"2026-01-02T03:04:04Z","Type":"Normal","Reason":"OldRevision","Msg":"of an earlier change"}`)
-		fmt.Fprintln(w, `{"TimeStamp":"2026-01-02T03:04:06Z","Type":"Normal","Reason":"PulledImage","Msg":"pulled a:1","DurationMs":1234.5}`)
+		fmt.Fprintln(w, `{"TimeStamp":"2026-01-02 03:04:04 +0000 UTC","Type":"Normal","Reason":"OldRevision","Msg":"of an earlier change"}`)
+		fmt.Fprintln(w, `{"TimeStamp":"2026-01-02 03:04:06 +0000 UTC","Type":"Normal","Reason":"PulledImage","Msg":"pulled a:1","DurationMs":1234.5}`)
 		for range 3 {
-			fmt.Fprintln(w, `{"TimeStamp":"2026-01-02T03:04:07Z","Type":"Warning","Reason":"ProbeFailed","Msg":"connection refused on port 9"}`)
+			fmt.Fprintln(w, `{"TimeStamp":"2026-01-02 03:04:07 +0000 UTC","Type":"Warning","Reason":"ProbeFailed","Msg":"connection refused on port 9"}`)
 		}
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
 	mux.HandleFunc("GET "+app+"/a/logstream", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, `{"TimeStamp":"2026-01-02T03:04:06Z","ReplicaName":"a--0-x","Log":"served as ever"}`)
 		fmt.Fprintln(w, `{"TimeStamp":"2026-01-02T03:04:07Z","ReplicaName":"a--1-x","Log":"no such model"}`)
 	})
 	return mux
@@ -343,8 +342,7 @@ func TestUpSaysWhyAnAppIsNotReady(t *testing.T) {
 		args  []string
 		says  string
 	}{
-		"provisioning failed": {`{"properties":{"provisioningState":"Failed","provisioningError":"image a:1 is gone"}}`, nil, "app a is not ready: image a:1 is gone"},
-		"revision failed":     {`{"properties":{"provisioningState":"InProgress","latestRevisionName":"a--1"}}`, nil, "app a is not ready: container a ended with exit code 4"},
+		"provisioning failed": {`{"properties":{"provisioningState":"Failed","provisioningError":"image a:1 is gone","latestRevisionName":"a--1"}}`, nil, "app a is not ready: image a:1 is gone"},
 		"never ready":         {`{"properties":{"provisioningState":"InProgress"}}`, []string{"--timeout", "500ms"}, "gave up after 500ms; last: connection refused on port 9"},
 	}
 	for name, tt := range tests {
@@ -353,7 +351,10 @@ func TestUpSaysWhyAnAppIsNotReady(t *testing.T) {
 			if r.code != 1 || r.stdout != "" {
 				t.Errorf("got %+v, want code 1 and no URL", r)
 			}
-			for _, want := range []string{tt.says, "last lines of its console:", "x  no such model", "penstock app logs a"} {
+			if strings.Contains(tt.state, "a--1") && strings.Contains(r.stderr, "served as ever") {
+				t.Errorf("got %q, want no line of a replica of another revision", r.stderr)
+			}
+			for _, want := range []string{tt.says, "last lines of the app's console:", "x  no such model", "penstock app logs a"} {
 				if !strings.Contains(r.stderr, want) {
 					t.Errorf("got %q, want %q in it", r.stderr, want)
 				}

@@ -19,17 +19,17 @@ import (
 	"time"
 )
 
-// apiVersion is the newest stable one of Microsoft.App that this client was written against.
+// apiVersion is the newest stable version of Microsoft.App that this client was written against.
 const apiVersion = "2025-01-01"
 
-// Client speaks the management API.
+// Client is a client of the management API.
 type Client struct {
 	endpoint *url.URL
 	token    string
 	http     *http.Client
 }
 
-// maxAnswer bounds what is read of one answer. A list of 10,000 apps is some 30 MB.
+// maxAnswer limits the size of a response. A list of 10,000 apps takes about 30 MB.
 const maxAnswer = 64 << 20
 
 func newClient(endpoint, ca, token string) (*Client, error) {
@@ -53,7 +53,7 @@ func newClient(endpoint, ca, token string) (*Client, error) {
 	return &Client{
 		endpoint: u,
 		token:    token,
-		// No limit for a whole answer: logs are followed for hours. The context of each call bounds it.
+		// There is no time limit for a whole response, as logs are followed for hours. The context of each call limits it.
 		http: &http.Client{Transport: &http.Transport{
 			TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			ForceAttemptHTTP2: true,
@@ -63,7 +63,7 @@ func newClient(endpoint, ca, token string) (*Client, error) {
 	}, nil
 }
 
-// Detail is one thing that is wrong with a request.
+// Detail is one of the faults of a request.
 type Detail struct {
 	Code    string `json:"code"`
 	Target  string `json:"target"`
@@ -77,7 +77,7 @@ func (d Detail) String() string {
 	return d.Target + ": " + d.Message
 }
 
-// APIError is an answer of the server that says no.
+// APIError is an error response of the server.
 type APIError struct {
 	Status  int
 	Code    string   `json:"code"`
@@ -89,7 +89,7 @@ func (e *APIError) Error() string {
 	return cmp.Or(e.Message, e.Code, strconv.Itoa(e.Status)+" "+http.StatusText(e.Status))
 }
 
-// errorOf reads the error that an ARM body carries; nil when there is none.
+// errorOf reads the error in an ARM response body. It returns nil if there is none.
 func errorOf(status int, body []byte) *APIError {
 	var b struct {
 		Error *APIError `json:"error"`
@@ -101,8 +101,8 @@ func errorOf(status int, body []byte) *APIError {
 	return b.Error
 }
 
-// do sends a request and returns the answer when its status says yes. target is a path below the endpoint, or a whole
-// URL of it.
+// do sends a request and returns the response if its status is a success. target is a path below the endpoint, or a full
+// URL of the endpoint.
 func (c *Client) do(ctx context.Context, method, target string, query url.Values, body []byte) (*http.Response, error) {
 	contentType := ""
 	if body != nil {
@@ -111,14 +111,14 @@ func (c *Client) do(ctx context.Context, method, target string, query url.Values
 	return c.send(ctx, method, target, query, bytes.NewReader(body), contentType)
 }
 
-// send is do with a body of any kind and length.
+// send is like do, with a body of any type and length.
 func (c *Client) send(ctx context.Context, method, target string, query url.Values, body io.Reader, contentType string) (*http.Response, error) {
 	u, err := c.endpoint.Parse(target)
 	if err != nil {
 		return nil, err
 	}
 	if u.Host != c.endpoint.Host || u.Scheme != c.endpoint.Scheme {
-		return nil, fmt.Errorf("the server led to %s, which is not it; the token is not sent there", u.Redacted())
+		return nil, fmt.Errorf("the server redirected to %s, which is another server; the token is not sent there", u.Redacted())
 	}
 	if query != nil {
 		u.RawQuery = query.Encode()
@@ -134,7 +134,7 @@ func (c *Client) send(ctx context.Context, method, target string, query url.Valu
 	resp, err := c.http.Do(r)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, hint(fmt.Errorf("no server answers at %s", c.endpoint), "penstock up\nor name another data folder with --data or PENSTOCK_DATA")
+			return nil, hint(fmt.Errorf("no server responds at %s", c.endpoint), "penstock up\nor choose another data folder with --data or PENSTOCK_DATA")
 		}
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (c *Client) send(ctx context.Context, method, target string, query url.Valu
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read answer %s: %w", resp.Status, err)
+		return nil, fmt.Errorf("read response %s: %w", resp.Status, err)
 	}
 	if e := errorOf(resp.StatusCode, b); e != nil {
 		return nil, e
@@ -152,10 +152,10 @@ func (c *Client) send(ctx context.Context, method, target string, query url.Valu
 	return nil, &APIError{Status: resp.StatusCode, Message: fmt.Sprintf("%s %s: %s %s", method, u.Path, resp.Status, bytes.TrimSpace(b[:min(len(b), 200)]))}
 }
 
-// callLimit bounds every call whose answer is not a stream.
+// callLimit is the time limit of every call whose response is not a stream.
 const callLimit = time.Minute
 
-// get reads a whole answer.
+// get sends a GET request and reads the whole response.
 func (c *Client) get(ctx context.Context, target string, query url.Values) (json.RawMessage, error) {
 	_, b, err := c.call(ctx, http.MethodGet, target, query, nil)
 	return b, err
@@ -171,15 +171,15 @@ func (c *Client) call(ctx context.Context, method, target string, query url.Valu
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read answer: %w", err)
+		return nil, nil, fmt.Errorf("read response: %w", err)
 	}
 	return resp, b, nil
 }
 
-// version is the query of every ARM call.
+// version returns the query that every ARM call needs.
 func version() url.Values { return url.Values{"api-version": {apiVersion}} }
 
-// list reads all pages.
+// list reads all pages of a list.
 func (c *Client) list(ctx context.Context, path string) ([]json.RawMessage, error) {
 	all := []json.RawMessage{}
 	target, query := path, version()
@@ -201,14 +201,14 @@ func (c *Client) list(ctx context.Context, path string) ([]json.RawMessage, erro
 	return all, nil
 }
 
-// Polling of a long operation: the server is near, so its Retry-After, which is for clients of Azure, is not waited
-// for at first.
+// Intervals for polling a long-running operation. The server is near, so the first polls are earlier than its
+// Retry-After, which is meant for Azure's clients.
 const (
 	firstPoll = 50 * time.Millisecond
 	lastPoll  = 250 * time.Millisecond
 )
 
-// begin starts a change and returns how to wait for its end; nil when it is done already.
+// begin starts a change and returns a function that waits for its end, or nil if the change is already done.
 func (c *Client) begin(ctx context.Context, method, path string, body []byte) (wait func(context.Context) error, err error) {
 	resp, _, err := c.call(ctx, method, path, version(), body)
 	if err != nil {
@@ -270,7 +270,7 @@ func (c *Client) location(ctx context.Context, target string) error {
 	})
 }
 
-// poll asks until the answer is yes, an error, or ctx ends, each time after a longer wait.
+// poll calls ask until it returns true or an error, or ctx ends. The wait before each call grows.
 func poll(ctx context.Context, ask func() (bool, error)) error {
 	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
 		done, err := ask()
@@ -285,7 +285,7 @@ func poll(ctx context.Context, ask func() (bool, error)) error {
 	}
 }
 
-// lines reads a stream of JSON lines until it ends, take says no, or ctx ends.
+// lines reads a stream of JSON lines until the stream ends, take returns false, or ctx ends.
 func (c *Client) lines(ctx context.Context, path string, query url.Values, take func(json.RawMessage) error) error {
 	resp, err := c.do(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
@@ -296,7 +296,7 @@ func (c *Client) lines(ctx context.Context, path string, query url.Values, take 
 	in.Buffer(nil, 4<<20)
 	for in.Scan() {
 		if len(bytes.TrimSpace(in.Bytes())) == 0 {
-			continue // sent now and then to keep the connection open
+			continue // the server sends empty lines to keep the connection open
 		}
 		if err := take(bytes.Clone(in.Bytes())); err != nil {
 			return err

@@ -1,2 +1,2 @@
-// Package cli is the command line: a client of the server that speaks HTTP to it like any other.
+// Package cli implements the command line, which is an HTTP client of the server.
 package cli

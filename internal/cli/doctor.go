@@ -13,8 +13,8 @@ import (
 func newDoctorCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Tell what this machine can and cannot do, and how to mend it",
-		Long:  "Try what a server with these settings would need. Nothing is changed. The exit code is 1 when something needed does not work.",
+		Short: "Check whether this machine can run a server, and how to fix what it lacks",
+		Long:  "Check everything that a server with these settings needs. Nothing is changed. The exit code is 1 if something required does not work.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := env.settings(cmd)
@@ -41,7 +41,7 @@ func newDoctorCmd(env *Env) *cobra.Command {
 				return err
 			}
 			if doctor.Failed(found) {
-				return errors.New("something that is needed does not work here")
+				return errors.New("something that the server needs does not work on this machine")
 			}
 			return nil
 		},

@@ -10,18 +10,20 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"penstock/internal/admin/wire"
 )
 
-// downLimit bounds the wait for the end: containers have up to 10 minutes of grace in Container Apps.
+// downLimit is how long to wait for the server to end. Container Apps allows containers a grace period of up to 10 minutes.
 const downLimit = 12 * time.Minute
 
-// answerLimit is how long a server that is just starting may take until it can be told to end.
+// answerLimit is how long to wait until a server that is just starting accepts the request to end.
 const answerLimit = 15 * time.Second
 
 func newDownCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
-		Short: "Stop all apps' containers, then the server; what is stored stays",
+		Short: "Stop all containers and the server, and keep the stored data",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := env.settings(cmd)
@@ -50,12 +52,12 @@ func down(ctx context.Context, env *Env, data string) error {
 	if err != nil {
 		return hint(fmt.Errorf("stop the server (pid %d): %w", pid, err), "%s", kill)
 	}
-	resp, err := c.do(ctx, http.MethodPost, "/penstock/v1/shutdown", url.Values{"containers": {"stop"}}, nil)
+	resp, err := c.do(ctx, http.MethodPost, wire.ShutdownPath, url.Values{"containers": {"stop"}}, nil)
 	if err != nil {
 		return hint(fmt.Errorf("stop the server (pid %d): %w", pid, err), "%s", kill)
 	}
 	resp.Body.Close()
-	c.http.CloseIdleConnections() // the server would wait for them
+	c.http.CloseIdleConnections() // otherwise the server waits for them
 	err = poll(ctx, func() (bool, error) {
 		now, err := env.Running(data)
 		return now != pid, err
@@ -63,7 +65,7 @@ func down(ctx context.Context, env *Env, data string) error {
 	if err != nil {
 		return hint(err, "look at %s", filepath.Join(data, logFile))
 	}
-	// Its address is nobody's now.
+	// The address in the connection file is no longer valid.
 	_ = os.Remove(filepath.Join(data, ConnectionFile))
 	fmt.Fprintf(env.Stderr, "stopped the containers and the server (pid %d) in %s\n", pid, time.Since(began).Round(time.Millisecond))
 	return nil

@@ -16,29 +16,30 @@ import (
 	"penstock/internal/bench/proxy"
 )
 
-// Env is all that commands know of the process they run in.
+// Env is everything that commands know about their process.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
-	Exe            string // this program, to start a server from
+	Exe            string // path of this program, used to start a server
 	Version        string
 
-	// Common and Server add the flags that every command, and that those which start a server, take for its settings;
-	// Settings reads them.
+	// Common adds the settings flags that every command has. Server adds those of commands that start a server. Settings
+	// reads the values.
 	Common   func(*pflag.FlagSet)
 	Server   func(*pflag.FlagSet)
 	Settings func(*pflag.FlagSet) (Settings, error)
 
-	// Running says which process serves a data folder; 0 when none does.
+	// Running returns the pid of the server on a data folder, or 0 if there is none.
 	Running func(data string) (int, error)
-	// Ingress prepares a process of the role for measuring it.
+	// Ingress prepares an ingress process for a benchmark.
 	Ingress proxy.IngressFunc
 
 	output string
+	began  bool // the command line was valid and the command has started
 }
 
-// Settings are those of the server's that clients on the same machine need too.
+// Settings are the server settings that clients on the same machine also need.
 type Settings struct {
 	Data, Run, Engines string
 	HTTP, HTTPS, ARM   string
@@ -55,41 +56,45 @@ const (
 	exitNotFound = 3
 )
 
-// Main runs the command that args name and returns the exit code. more are commands of the server itself.
-func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) int {
-	began := false
+// Root returns the tree of all commands. more holds the commands of the server itself.
+func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "penstock",
 		Short: "Serve AI models as APIs on machines you own, as Azure Container Apps does",
-		// Errors are printed here, once, with what to try next.
+		// fail prints errors, once, with what to try next.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if e.output != "text" && e.output != "json" {
 				return fmt.Errorf("--output: want text or json, got %q", e.output)
 			}
-			began = true
+			e.began = true
 			return nil
 		},
 	}
 	e.Common(root.PersistentFlags())
-	root.PersistentFlags().StringVarP(&e.output, "output", "o", "text", "text for people, json for programs")
+	root.PersistentFlags().StringVarP(&e.output, "output", "o", "text", "output format: text or json")
 	root.AddCommand(more...)
 	root.AddCommand(
 		newUpCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
 		newAppCmd(e), newJobCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
 		newDoctorCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)
-	root.SetArgs(args)
 	root.SetIn(e.Stdin)
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
+	return root
+}
 
+// Main runs the command given by args and returns the exit code. more holds the commands of the server itself.
+func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) int {
+	root := e.Root(more)
+	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
-	if !began {
+	if !e.began {
 		err = UsageError(err)
 	}
 	return e.fail(cmd, err)
@@ -117,7 +122,7 @@ func (e *Env) fail(cmd *cobra.Command, err error) int {
 		try = "check PENSTOCK_TOKEN, or the token file in the server's data folder"
 	}
 	if isAPI && len(api.Details) > 1 {
-		// The message holds them all in one line.
+		// The message has all faults in one line; print one line for each instead.
 		fmt.Fprintf(e.Stderr, "penstock: %d faults (%s):\n", len(api.Details), api.Code)
 		for _, d := range api.Details {
 			fmt.Fprintln(e.Stderr, "  "+d.String())
@@ -131,13 +136,13 @@ func (e *Env) fail(cmd *cobra.Command, err error) int {
 	return code
 }
 
-// errReported ends a command that has already said what went wrong.
+// errReported ends a command that has already printed its error.
 var errReported = errors.New("failed")
 
-// Reported is for commands that have logged their error themselves.
+// Reported returns the error of a command that has already logged what failed.
 func Reported() error { return errReported }
 
-// errNotFound is wrapped when something that was asked for is not there.
+// errNotFound is wrapped by errors about something that does not exist.
 var errNotFound = errors.New("not found")
 
 type usageError struct{ err error }
@@ -145,7 +150,7 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// UsageError marks what was called wrongly: exit code 2 and a pointer to the help.
+// UsageError marks an error as wrong usage: the exit code is 2, and the message points to the help.
 func UsageError(err error) error { return &usageError{err} }
 
 type hintError struct {
@@ -156,7 +161,7 @@ type hintError struct {
 func (e *hintError) Error() string { return e.err.Error() }
 func (e *hintError) Unwrap() error { return e.err }
 
-// hint says what to try next.
+// hint adds to an error what the user can try next.
 func hint(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -164,7 +169,7 @@ func hint(err error, format string, args ...any) error {
 	return &hintError{err, fmt.Sprintf(format, args...)}
 }
 
-// settings reads the server's settings for a client, which needs but a few of them.
+// settings reads the few server settings that a client needs.
 func (e *Env) settings(cmd *cobra.Command) (Settings, error) {
 	s, err := e.Settings(cmd.Flags())
 	if err != nil {
@@ -173,17 +178,17 @@ func (e *Env) settings(cmd *cobra.Command) (Settings, error) {
 	return s, nil
 }
 
-// Connection is what a client needs to reach a server.
+// Connection holds what a client needs to reach a server.
 type Connection struct {
 	Endpoint  string `json:"endpoint"`
 	CA        string `json:"ca"`        // PEM file
 	TokenFile string `json:"tokenFile"` // file with the administrator's token
 }
 
-// ConnectionFile is where the server leaves a Connection, in its data folder.
+// ConnectionFile is the name of the file in the data folder in which the server writes its Connection.
 const ConnectionFile = "client.json"
 
-// client connects to the server that the variables name, or to the one of the data folder.
+// client returns a client of the server given by the environment variables, or else of the data folder's server.
 func (e *Env) client(cmd *cobra.Command) (*Client, error) {
 	if endpoint := e.Getenv("PENSTOCK_ENDPOINT"); endpoint != "" {
 		token := e.Getenv("PENSTOCK_TOKEN")
@@ -199,22 +204,22 @@ func (e *Env) client(cmd *cobra.Command) (*Client, error) {
 	return clientOf(s.Data)
 }
 
-// clientOf connects to the server of a data folder.
+// clientOf returns a client of a data folder's server.
 func clientOf(data string) (*Client, error) {
 	b, err := os.ReadFile(filepath.Join(data, ConnectionFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, hint(fmt.Errorf("no server runs on data folder %s", data), "penstock up\nor name another data folder with --data or PENSTOCK_DATA\nor a server elsewhere with PENSTOCK_ENDPOINT, PENSTOCK_TOKEN and PENSTOCK_CA")
+		return nil, hint(fmt.Errorf("no server runs on data folder %s", data), "penstock up\nor choose another data folder with --data or PENSTOCK_DATA\nor a remote server with PENSTOCK_ENDPOINT, PENSTOCK_TOKEN and PENSTOCK_CA")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("how to reach the server: %w", err)
+		return nil, fmt.Errorf("read connection file: %w", err)
 	}
 	var c Connection
 	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("how to reach the server: %s: %w", filepath.Join(data, ConnectionFile), err)
+		return nil, fmt.Errorf("read connection file %s: %w", filepath.Join(data, ConnectionFile), err)
 	}
 	token, err := os.ReadFile(c.TokenFile)
 	if err != nil {
-		return nil, hint(fmt.Errorf("administrator's token: %w", err), "run as the user that runs the server")
+		return nil, hint(fmt.Errorf("administrator's token: %w", err), "run this command as the user who runs the server")
 	}
 	return newClient(c.Endpoint, c.CA, strings.TrimSpace(string(token)))
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func newEnvironmentCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "env", Short: "Environments that apps live in"}
+	cmd := &cobra.Command{Use: "env", Short: "Manage environments, their storages and certificates"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	cmd.AddCommand(newEnvironmentListCmd(env, s), newStorageCmd(env, s), newCertificateCmd(env, s))

@@ -9,28 +9,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"penstock/internal/admin/wire"
 )
 
-const imagesPath = "/penstock/v1/images"
-
-type imageView struct {
-	Name    string    `json:"name"`
-	Digest  string    `json:"digest"`
-	Created time.Time `json:"created"`
-	Size    int64     `json:"size"`
-	Unique  int64     `json:"unique"`
-	Shared  int64     `json:"shared"`
-	Layers  []struct {
-		Name       string `json:"name"`
-		Digest     string `json:"digest"`
-		Size       int64  `json:"size"`
-		SharedWith int    `json:"sharedWith"`
-	} `json:"layers"`
-	Problem string `json:"problem"`
-}
-
 func newImageCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "Images on the server"}
+	cmd := &cobra.Command{Use: "image", Short: "Manage images on the server"}
 	cmd.AddCommand(newImageListCmd(env), newImageInspectCmd(env), newImagePullCmd(env), newImagePruneCmd(env),
 		newImageSaveCmd(env), newImageLoadCmd(env), newImageVerifyCmd(env), newImageDeleteCmd(env))
 	return group(cmd)
@@ -39,18 +23,18 @@ func newImageCmd(env *Env) *cobra.Command {
 func newImageListCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the images, and what they share",
+		Short: "List images, their sizes, and what they share",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client(cmd)
 			if err != nil {
 				return err
 			}
-			docs, err := c.list(cmd.Context(), imagesPath)
+			docs, err := c.list(cmd.Context(), wire.ImagesPath)
 			if err != nil {
 				return err
 			}
-			images, err := decodeAll[imageView](docs)
+			images, err := decodeAll[wire.Image](docs)
 			if err != nil {
 				return err
 			}
@@ -74,7 +58,7 @@ func newImageListCmd(env *Env) *cobra.Command {
 	}
 }
 
-// shortDigest is enough of a digest to tell two apart by eye.
+// shortDigest returns the start of a digest, enough to tell digests apart.
 func shortDigest(d string) string {
 	_, hex, _ := strings.Cut(d, ":")
 	return hex[:min(12, len(hex))]
@@ -83,7 +67,7 @@ func shortDigest(d string) string {
 func newImageDeleteCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete NAME",
-		Short: "Delete an image; what other images share stays",
+		Short: "Delete an image; layers that other images use stay",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)

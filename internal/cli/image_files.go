@@ -8,19 +8,19 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
-)
 
-const layoutPath = "/penstock/v1/layout"
+	"penstock/internal/admin/wire"
+	"penstock/internal/atomicfile"
+)
 
 func newImageSaveCmd(env *Env) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "save [NAME...]",
-		Short: "Write images to a tar file, as an OCI image layout; all of them without a name",
+		Short: "Save images to a tar file (OCI image layout); saves all images if no name is given",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if file == "" && isTerminal(env.Stdout) {
 				return UsageError(errors.New("want a file to write to (--file), not a terminal"))
@@ -29,7 +29,7 @@ func newImageSaveCmd(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := c.do(cmd.Context(), http.MethodGet, layoutPath, url.Values{"name": args}, nil)
+			resp, err := c.do(cmd.Context(), http.MethodGet, wire.LayoutPath, url.Values{"name": args}, nil)
 			if err != nil {
 				return err
 			}
@@ -38,24 +38,23 @@ func newImageSaveCmd(env *Env) *cobra.Command {
 				_, err := io.Copy(env.Stdout, resp.Body)
 				return err
 			}
-			// FILE stays as it was unless all has come.
-			tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
+			// FILE is replaced only when everything has arrived.
+			tmp, err := atomicfile.Create(file, 0o600)
 			if err != nil {
 				return err
 			}
-			defer os.Remove(tmp.Name())
 			n, err := io.Copy(tmp, resp.Body)
-			if err = errors.Join(err, tmp.Close()); err != nil {
-				return hint(err, "look at the server's log")
+			if err != nil {
+				return hint(errors.Join(err, tmp.Discard()), "look at the server's log")
 			}
-			if err := os.Rename(tmp.Name(), file); err != nil {
+			if err := tmp.Commit(); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.Stderr, "wrote %s to %s\n", bytesText(n), file)
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "where to write; without it to standard output")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "file to write (default: standard output)")
 	return cmd
 }
 
@@ -63,7 +62,7 @@ func newImageLoadCmd(env *Env) *cobra.Command {
 	var file, tag string
 	cmd := &cobra.Command{
 		Use:   "load",
-		Short: "Take images from a tar file that is an OCI image layout, as image save and docker save write it",
+		Short: "Load images from a tar file (OCI image layout, as written by image save and docker save)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in := env.Stdin
@@ -83,7 +82,7 @@ func newImageLoadCmd(env *Env) *cobra.Command {
 			if tag != "" {
 				query.Set("name", tag)
 			}
-			resp, err := c.send(cmd.Context(), http.MethodPost, layoutPath, query, in, "application/x-tar")
+			resp, err := c.send(cmd.Context(), http.MethodPost, wire.LayoutPath, query, in, "application/x-tar")
 			if err != nil {
 				return err
 			}
@@ -92,7 +91,7 @@ func newImageLoadCmd(env *Env) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("read answer: %w", err)
 			}
-			loaded, err := decode[struct{ Images []string }](raw)
+			loaded, err := decode[wire.Loaded](raw)
 			if err != nil {
 				return err
 			}
@@ -103,31 +102,19 @@ func newImageLoadCmd(env *Env) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "where to read; without it from standard input")
-	cmd.Flags().StringVarP(&tag, "tag", "t", "", "name of the image, when there is one in the file")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "file to read (default: standard input)")
+	cmd.Flags().StringVarP(&tag, "tag", "t", "", "name for the image, if the file contains exactly one")
 	return cmd
-}
-
-type verifiedView struct {
-	Blobs  int   `json:"blobs"`
-	Bytes  int64 `json:"bytes"`
-	Damage []struct {
-		Digest string   `json:"digest"`
-		Fault  string   `json:"fault"`
-		Images []string `json:"images"`
-	} `json:"damage"`
-	Repaired []string          `json:"repaired"`
-	Left     map[string]string `json:"left"`
 }
 
 func newImageVerifyCmd(env *Env) *cobra.Command {
 	var repair bool
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Read every layer and manifest again and compare it with its digest",
-		Long: `Read every layer and manifest again and compare it with its digest, as after a crash of the machine or its disk. With
---repair what is damaged is dropped, and pulled again where it came from a registry; what was pushed must be pushed again,
-which then sends the damaged layers only. Exit code 1 says that something is damaged still.`,
+		Short: "Check every layer and manifest against its digest",
+		Long: `Read every layer and manifest and compare it with its digest, for example after a crash of the machine or its disk. --repair
+deletes damaged data and pulls it again if it came from a registry. Images that were pushed must be pushed again, which
+sends only the damaged layers. The exit code is 1 if something is still damaged.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client(cmd)
@@ -138,7 +125,7 @@ which then sends the damaged layers only. Exit code 1 says that something is dam
 			if repair {
 				query.Set("repair", "true")
 			}
-			resp, err := c.do(cmd.Context(), http.MethodPost, imagesPath+"/verify", query, nil)
+			resp, err := c.do(cmd.Context(), http.MethodPost, wire.VerifyPath, query, nil)
 			if err != nil {
 				return err
 			}
@@ -147,7 +134,7 @@ which then sends the damaged layers only. Exit code 1 says that something is dam
 			if err != nil {
 				return fmt.Errorf("read answer: %w", err)
 			}
-			found, err := decode[verifiedView](raw)
+			found, err := decode[wire.Verified](raw)
 			if err != nil {
 				return err
 			}
@@ -157,7 +144,7 @@ which then sends the damaged layers only. Exit code 1 says that something is dam
 					fmt.Fprintf(w, "%s of %s: %s\n", shortDigest(d.Digest), strings.Join(d.Images, ", "), d.Fault)
 				}
 				for _, name := range found.Repaired {
-					fmt.Fprintf(w, "%s is whole again\n", name)
+					fmt.Fprintf(w, "repaired %s\n", name)
 				}
 				for name, what := range found.Left {
 					fmt.Fprintf(w, "%s: %s\n", name, what)
@@ -174,6 +161,6 @@ which then sends the damaged layers only. Exit code 1 says that something is dam
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&repair, "repair", false, "drop what is damaged, and pull it again where it came from a registry")
+	cmd.Flags().BoolVar(&repair, "repair", false, "delete damaged data, and pull it again if it came from a registry")
 	return cmd
 }

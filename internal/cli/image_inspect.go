@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -10,38 +9,21 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-)
 
-type imageDetailView struct {
-	imageView
-	Models []struct {
-		Path       string `json:"path"`
-		Format     string `json:"format"`
-		Files      int    `json:"files"`
-		Parameters int64  `json:"parameters"`
-		Type       string `json:"type"`
-		Bytes      int64  `json:"bytes"`
-		Needs      int64  `json:"needs"`
-		Problem    string `json:"problem"`
-	} `json:"models"`
-	Replicas []struct {
-		Name string `json:"name"`
-		RSS  int64  `json:"rssBytes"`
-		PSS  int64  `json:"pssBytes"`
-	} `json:"replicas"`
-}
+	"penstock/internal/admin/wire"
+)
 
 func newImageInspectCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect NAME",
-		Short: "Show an image: layers, models in it, and what its replicas share in memory",
-		Long: `Show an image: its layers, the models in them and the replicas that run it.
+		Short: "Show an image's layers, the models in it, and the memory that its replicas share",
+		Long: `Show an image's layers, the models in them, and the replicas that run it.
 
-Models are recognised by their headers: safetensors, GGUF, ONNX, and PyTorch's zip files, whose pickle is read and
-never run. NEEDS is the memory that a replica should have to serve the model: its weights and a fifth more.
+Models are recognised by their headers: safetensors, GGUF, ONNX, and PyTorch's zip files, whose pickle is read but
+never executed. NEEDS is the memory that a replica should have to serve the model: the weights plus 20 %.
 
 RSS is all memory that a replica has mapped; PSS divides each page by the number of processes that map it. Replicas
-that map the same layer's weights share the pages: their RSS counts them each time, their PSS once in all.`,
+that map the weights of the same layer share the pages: RSS counts them in every replica, PSS once in total.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -52,25 +34,25 @@ that map the same layer's weights share the pages: their RSS counts them each ti
 			if err != nil {
 				return err
 			}
-			var image imageDetailView
-			if err := json.Unmarshal(raw, &image); err != nil {
-				return fmt.Errorf("read answer: %w", err)
+			image, err := decode[wire.ImageDetails](raw)
+			if err != nil {
+				return err
 			}
-			return env.show(raw, func(w io.Writer) { image.print(w, time.Now()) })
+			return env.show(raw, func(w io.Writer) { printImage(w, image, time.Now()) })
 		},
 	}
 }
 
-// imagePath is where the server has an image of that name.
+// imagePath returns the path of an image in the server's API.
 func imagePath(name string) string {
 	parts := strings.Split(name, "/")
 	for i := range parts {
 		parts[i] = url.PathEscape(parts[i])
 	}
-	return imagesPath + "/" + strings.Join(parts, "/")
+	return wire.ImagesPath + "/" + strings.Join(parts, "/")
 }
 
-func (i *imageDetailView) print(w io.Writer, now time.Time) {
+func printImage(w io.Writer, i *wire.ImageDetails, now time.Time) {
 	fmt.Fprintf(w, "%s  %s  %s, %s of it shared with other images  %s old\n", i.Name, shortDigest(i.Digest), bytesText(i.Size), bytesText(i.Shared), age(i.Created, now))
 	if i.Problem != "" {
 		fmt.Fprintf(w, "problem: %s\n", i.Problem)
@@ -92,19 +74,19 @@ func (i *imageDetailView) print(w io.Writer, now time.Time) {
 	if len(i.Replicas) > 0 {
 		fmt.Fprintln(w)
 		rows = nil
-		var rss, pss int64
+		var rss, pss uint64
 		for _, r := range i.Replicas {
 			rss, pss = rss+r.RSS, pss+r.PSS
-			rows = append(rows, []string{r.Name, bytesText(r.RSS), bytesText(r.PSS)})
+			rows = append(rows, []string{r.Name, bytesText(int64(r.RSS)), bytesText(int64(r.PSS))})
 		}
 		if len(i.Replicas) > 1 {
-			rows = append(rows, []string{"all " + strconv.Itoa(len(i.Replicas)), bytesText(rss), bytesText(pss)})
+			rows = append(rows, []string{"all " + strconv.Itoa(len(i.Replicas)), bytesText(int64(rss)), bytesText(int64(pss))})
 		}
 		table(w, "REPLICA RSS PSS", rows)
 	}
 }
 
-// countText is a number of parameters as models are named by: 13.0B, 110M.
+// countText formats a number of parameters as in names of models: 13.0B, 110M.
 func countText(n int64) string {
 	switch {
 	case n >= 999_500_000:

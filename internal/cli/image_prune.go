@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,25 +8,18 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
-)
 
-type prunedView struct {
-	Images []struct {
-		Name   string `json:"name"`
-		Digest string `json:"digest"`
-		Why    string `json:"why"`
-		Bytes  int64  `json:"bytes"`
-	} `json:"images"`
-	Bytes int64 `json:"bytes"`
-}
+	"penstock/internal/admin/wire"
+)
 
 func newImagePruneCmd(env *Env) *cobra.Command {
 	var all, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "prune",
-		Short: "Remove the images that nothing needs",
-		Long: `Remove what a tag meant before it was pushed again, and what was pulled from a registry and no revision needs. What a
-revision needs, active or not, is never removed; nor is, without --all, what was pushed under a tag that it still has.`,
+		Short: "Remove images that are no longer needed",
+		Long: `Remove images that lost their tag to a newer push, and images that were pulled from a registry and that no revision needs.
+Images that a revision needs, active or not, are never removed. Images that were pushed and still have their tag are
+removed only with --all.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client(cmd)
@@ -35,15 +27,15 @@ revision needs, active or not, is never removed; nor is, without --all, what was
 				return err
 			}
 			query := url.Values{"all": {strconv.FormatBool(all)}, "dryRun": {strconv.FormatBool(dryRun)}}
-			_, doc, err := c.call(cmd.Context(), http.MethodPost, imagesPath+"/prune", query, nil)
+			_, doc, err := c.call(cmd.Context(), http.MethodPost, wire.PrunePath, query, nil)
 			if err != nil {
 				return err
 			}
-			pruned, err := decode[prunedView](doc)
+			pruned, err := decode[wire.Pruned](doc)
 			if err != nil {
 				return err
 			}
-			return env.show(json.RawMessage(doc), func(w io.Writer) {
+			return env.show(doc, func(w io.Writer) {
 				var rows [][]string
 				for _, i := range pruned.Images {
 					rows = append(rows, []string{i.Name, shortDigest(i.Digest), bytesText(i.Bytes), i.Why})
@@ -57,7 +49,7 @@ revision needs, active or not, is never removed; nor is, without --all, what was
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "also what was pushed under a tag that it still has, when no revision needs it")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "remove nothing, tell what would go")
+	cmd.Flags().BoolVar(&all, "all", false, "also remove pushed images that still have their tag, if no revision needs them")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be removed")
 	return cmd
 }

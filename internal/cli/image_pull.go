@@ -11,36 +11,24 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"penstock/internal/admin/wire"
 )
-
-const pullsPath = "/penstock/v1/pulls"
-
-// pullEnd is the last line of a pull's answer; the ones before it are a pullView each.
-type pullEnd struct {
-	Image *struct {
-		Name   string `json:"name"`
-		Digest string `json:"digest"`
-		Size   int64  `json:"size"`
-	} `json:"image"`
-	Moved  pullView  `json:"moved"`
-	TookMS int64     `json:"tookMs"`
-	Error  *APIError `json:"error"`
-}
 
 func newImagePullCmd(env *Env) *cobra.Command {
 	var username string
 	var passwordStdin bool
 	cmd := &cobra.Command{
 		Use:   "pull NAME",
-		Short: "Bring an image from its registry to the server",
-		Long: `Bring an image from the registry that its name begins with, as in docker.io/library/nginx:1.27. Layers that are on the
-server are not asked for again, and a pull that was cut off goes on where it ended.
+		Short: "Pull an image from its registry to the server",
+		Long: `Pull an image from the registry that its name starts with, as in docker.io/library/nginx:1.27. Layers that are already on
+the server are not fetched again, and an interrupted pull resumes where it stopped.
 
-Apps pull by themselves what their manifest names, with the registries of their configuration; this is for having it
-there before.`,
+Apps pull the images of their manifest by themselves, with the registries of their configuration. Use this command to
+have an image on the server beforehand.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			asked := map[string]string{"image": args[0]}
+			asked := wire.PullRequest{Image: args[0]}
 			if (username != "") != passwordStdin {
 				return UsageError(errors.New("want --username and --password-stdin, or neither"))
 			}
@@ -49,7 +37,7 @@ there before.`,
 				if err != nil && err != io.EOF {
 					return fmt.Errorf("password: %w", err)
 				}
-				asked["username"], asked["password"] = username, strings.TrimRight(line, "\r\n")
+				asked.Username, asked.Password = username, strings.TrimRight(line, "\r\n")
 			}
 			c, err := env.client(cmd)
 			if err != nil {
@@ -59,7 +47,7 @@ there before.`,
 			if err != nil {
 				return err
 			}
-			resp, err := c.do(cmd.Context(), http.MethodPost, pullsPath, nil, body)
+			resp, err := c.do(cmd.Context(), http.MethodPost, wire.PullsPath, nil, body)
 			if err != nil {
 				return err
 			}
@@ -69,42 +57,43 @@ there before.`,
 				return err
 			}
 			return env.show(raw, func(w io.Writer) {
-				fmt.Fprintf(w, "%s %s, %s, %s of it moved in %s\n", end.Image.Name, shortDigest(end.Image.Digest),
+				fmt.Fprintf(w, "%s %s, %s, %s of it fetched in %s\n", end.Image.Name, shortDigest(end.Image.Digest),
 					bytesText(end.Image.Size), bytesText(end.Moved.Wire), time.Duration(end.TookMS)*time.Millisecond)
 			})
 		},
 	}
-	cmd.Flags().StringVar(&username, "username", "", "who asks the registry")
+	cmd.Flags().StringVar(&username, "username", "", "user name for the registry")
 	cmd.Flags().BoolVar(&passwordStdin, "password-stdin", false, "read the password from standard input")
 	return cmd
 }
 
-// followPull shows a pull until its end.
-func (e *Env) followPull(body io.Reader) (end pullEnd, raw json.RawMessage, err error) {
+// followPull shows the progress of a pull until it ends.
+func (e *Env) followPull(body io.Reader) (end wire.PullEnd, raw json.RawMessage, err error) {
 	b := newBar(e.Stderr)
 	defer b.show("")
 	in := bufio.NewScanner(body)
 	for in.Scan() {
 		raw = append(json.RawMessage(nil), in.Bytes()...)
-		var far pullView
-		end = pullEnd{}
+		var far wire.Pull
+		end = wire.PullEnd{}
 		if err := errors.Join(json.Unmarshal(raw, &far), json.Unmarshal(raw, &end)); err != nil {
 			return end, raw, fmt.Errorf("read answer: %w", err)
 		}
 		if end.Image == nil && end.Error == nil {
-			b.show(far.text(time.Now()))
+			b.show(pullText(far, time.Now()))
 		}
 	}
 	switch {
 	case end.Error != nil:
-		if end.Error.Code == "ImageNotFound" {
-			end.Error.Status = http.StatusNotFound
+		failed := &APIError{Code: end.Error.Code, Message: end.Error.Message}
+		if failed.Code == "ImageNotFound" {
+			failed.Status = http.StatusNotFound
 		}
-		return end, raw, end.Error
+		return end, raw, failed
 	case in.Err() != nil:
 		return end, raw, fmt.Errorf("read answer: %w", in.Err())
-	case end.Image == nil:
-		return end, raw, hint(errors.New("the server ended before the pull did"), "penstock image pull again: it goes on where it ended")
+	case end.Image == nil || end.Moved == nil:
+		return end, raw, hint(errors.New("the server ended before the pull did"), "run penstock image pull again: it resumes where it stopped")
 	}
 	return end, raw, nil
 }

@@ -10,12 +10,12 @@ import (
 )
 
 func newJobCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "job", Short: "Jobs: containers that run to their end, by hand or on a schedule"}
+	cmd := &cobra.Command{Use: "job", Short: "Manage jobs: containers that run to completion, started manually or on a schedule"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
-	execution := group(&cobra.Command{Use: "execution", Short: "Executions of a job"})
+	execution := group(&cobra.Command{Use: "execution", Short: "Manage executions of a job"})
 	execution.AddCommand(newExecutionListCmd(env, s), newExecutionShowCmd(env, s))
-	secret := group(&cobra.Command{Use: "secret", Short: "Secrets of a job"})
+	secret := group(&cobra.Command{Use: "secret", Short: "Manage secrets of a job"})
 	secret.AddCommand(newJobSecretListCmd(env, s), newJobSecretSetCmd(env, s), newJobSecretRemoveCmd(env, s))
 	cmd.AddCommand(newJobCreateCmd(env, s), newJobListCmd(env, s), newJobShowCmd(env, s), newJobDeleteCmd(env, s),
 		newJobStartCmd(env, s), newJobStopCmd(env, s),
@@ -23,7 +23,7 @@ func newJobCmd(env *Env) *cobra.Command {
 	return group(cmd)
 }
 
-// jobView is what the commands read of a job.
+// jobView holds the fields of a job that commands read.
 type jobView struct {
 	ID         string `json:"id"`
 	Name       string `json:"name"`
@@ -53,7 +53,7 @@ type sharesView struct {
 	Completions    int    `json:"replicaCompletionCount"`
 }
 
-// shares is that of the trigger which the job has.
+// shares returns the parallelism and completion count of the job's trigger.
 func (j *jobView) shares() sharesView {
 	c := j.Properties.Configuration
 	return *cmp.Or(c.Schedule, c.Manual, &sharesView{})
@@ -64,11 +64,11 @@ func newJobCreateCmd(env *Env, s *scope) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "create -f FILE",
 		Aliases: []string{"update", "up"},
-		Short:   "Create a job, or change the one that there is, from the YAML of az containerapp job create",
+		Short:   "Create or update a job from the YAML that az containerapp job create reads",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return UsageError(fmt.Errorf("-f: want the YAML file of a job, or - for stdin"))
+				return UsageError(fmt.Errorf("-f: want a job's YAML file, or - for stdin"))
 			}
 			name, body, err := readJob(env, file)
 			if err != nil {
@@ -92,8 +92,8 @@ func newJobCreateCmd(env *Env, s *scope) *cobra.Command {
 			return env.show(doc, func(w io.Writer) { fmt.Fprintf(w, "job %s\n", name) })
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "YAML of a job; - reads stdin")
-	cmd.Flags().StringVar(&environment, "environment", defaultEnvironment, "environment of a job whose manifest names none")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "job YAML; - reads stdin")
+	cmd.Flags().StringVar(&environment, "environment", defaultEnvironment, "environment, if the manifest does not name one")
 	return cmd
 }
 
@@ -167,7 +167,7 @@ func printJob(w io.Writer, j *jobView) {
 	line("environment", p.EnvironmentID)
 	line("trigger", c.TriggerType)
 	line("schedule", shares.CronExpression)
-	line("replicas", fmt.Sprintf("%d have to succeed, %d at a time", shares.Completions, shares.Parallelism))
+	line("replicas", fmt.Sprintf("%d must succeed, %d at a time", shares.Completions, shares.Parallelism))
 	line("limits", fmt.Sprintf("%d s a replica, %d retries", c.ReplicaTimeout, c.ReplicaRetryLimit))
 	for _, container := range p.Template.Containers {
 		line("container", container.Name+": "+container.Image)
@@ -177,7 +177,7 @@ func printJob(w io.Writer, j *jobView) {
 func newJobDeleteCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete NAME",
-		Short: "Delete a job and its executions, ending those that run",
+		Short: "Delete a job and its executions, stopping those that run",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -198,11 +198,11 @@ func newJobDeleteCmd(env *Env, s *scope) *cobra.Command {
 }
 
 func newJobSuspendCmd(env *Env, s *scope) *cobra.Command {
-	return newJobStateCmd(env, s, "suspend", "Begin no executions of a job until it is resumed; what runs goes on", "suspended")
+	return newJobStateCmd(env, s, "suspend", "Start no executions of a job until it is resumed; running ones continue", "suspended")
 }
 
 func newJobResumeCmd(env *Env, s *scope) *cobra.Command {
-	return newJobStateCmd(env, s, "resume", "Let a suspended job begin executions again", "resumed")
+	return newJobStateCmd(env, s, "resume", "Let a suspended job start executions again", "resumed")
 }
 
 func newJobStateCmd(env *Env, s *scope, verb, short, done string) *cobra.Command {

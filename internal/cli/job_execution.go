@@ -15,7 +15,7 @@ import (
 	"penstock/internal/arm/app"
 )
 
-// executionView is what the commands read of an execution.
+// executionView holds the fields of an execution that commands read.
 type executionView struct {
 	Name       string `json:"name"`
 	Properties struct {
@@ -38,10 +38,10 @@ type executionView struct {
 	} `json:"properties"`
 }
 
-// over says whether it has come to its end.
+// over reports whether the execution has ended.
 func (e *executionView) over() bool { return !e.Properties.EndTime.IsZero() }
 
-// took is how long it ran, or has run.
+// took returns how long the execution ran, or has been running.
 func (e *executionView) took() string {
 	p := &e.Properties
 	if e.over() {
@@ -50,14 +50,14 @@ func (e *executionView) took() string {
 	return time.Since(p.StartTime).Round(time.Second).String()
 }
 
-// readJob reads the YAML of a job into the body of a PUT.
+// readJob turns the YAML of a job into the body of a PUT.
 func readJob(env *Env, file string) (name string, body []byte, err error) {
 	b, err := readManifest(env, file)
 	if err != nil {
 		return "", nil, err
 	}
 	if name, body, err = app.ParseJobYAML(b); err == nil && name == "" {
-		err = fmt.Errorf("name: want the name of the job, got none")
+		err = fmt.Errorf("name: missing; want the name of the job")
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("manifest %s: %w", file, err)
@@ -74,12 +74,12 @@ func newJobStartCmd(env *Env, s *scope) *cobra.Command {
 	o := &jobStartOptions{}
 	cmd := &cobra.Command{
 		Use:   "start NAME",
-		Short: "Begin an execution of a job, and print its name",
+		Short: "Start an execution of a job and print its name",
 		Args:  cobra.ExactArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(cmd, env, s, args[0]) },
 	}
-	cmd.Flags().StringVarP(&o.file, "file", "f", "", "YAML of the containers that this execution has in place of the job's; - reads stdin")
-	cmd.Flags().BoolVarP(&o.wait, "wait", "w", false, "wait for its end, and fail when it fails")
+	cmd.Flags().StringVarP(&o.file, "file", "f", "", "YAML with containers for this execution that replace those of the job; - reads stdin")
+	cmd.Flags().BoolVarP(&o.wait, "wait", "w", false, "wait until it ends, and fail if it fails")
 	return cmd
 }
 
@@ -137,7 +137,7 @@ func (o *jobStartOptions) run(cmd *cobra.Command, env *Env, s *scope, job string
 	return nil
 }
 
-// awaitExecution waits until an execution is over.
+// awaitExecution waits until an execution has ended.
 func (c *Client) awaitExecution(ctx context.Context, s *scope, job, name string) (e *executionView, doc json.RawMessage, err error) {
 	err = poll(ctx, func() (bool, error) {
 		if doc, err = c.get(ctx, s.path("jobs", job, "executions", name), version()); err != nil {
@@ -153,7 +153,7 @@ func newJobStopCmd(env *Env, s *scope) *cobra.Command {
 	var execution string
 	cmd := &cobra.Command{
 		Use:   "stop NAME",
-		Short: "Stop all executions of a job that run, or one",
+		Short: "Stop all running executions of a job, or one",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -171,14 +171,14 @@ func newJobStopCmd(env *Env, s *scope) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&execution, "execution", "", "only this one")
+	cmd.Flags().StringVar(&execution, "execution", "", "stop only this execution")
 	return cmd
 }
 
 func newExecutionListCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list JOB",
-		Short: "List the executions of a job, the newest first",
+		Short: "List the executions of a job, newest first",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)

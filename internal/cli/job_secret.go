@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// secretView is one of the answer of listSecrets, and of a write.
+// secretView is a secret in the response of listSecrets and in writes.
 type secretView struct {
 	Name  string `json:"name"`
 	Value string `json:"value,omitempty"`
@@ -61,14 +61,14 @@ func newJobSecretListCmd(env *Env, s *scope) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&values, "show-values", false, "print the values too")
+	cmd.Flags().BoolVar(&values, "show-values", false, "also print the values")
 	return cmd
 }
 
 func newJobSecretSetCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "set JOB NAME=VALUE...",
-		Short: "Set secrets of a job; NAME=@FILE takes the value from a file, NAME=- from stdin",
+		Short: "Set secrets of a job; NAME=@FILE reads the value from a file, NAME=- from stdin",
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set := map[string]string{}
@@ -89,7 +89,7 @@ func newJobSecretSetCmd(env *Env, s *scope) *cobra.Command {
 			return changeJobSecrets(cmd, env, s, args[0], func(names []string) ([]secretView, error) {
 				var all []secretView
 				for _, name := range names {
-					all = append(all, secretView{Name: name, Value: set[name]}) // without a value it keeps its own
+					all = append(all, secretView{Name: name, Value: set[name]}) // an empty value keeps the current one
 					delete(set, name)
 				}
 				for _, name := range slices.Sorted(maps.Keys(set)) {
@@ -104,7 +104,7 @@ func newJobSecretSetCmd(env *Env, s *scope) *cobra.Command {
 func newJobSecretRemoveCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove JOB NAME...",
-		Short: "Remove secrets of a job that its template does not refer to",
+		Short: "Remove secrets of a job that its template does not use",
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeJobSecrets(cmd, env, s, args[0], func(names []string) ([]secretView, error) {
@@ -125,7 +125,7 @@ func newJobSecretRemoveCmd(env *Env, s *scope) *cobra.Command {
 	}
 }
 
-// changeJobSecrets writes the secrets of a job anew. change gets the names of those that it has.
+// changeJobSecrets replaces the secrets of a job. change gets the names of the current secrets.
 func changeJobSecrets(cmd *cobra.Command, env *Env, s *scope, job string, change func(names []string) ([]secretView, error)) error {
 	c, err := env.client(cmd)
 	if err != nil {
@@ -161,6 +161,6 @@ func changeJobSecrets(cmd *cobra.Command, env *Env, s *scope, job string, change
 	if err := c.change(cmd.Context(), http.MethodPatch, path, body); err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stderr, "job %s has %d secrets; an execution that begins now gets them\n", job, len(wanted))
+	fmt.Fprintf(env.Stderr, "job %s has %d secrets; new executions get them\n", job, len(wanted))
 	return nil
 }

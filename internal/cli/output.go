@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// show prints a value as JSON, or lets text print it for people.
+// show prints a value as JSON, or calls text to print it for people.
 func (e *Env) show(value any, text func(w io.Writer)) error {
 	if e.output == "json" {
 		return writeJSON(e.Stdout, value)
@@ -25,7 +25,7 @@ func writeJSON(w io.Writer, value any) error {
 	return enc.Encode(value)
 }
 
-// table prints rows under a header, in columns. Nothing but the header shows that a list is empty.
+// table prints rows in columns under a header. An empty list is the header alone.
 func table(w io.Writer, header string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
@@ -40,7 +40,7 @@ func table(w io.Writer, header string, rows [][]string) {
 	t.Flush()
 }
 
-// decodeAll reads each document into the view that a command needs of it.
+// decodeAll decodes each document into the view that a command needs.
 func decodeAll[T any](docs []json.RawMessage) ([]T, error) {
 	views := make([]T, len(docs))
 	for i, d := range docs {
@@ -51,7 +51,7 @@ func decodeAll[T any](docs []json.RawMessage) ([]T, error) {
 	return views, nil
 }
 
-// age is how long ago something was, in the largest unit that says enough.
+// age formats how long ago something was, in the largest unit that is still meaningful.
 func age(at, now time.Time) string {
 	if at.IsZero() {
 		return ""
@@ -68,10 +68,10 @@ func age(at, now time.Time) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// bytesText is a size for people.
+// bytesText formats a size for people.
 func bytesText(n int64) string {
 	size, unit := float64(n), 0
-	for unit < 3 && size >= 1023.95 { // what would be rounded to 1024.0 of a unit is 1.0 of the next
+	for unit < 3 && size >= 1023.95 { // a size that would print as 1024.0 prints as 1.0 of the next unit
 		size, unit = size/1024, unit+1
 	}
 	if unit == 0 {

@@ -7,25 +7,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"penstock/internal/admin/wire"
 )
 
-// pullView is how far a pull has come.
-type pullView struct {
-	Image string    `json:"image"`
-	Began time.Time `json:"began"`
-	Total int64     `json:"total"`
-	Done  int64     `json:"done"`
-	Here  int64     `json:"here"`
-	Wire  int64     `json:"wire"`
-	Blobs int       `json:"blobs"`
-	Whole int       `json:"whole"`
-}
-
-// barWidth is that of a bar that leaves room for its words on a line of 80 characters.
+// barWidth leaves room for the bar's text on a line of 80 characters.
 const barWidth = 20
 
-// text is one line about the pull.
-func (p pullView) text(now time.Time) string {
+// pullText formats the progress of a pull as one line.
+func pullText(p wire.Pull, now time.Time) string {
 	if p.Total == 0 {
 		return "pulling " + p.Image
 	}
@@ -39,7 +29,7 @@ func (p pullView) text(now time.Time) string {
 		bytesText(have), bytesText(p.Total), p.Whole, p.Blobs, rate)
 }
 
-// bar keeps one changing line below what is written through it. On anything but a terminal it shows no line.
+// bar keeps a status line below everything that is written through it. It shows the line only on a terminal.
 type bar struct {
 	out  io.Writer
 	live bool
@@ -65,7 +55,7 @@ func (b *bar) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// show replaces the line; "" takes it away.
+// show replaces the status line; "" removes it.
 func (b *bar) show(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -75,7 +65,7 @@ func (b *bar) show(line string) {
 	}
 }
 
-// followPulls shows the pulls of the server on the bar until ctx ends.
+// followPulls shows the server's pulls on the bar until ctx ends.
 func followPulls(ctx context.Context, c *Client, b *bar) {
 	defer b.show("")
 	if !b.live {
@@ -89,23 +79,23 @@ func followPulls(ctx context.Context, c *Client, b *bar) {
 			return
 		case <-ticker.C:
 		}
-		docs, err := c.list(ctx, pullsPath)
+		docs, err := c.list(ctx, wire.PullsPath)
 		if err != nil {
-			continue // what is shown beside it tells of a server that is gone
+			continue // the caller notices by itself when the server is gone
 		}
-		pulls, err := decodeAll[pullView](docs)
+		pulls, err := decodeAll[wire.Pull](docs)
 		switch {
 		case err != nil || len(pulls) == 0:
 			b.show("")
 		case len(pulls) == 1:
-			b.show(pulls[0].text(time.Now()))
+			b.show(pullText(pulls[0], time.Now()))
 		default:
-			var all pullView
+			var all wire.Pull
 			for _, p := range pulls {
 				all.Total, all.Done, all.Here = all.Total+p.Total, all.Done+p.Done, all.Here+p.Here
 				all.Blobs, all.Whole = all.Blobs+p.Blobs, all.Whole+p.Whole
 			}
-			b.show(all.text(time.Now()))
+			b.show(pullText(all, time.Now()))
 		}
 	}
 }

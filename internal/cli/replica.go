@@ -11,7 +11,7 @@ import (
 )
 
 func newReplicaCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "replica", Short: "Replicas of a revision"}
+	cmd := &cobra.Command{Use: "replica", Short: "List the replicas of an app"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	cmd.AddCommand(newReplicaListCmd(env, s))

@@ -11,7 +11,7 @@ import (
 )
 
 func newRevisionCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "revision", Short: "Revisions of an app"}
+	cmd := &cobra.Command{Use: "revision", Short: "Manage revisions of an app"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	cmd.AddCommand(newRevisionListCmd(env, s), newRevisionActivateCmd(env, s), newRevisionDeactivateCmd(env, s), newRevisionRestartCmd(env, s))
@@ -51,7 +51,7 @@ func newRevisionListCmd(env *Env, s *scope) *cobra.Command {
 	}
 }
 
-// revisions are those of an app, as the server writes them and as commands read them.
+// revisions lists an app's revisions, as the server sent them and decoded.
 func (c *Client) revisions(ctx context.Context, s *scope, app string) (docs []json.RawMessage, views []revisionView, err error) {
 	if docs, err = c.list(ctx, s.path("containerApps", app, "revisions")); err != nil {
 		return nil, nil, err

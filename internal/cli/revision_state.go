@@ -7,15 +7,15 @@ import (
 )
 
 func newRevisionActivateCmd(env *Env, s *scope) *cobra.Command {
-	return newRevisionStateCmd(env, s, "activate", "Give a revision its replicas back", "activating")
+	return newRevisionStateCmd(env, s, "activate", "Activate a revision, which starts its replicas", "activating")
 }
 
 func newRevisionDeactivateCmd(env *Env, s *scope) *cobra.Command {
-	return newRevisionStateCmd(env, s, "deactivate", "Take a revision's replicas away when their requests have ended", "deactivating")
+	return newRevisionStateCmd(env, s, "deactivate", "Deactivate a revision; its replicas stop when their requests have ended", "deactivating")
 }
 
 func newRevisionRestartCmd(env *Env, s *scope) *cobra.Command {
-	return newRevisionStateCmd(env, s, "restart", "Put new replicas in place of a revision's, without losing a request", "restarting")
+	return newRevisionStateCmd(env, s, "restart", "Replace a revision's replicas without losing a request", "restarting")
 }
 
 func newRevisionStateCmd(env *Env, s *scope, verb, short, doing string) *cobra.Command {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// parseSize reads a number of bytes: 0, 1500, 500MB, 5GB.
+// parseSize parses a number of bytes: 0, 1500, 500MB, 5GB.
 func parseSize(s string) (int64, error) {
 	digits, factor := s, int64(1)
 	for suffix, f := range map[string]int64{"KB": 1e3, "MB": 1e6, "GB": 1e9} {

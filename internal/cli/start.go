@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// logFile is where a server in the background writes, in its data folder.
+	// logFile is the log of a background server, in its data folder.
 	logFile = "server.log"
-	// startLimit bounds the wait for a server that neither answers nor ends.
+	// startLimit is how long to wait for a server that neither responds nor ends.
 	startLimit = 2 * time.Minute
 )
 
-// ensureServer returns a client of the server of the data folder, and starts that server when none runs.
+// ensureServer returns a client of the data folder's server. It starts the server if none runs.
 func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string) (*Client, error) {
 	pid, err := e.Running(data)
 	if err != nil {
@@ -33,7 +33,7 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 	if pid != 0 {
 		for _, setting := range e.passOn(cmd) {
 			if !strings.HasPrefix(setting, "--data=") {
-				fmt.Fprintf(e.Stderr, "a server (pid %d) runs already; it does not get %s\n", pid, setting)
+				fmt.Fprintf(e.Stderr, "a server (pid %d) is already running; %s is ignored\n", pid, setting)
 			}
 		}
 		return e.awaitServer(ctx, data, nil, startLimit)
@@ -41,9 +41,9 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 	began := time.Now()
 	fmt.Fprintf(e.Stderr, "starting a server on data folder %s\n", data)
 	if err := os.MkdirAll(data, 0o711); err != nil {
-		return nil, hint(fmt.Errorf("data folder: %w", err), "run as root, or name a folder of yours with --data")
+		return nil, hint(fmt.Errorf("data folder: %w", err), "run as root, or choose a folder that you own with --data")
 	}
-	// What an earlier server left would lead to a port that another program may have by now.
+	// The connection file of an earlier server names a port that another program may use by now.
 	if err := os.Remove(filepath.Join(data, ConnectionFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
@@ -61,25 +61,25 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 	}
 	server := exec.Command(e.Exe, append([]string{"server"}, e.passOn(cmd)...)...)
 	server.Stdout, server.Stderr = log, log
-	// A session of its own: Ctrl-C and the end of this terminal are not for it.
+	// The server gets its own session, so that Ctrl-C or closing this terminal does not end it.
 	server.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := server.Start(); err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }() // lives on only in a process that is about to end
+	go func() { ended <- server.Wait() }() // this goroutine may outlive the call, but the process ends soon
 	c, err := e.awaitServer(ctx, data, ended, startLimit)
 	if err != nil {
 		e.quote(filepath.Join(data, logFile), before)
 		return nil, err
 	}
-	fmt.Fprintf(e.Stderr, "server is ready after %s (pid %d, log %s)\n", time.Since(began).Round(time.Millisecond), server.Process.Pid, filepath.Join(data, logFile))
+	fmt.Fprintf(e.Stderr, "server is ready after %s (pid %d, log file %s)\n", time.Since(began).Round(time.Millisecond), server.Process.Pid, filepath.Join(data, logFile))
 	return c, nil
 }
 
-// awaitServer waits until the server of the data folder answers. ended gets its end when this process started it.
+// awaitServer waits until the data folder's server responds. ended receives the exit of a server that this process started.
 func (e *Env) awaitServer(ctx context.Context, data string, ended <-chan error, limit time.Duration) (*Client, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the server did not answer within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the server did not respond within %s", limit))
 	defer cancel()
 	var c *Client
 	err := poll(ctx, func() (bool, error) {
@@ -109,18 +109,18 @@ func (e *Env) awaitServer(ctx context.Context, data string, ended <-chan error, 
 	return c, nil
 }
 
-// maxLog is the size from which a log is put aside at the next start. One is kept.
+// maxLog is the size above which a log is rotated at the next start. One old log is kept.
 const maxLog = 16 << 20
 
 func rotate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil || info.Size() < maxLog {
-		return nil // the next open says what is wrong
+		return nil // opening the log reports the error
 	}
 	return os.Rename(path, path+".1")
 }
 
-// passOn is what the server in the background is called with: the flags for it that this command was given.
+// passOn returns the arguments of the background server: the server flags that were given to this command.
 func (e *Env) passOn(cmd *cobra.Command) []string {
 	known := pflag.NewFlagSet("", pflag.ContinueOnError)
 	e.Common(known)
@@ -134,7 +134,7 @@ func (e *Env) passOn(cmd *cobra.Command) []string {
 	return args
 }
 
-// quote prints the last lines that were added to a file after offset.
+// quote prints the last lines that a file has after offset.
 func (e *Env) quote(path string, offset int64) {
 	b, err := os.ReadFile(path)
 	if err != nil || int64(len(b)) < offset {

@@ -15,7 +15,7 @@ import (
 )
 
 func newStorageCmd(env *Env, s *scope) *cobra.Command {
-	cmd := &cobra.Command{Use: "storage", Short: "Folders that apps of an environment share"}
+	cmd := &cobra.Command{Use: "storage", Short: "Manage storages: folders that apps of an environment share"}
 	cmd.AddCommand(newStorageListCmd(env, s), newStorageShowCmd(env, s), newStorageSetCmd(env, s), newStorageRemoveCmd(env, s))
 	return group(cmd)
 }
@@ -81,8 +81,8 @@ func showStorages(w io.Writer, storages []storageView) {
 	table(w, "NAME TYPE ACCESS ACCOUNT SHARE", rows)
 }
 
-// storageOptions are named as those of az containerapp env storage set; only the key comes in a file, because every user
-// of a machine sees the words of a command.
+// storageOptions have the names of az containerapp env storage set. Only the key is read from a file, because every user
+// of a machine can see the arguments of a command.
 type storageOptions struct {
 	kind, access, account, keyFile, share, server string
 }
@@ -91,11 +91,12 @@ func newStorageSetCmd(env *Env, s *scope) *cobra.Command {
 	o := &storageOptions{}
 	cmd := &cobra.Command{
 		Use:   "set ENVIRONMENT STORAGE",
-		Short: "Make a storage, or change its key",
-		Long: `Make a storage, or change its key: nothing else of one can be changed.
+		Short: "Create a storage, or change its key",
+		Long: `Create a storage, or change its key. Nothing else about a storage can be changed.
 
-The storage is a folder of the server's machine: the one that the server's setting storages names for it, else one below
-the data folder. Account, share, server and key are kept so that a manifest works here and in Azure; the folder needs none of them.`,
+A storage is a folder on the server's machine: the folder that the server's setting "storages" assigns to it, or else one
+below the data folder. Account, share, server and key are stored so that a manifest works here and in Azure; the folder
+does not need them.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body, err := o.body(env.Stdin)
@@ -115,11 +116,11 @@ the data folder. Account, share, server and key are kept so that a manifest work
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.kind, "storage-type", "AzureFile", "AzureFile or NfsAzureFile: the storageType of volumes of it")
+	f.StringVar(&o.kind, "storage-type", "AzureFile", "AzureFile or NfsAzureFile, which is also the storageType of its volumes")
 	f.StringVar(&o.access, "access-mode", "", "ReadOnly or ReadWrite")
 	f.StringVarP(&o.account, "azure-file-account-name", "a", "", "storage account of an AzureFile storage")
-	f.StringVar(&o.keyFile, "azure-file-account-key-file", "", "file with the account's key; - for standard input")
-	f.StringVarP(&o.share, "azure-file-share-name", "f", "", "share")
+	f.StringVar(&o.keyFile, "azure-file-account-key-file", "", "file with the account's key; - reads standard input")
+	f.StringVarP(&o.share, "azure-file-share-name", "f", "", "name of the share")
 	f.StringVar(&o.server, "server", "", "server of an NfsAzureFile storage")
 	return cmd
 }
@@ -150,7 +151,7 @@ func (o *storageOptions) body(stdin io.Reader) ([]byte, error) {
 	return json.Marshal(w)
 }
 
-// readKey reads the one line of a file; "" of no file.
+// readKey reads the single line of a file. Without a file it returns "".
 func readKey(path string, stdin io.Reader) (string, error) {
 	var b []byte
 	var err error
@@ -165,7 +166,7 @@ func readKey(path string, stdin io.Reader) (string, error) {
 	}
 	key := strings.TrimSpace(string(b))
 	if err == nil && key == "" {
-		err = errors.New("want a key, got nothing")
+		err = errors.New("want a key, got an empty file")
 	}
 	return key, err
 }
@@ -173,7 +174,7 @@ func readKey(path string, stdin io.Reader) (string, error) {
 func newStorageRemoveCmd(env *Env, s *scope) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ENVIRONMENT STORAGE",
-		Short: "Forget a storage that no app mounts; its folder stays as it is",
+		Short: "Remove a storage that no app mounts; its folder is kept",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -181,14 +182,14 @@ func newStorageRemoveCmd(env *Env, s *scope) *cobra.Command {
 				return err
 			}
 			path := s.path("managedEnvironments", args[0], "storages", args[1])
-			// ARM calls the deletion of what is not there a success; who types a name wants to know.
+			// ARM reports success for deleting what does not exist; a user who typed a name wants to know that it does not.
 			if _, err := c.get(cmd.Context(), path, version()); err != nil {
 				return err
 			}
 			if _, _, err := c.call(cmd.Context(), http.MethodDelete, path, version(), nil); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Stderr, "removed storage %s; its folder is as it was\n", args[1])
+			fmt.Fprintf(env.Stderr, "removed storage %s; its folder is kept\n", args[1])
 			return nil
 		},
 	}

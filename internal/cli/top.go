@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"penstock/internal/admin/wire"
 )
 
 type topOptions struct {
@@ -21,36 +23,15 @@ func newTopCmd(env *Env) *cobra.Command {
 	o := &topOptions{}
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "What each app and replica does now: requests, errors, latency, CPU, memory",
-		Long: `Show requests and errors a second and latencies of the last ten seconds, CPU and memory of each app and its replicas.
-On a terminal it is shown again and again until Ctrl-C; else, with --once or -o json, once.`,
+		Short: "Show requests, errors, latency, CPU and memory of each app and replica",
+		Long: `Show requests and errors per second and latencies of the last ten seconds, and CPU and memory, of each app and replica.
+On a terminal the table is refreshed until Ctrl-C. With --once, with -o json, or without a terminal it is printed once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd, env) },
 	}
-	cmd.Flags().BoolVar(&o.once, "once", false, "show it once")
-	cmd.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "how often it is shown")
+	cmd.Flags().BoolVar(&o.once, "once", false, "print the table once")
+	cmd.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "time between refreshes")
 	return cmd
-}
-
-type loadView struct {
-	RequestsPerSecond, ErrorsPerSecond float64
-	P50Ms, P95Ms                       float64
-	InFlight                           int
-	CPU                                float64
-	MemoryBytes, MemoryLimitBytes      int64
-}
-
-type usageView struct {
-	At   time.Time
-	Apps []struct {
-		Name    string
-		Waiting int
-		loadView
-		Replicas []struct {
-			Name, State string
-			loadView
-		}
-	}
 }
 
 func (o *topOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error {
@@ -62,27 +43,27 @@ func (o *topOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) erro
 		return err
 	}
 	if o.once || env.output == "json" || !isTerminal(env.Stdout) {
-		doc, err := c.get(ctx, usagePath, nil)
+		doc, err := c.get(ctx, wire.UsagePath, nil)
 		if err != nil {
 			return err
 		}
-		u, err := decode[usageView](doc)
+		u, err := decode[wire.Usage](doc)
 		if err != nil {
 			return err
 		}
-		return env.show(doc, func(w io.Writer) { u.print(w) })
+		return env.show(doc, func(w io.Writer) { printUsage(w, u) })
 	}
 	tick := time.NewTicker(o.interval)
 	defer tick.Stop()
 	for {
 		var page bytes.Buffer
 		if err := o.page(ctx, c, &page); err != nil && ctx.Err() == nil {
-			fmt.Fprintf(&page, "%s  no answer: %v\n", time.Now().Format(time.TimeOnly), err)
+			fmt.Fprintf(&page, "%s  no response: %v\n", time.Now().Format(time.TimeOnly), err)
 		}
 		if ctx.Err() != nil {
-			return nil // Ctrl-C is how it ends
+			return nil // Ctrl-C is the normal way to end
 		}
-		// ECMA-48: cursor home; erase the rest of each line that is written and of the screen, so that nothing flickers.
+		// ECMA-48 sequences: cursor home, then erase the rest of each line and of the screen. This does not flicker.
 		text := bytes.ReplaceAll(page.Bytes(), []byte("\n"), []byte("\x1b[K\n"))
 		if _, err := fmt.Fprintf(env.Stdout, "\x1b[H%s\x1b[J", text); err != nil {
 			return err
@@ -95,49 +76,48 @@ func (o *topOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) erro
 	}
 }
 
-const usagePath = "/penstock/v1/usage"
-
 func (o *topOptions) page(ctx context.Context, c *Client, w io.Writer) error {
-	doc, err := c.get(ctx, usagePath, nil)
+	doc, err := c.get(ctx, wire.UsagePath, nil)
 	if err != nil {
 		return err
 	}
-	u, err := decode[usageView](doc)
+	u, err := decode[wire.Usage](doc)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "%s  every %s, Ctrl-C ends\n\n", u.At.Local().Format(time.TimeOnly), o.interval)
-	u.print(w)
+	printUsage(w, u)
 	return nil
 }
 
-func (u *usageView) print(w io.Writer) {
+func printUsage(w io.Writer, u *wire.Usage) {
 	var rows [][]string
 	for _, a := range u.Apps {
 		name := a.Name
 		if name == "" {
-			name = "(of no app)"
+			name = "(no app)"
 		}
-		rows = append(rows, append([]string{name, fmt.Sprintf("%d replicas", len(a.Replicas))}, a.columns(strconv.Itoa(a.Waiting))...))
+		state := fmt.Sprintf("%d of %d replicas", len(a.Replicas), a.Wanted)
+		rows = append(rows, append(append([]string{name, state}, loadColumns(&a.Load, strconv.Itoa(a.Waiting))...), a.Reason))
 		for _, r := range a.Replicas {
-			rows = append(rows, append([]string{"  " + r.Name, r.State}, r.columns("")...))
+			rows = append(rows, append(append([]string{"  " + r.Name, r.State}, loadColumns(&r.Load, "")...), ""))
 		}
 	}
-	table(w, "NAME STATE REQ/S ERR/S P50 P95 INFLIGHT WAITING CPU MEMORY OF", rows)
+	table(w, "NAME STATE REQ/S ERR/S P50 P95 INFLIGHT WAITING CPU MEMORY OF WHY", rows)
 }
 
-func (v *loadView) columns(waiting string) []string {
+func loadColumns(v *wire.Load, waiting string) []string {
 	share := ""
 	if v.MemoryLimitBytes > 0 {
-		share = fmt.Sprintf("%s %2d%%", bytesText(v.MemoryLimitBytes), 100*v.MemoryBytes/v.MemoryLimitBytes)
+		share = fmt.Sprintf("%s %2d%%", bytesText(int64(v.MemoryLimitBytes)), 100*v.MemoryBytes/v.MemoryLimitBytes)
 	}
 	return []string{
 		fmt.Sprintf("%.1f", v.RequestsPerSecond), fmt.Sprintf("%.1f", v.ErrorsPerSecond), milliseconds(v.P50Ms), milliseconds(v.P95Ms),
-		strconv.Itoa(v.InFlight), waiting, fmt.Sprintf("%.2f", v.CPU), bytesText(v.MemoryBytes), share,
+		strconv.Itoa(v.InFlight), waiting, fmt.Sprintf("%.2f", v.CPU), bytesText(int64(v.MemoryBytes)), share,
 	}
 }
 
-// milliseconds is a latency with two digits that mean something; "" when nothing was measured.
+// milliseconds formats a latency with two significant digits. It returns "" if nothing was measured.
 func milliseconds(ms float64) string {
 	switch {
 	case ms <= 0:
@@ -150,7 +130,7 @@ func milliseconds(ms float64) string {
 	return fmt.Sprintf("%.0fs", ms/1000)
 }
 
-// isTerminal says whether people see what is written there as it comes.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

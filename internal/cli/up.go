@@ -30,16 +30,16 @@ func newUpCmd(env *Env) *cobra.Command {
 	o := &upOptions{}
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Start a server in the background if none runs, and with -f serve an app",
-		Long: `Start a server on the data folder if none runs there. With -f, create or update the app of a Container Apps YAML
-file and wait until it is ready: the steps go to stderr, the URL to stdout.`,
+		Short: "Start a server in the background if none runs, and deploy an app with -f",
+		Long: `Start a server on the data folder if none runs there. With -f, create or update the app in a Container Apps YAML file
+and wait until it is ready. Progress is printed to stderr, the URL to stdout.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd, env) },
 	}
 	o.bind(cmd.Flags())
-	cmd.Flags().StringVar(&o.environment, "environment", defaultEnvironment, "environment of an app whose manifest names none")
-	cmd.Flags().StringVarP(&o.file, "file", "f", "", "Container Apps YAML of an app; - reads stdin")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "how long to wait until the app is ready")
+	cmd.Flags().StringVar(&o.environment, "environment", defaultEnvironment, "environment, if the manifest does not name one")
+	cmd.Flags().StringVarP(&o.file, "file", "f", "", "app manifest (Container Apps YAML); - reads stdin")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "time to wait for the app to become ready")
 	env.Server(cmd.Flags())
 	return cmd
 }
@@ -48,7 +48,7 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 	var name string
 	var body []byte
 	if o.file != "" {
-		// A manifest that cannot be read is found before anything is started.
+		// Read the manifest first, so that a faulty one is reported before anything is started.
 		var err error
 		if name, body, err = o.manifest(env); err != nil {
 			return err
@@ -66,7 +66,8 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 	return o.apply(ctx, env, c, name, body)
 }
 
-// server returns a client of the server that the variables name, or of the one of the data folder, which it starts.
+// server returns a client of the server given by the environment variables, or else of the data folder's server, which it
+// starts if needed.
 func (o *upOptions) server(ctx context.Context, cmd *cobra.Command, env *Env) (*Client, error) {
 	if env.Getenv("PENSTOCK_ENDPOINT") != "" {
 		return env.client(cmd)
@@ -78,10 +79,10 @@ func (o *upOptions) server(ctx context.Context, cmd *cobra.Command, env *Env) (*
 	return env.ensureServer(ctx, cmd, s.Data)
 }
 
-// maxManifest bounds what is read of a manifest; the server takes no more either.
+// maxManifest is the largest manifest that is read. The server accepts no larger one either.
 const maxManifest = 4 << 20
 
-// manifest reads the file into the body of a PUT.
+// manifest turns the file into the body of a PUT.
 func (o *upOptions) manifest(env *Env) (name string, body []byte, err error) {
 	b, err := readManifest(env, o.file)
 	if err != nil {
@@ -92,13 +93,13 @@ func (o *upOptions) manifest(env *Env) (name string, body []byte, err error) {
 		return "", nil, fmt.Errorf("manifest %s: %w", o.file, err)
 	}
 	if name == "" {
-		return "", nil, fmt.Errorf("manifest %s: name: want the name of the app, got none", o.file)
+		return "", nil, fmt.Errorf("manifest %s: name: missing; want the name of the app", o.file)
 	}
 	body, err = withDefaults(body, o.path("managedEnvironments", o.environment))
 	return name, body, err
 }
 
-// readManifest reads a file; - is stdin.
+// readManifest reads a file, or stdin if the name is -.
 func readManifest(env *Env, file string) ([]byte, error) {
 	in := env.Stdin
 	if file != "-" {
@@ -116,8 +117,8 @@ func readManifest(env *Env, file string) ([]byte, error) {
 	return b, nil
 }
 
-// withDefaults fills in the environment and the location where the manifest of an app or a job names none, as az does,
-// and leaves the rest as it is written.
+// withDefaults adds the environment and the location if the manifest of an app or a job has none, as az does. The rest
+// stays as it is written.
 func withDefaults(body []byte, environment string) ([]byte, error) {
 	doc := map[string]json.RawMessage{}
 	if err := json.Unmarshal(body, &doc); err != nil {
@@ -130,7 +131,7 @@ func withDefaults(body []byte, environment string) ([]byte, error) {
 	key := fold(doc, "properties")
 	if raw := doc[key]; len(raw) > 0 && !bytes.Equal(raw, []byte("null")) {
 		if err := json.Unmarshal(raw, &properties); err != nil {
-			return json.Marshal(doc) // not an object: the server says so, with its place
+			return json.Marshal(doc) // not an object: the server reports it, with its position
 		}
 	}
 	for _, name := range []string{"environmentId", "managedEnvironmentId"} {
@@ -150,7 +151,7 @@ func withDefaults(body []byte, environment string) ([]byte, error) {
 	return json.Marshal(doc)
 }
 
-// fold is the key as the document spells it: ARM's names match in any case of letters.
+// fold returns the key as the document spells it, because ARM's names are not case-sensitive.
 func fold(doc map[string]json.RawMessage, name string) string {
 	for k := range doc {
 		if strings.EqualFold(k, name) {
@@ -160,7 +161,7 @@ func fold(doc map[string]json.RawMessage, name string) string {
 	return name
 }
 
-// apply writes the app and shows the way until it is ready.
+// apply writes the app and prints its progress until it is ready.
 func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string, body []byte) error {
 	path := o.path("containerApps", name)
 	began := time.Now()
@@ -185,12 +186,12 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 	wg.Go(func() {
 		q := (&logsOptions{follow: true, tail: 100}).query()
 		if err := c.lines(follow, path+"/eventstream", q, steps.take); err != nil && follow.Err() == nil {
-			steps.say("the steps cannot be followed: " + err.Error())
+			steps.say("progress cannot be shown: " + err.Error())
 		}
 	})
 	wg.Go(func() { followPulls(follow, c, line) })
 	a, err := awaitReady(ctx, c, path)
-	// The last event is on its way when the app is ready.
+	// When the app is ready its last event may still be on its way.
 	linger, stop := context.WithTimeout(ctx, 100*time.Millisecond)
 	<-linger.Done()
 	stop()
@@ -200,7 +201,11 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 		if ctx.Err() != nil && steps.trouble != "" {
 			err = fmt.Errorf("%w; last: %s", err, steps.trouble)
 		}
-		o.lastLines(env, c, path)
+		revision := ""
+		if a != nil {
+			revision = a.Properties.LatestRevisionName
+		}
+		o.lastLines(env, c, path, revision)
 		return hint(fmt.Errorf("app %s is not ready: %w", name, err), "penstock app events %s\npenstock app logs %s", name, name)
 	}
 	fmt.Fprintf(env.Stderr, "ready after %s\n", time.Since(began).Round(time.Millisecond))
@@ -222,7 +227,8 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 	})
 }
 
-// awaitReady waits until the newest revision of the app is ready, or until it is certain that it will not be.
+// awaitReady waits until the newest write of the app has succeeded or failed. It does not look at revisions: until the server has made one for
+// this write, the latest one is that of an earlier write, which may have failed.
 func awaitReady(ctx context.Context, c *Client, path string) (*appView, error) {
 	var a *appView
 	err := poll(ctx, func() (bool, error) {
@@ -238,31 +244,15 @@ func awaitReady(ctx context.Context, c *Client, path string) (*appView, error) {
 		case "Failed", "Canceled":
 			return false, errors.New(cmp.Or(p.ProvisioningError, "provisioning ended as "+p.ProvisioningState))
 		case "Succeeded":
-			if p.LatestRevisionName != "" && p.LatestRevisionName == p.LatestReadyRevisionName {
-				return true, nil
-			}
-		}
-		if p.LatestRevisionName == "" {
-			return false, nil
-		}
-		doc, err = c.get(ctx, path+"/revisions/"+p.LatestRevisionName, version())
-		if err != nil {
-			return false, err
-		}
-		r, err := decode[revisionView](doc)
-		if err != nil {
-			return false, err
-		}
-		if s := r.Properties.RunningState; s == "ActivationFailed" || s == "Failed" {
-			return false, errors.New(cmp.Or(r.Properties.RunningStateDetails, r.Properties.ProvisioningError, "revision "+r.Name+" ended as "+s))
+			return p.LatestRevisionName != "" && p.LatestRevisionName == p.LatestReadyRevisionName, nil
 		}
 		return false, nil
 	})
 	return a, err
 }
 
-// lastLines prints what the containers of an app printed last.
-func (o *upOptions) lastLines(env *Env, c *Client, path string) {
+// lastLines prints the last console lines of a revision's replicas, or of all if revision is "".
+func (o *upOptions) lastLines(env *Env, c *Client, path, revision string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	first := true
@@ -271,26 +261,29 @@ func (o *upOptions) lastLines(env *Env, c *Client, path string) {
 		if err != nil {
 			return err
 		}
+		if revision != "" && !strings.HasPrefix(l.Replica, revision+"-") {
+			return nil // of a replica that serves, while the new one failed
+		}
 		if first {
-			fmt.Fprintln(env.Stderr, "last lines of its console:")
+			fmt.Fprintln(env.Stderr, "last lines of the app's console:")
 			first = false
 		}
 		fmt.Fprintf(env.Stderr, "  %s %s  %s\n", clock(l.TimeStamp), tail(l.Replica), l.Log)
 		return nil
 	})
 	if err != nil {
-		fmt.Fprintln(env.Stderr, "its console cannot be read:", err)
+		fmt.Fprintln(env.Stderr, "cannot read the app's console:", err)
 	}
 }
 
-// steps prints the events of one change as they come.
+// steps prints the events of one change as they arrive.
 type steps struct {
 	out   io.Writer
 	began time.Time
 	since time.Time // events before it belong to an earlier change
 
-	last    string // the event before
-	trouble string // the last warning
+	last    string // the previous event
+	trouble string // the latest warning
 }
 
 func (s *steps) take(doc json.RawMessage) error {
@@ -298,7 +291,7 @@ func (s *steps) take(doc json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	if at, err := time.Parse(time.RFC3339Nano, e.TimeStamp); err == nil && at.Before(s.since) {
+	if at, ok := parseStamp(e.TimeStamp); ok && at.Before(s.since) {
 		return nil
 	}
 	if e.Type == "Warning" {

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"penstock/internal/admin/wire"
 )
 
-// What the commands read of the server's answers. `-o json` prints the answers as they came.
+// The views hold the fields of the server's responses that commands read. `-o json` prints the responses unchanged.
 
 type appView struct {
 	ID         string `json:"id"`
@@ -64,7 +66,7 @@ type appView struct {
 	} `json:"properties"`
 }
 
-// images are those of all containers.
+// images returns the images of all containers.
 func (a *appView) images() string {
 	var refs []string
 	for _, c := range a.Properties.Template.Containers {
@@ -73,8 +75,8 @@ func (a *appView) images() string {
 	return strings.Join(refs, ", ")
 }
 
-// url is where requests to the app go; "" without ingress.
-func (a *appView) url(s *statusView) string {
+// url returns the app's URL, or "" if it has no ingress.
+func (a *appView) url(s *wire.Status) string {
 	in := a.Properties.Configuration.Ingress
 	if in == nil || in.FQDN == "" {
 		return ""
@@ -92,9 +94,9 @@ func (a *appView) url(s *statusView) string {
 	return scheme + "://" + in.FQDN
 }
 
-// tcp is where connections to one of the app's ports go. Any name of the machine would do outside, so it is the address
-// that it listens on, which needs no resolver, unless that is all of them.
-func (a *appView) tcp(s *statusView, port int, external bool) string {
+// tcp returns the URL of one of the app's TCP ports. It uses the address that the server listens on, which needs no name
+// lookup, unless the server listens on all addresses.
+func (a *appView) tcp(s *wire.Status, port int, external bool) string {
 	in := a.Properties.Configuration.Ingress
 	host := in.FQDN
 	if ip := net.ParseIP(s.TCPHost); external && s.TCPHost != "" && (ip == nil || !ip.IsUnspecified()) {
@@ -103,8 +105,8 @@ func (a *appView) tcp(s *statusView, port int, external bool) string {
 	return "tcp://" + net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// additional are where connections to the ports beside the main one go.
-func (a *appView) additional(s *statusView) (urls []string) {
+// additional returns the URLs of the additional ports.
+func (a *appView) additional(s *wire.Status) (urls []string) {
 	if in := a.Properties.Configuration.Ingress; in != nil && in.FQDN != "" {
 		for _, m := range in.Additional {
 			urls = append(urls, a.tcp(s, cmp.Or(m.ExposedPort, m.TargetPort), m.External))
@@ -152,7 +154,7 @@ type environmentView struct {
 	} `json:"properties"`
 }
 
-// storageView is a storage of an environment; one of its two is set.
+// storageView is a storage of an environment. One of AzureFile and NfsAzureFile is set.
 type storageView struct {
 	Name       string `json:"name"`
 	Properties struct {
@@ -168,17 +170,7 @@ type shareView struct {
 	ShareName   string `json:"shareName"`
 }
 
-// statusView is GET /penstock/v1/status.
-type statusView struct {
-	Instance  string `json:"instance"`
-	Runtime   string `json:"runtime"`
-	Domain    string `json:"domain"`
-	HTTPPort  int    `json:"httpPort"`
-	HTTPSPort int    `json:"httpsPort"`
-	TCPHost   string `json:"tcpHost"`
-}
-
-// eventView is a line of an app's event stream, in the form of Azure's.
+// eventView is a line of an app's event stream, in Azure's format.
 type eventView struct {
 	TimeStamp   string `json:"TimeStamp"`
 	Type        string `json:"Type"`
@@ -189,7 +181,7 @@ type eventView struct {
 	Msg         string `json:"Msg"`
 	Reason      string `json:"Reason"`
 	EventSource string `json:"EventSource"`
-	// DurationMs is ours: how long the step took that the event ends.
+	// DurationMs is our addition: how long the step took that ended with this event.
 	DurationMs float64 `json:"DurationMs"`
 }
 
@@ -201,23 +193,31 @@ type lineView struct {
 	Log       string `json:"Log"`
 }
 
-// clock is the time of day of a line, as it is worth reading while it happens.
+// clock formats a timestamp as the local time of day.
 func clock(stamp string) string {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999 -0700 MST"} {
-		if at, err := time.Parse(layout, stamp); err == nil {
-			return at.Local().Format("15:04:05.000")
-		}
+	if at, ok := parseStamp(stamp); ok {
+		return at.Local().Format("15:04:05.000")
 	}
 	return stamp
 }
 
-// tail is the last part of a replica's name, which is what differs.
+// parseStamp reads the time of an event or a line. Azure's streams write it in two ways.
+func parseStamp(stamp string) (at time.Time, ok bool) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999 -0700 MST"} {
+		if at, err := time.Parse(layout, stamp); err == nil {
+			return at, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// tail returns the last part of a replica's name, in which replicas differ.
 func tail(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// scope is where resources are looked for.
+// scope is the subscription and resource group that commands work in.
 type scope struct{ subscription, group string }
 
-// Where resources are when nobody says otherwise. The server makes this environment at its first start.
+// Default subscription, resource group and environment. The server creates the environment at its first start.
 const (
 	defaultSubscription = "00000000-0000-0000-0000-000000000000"
 	defaultGroup        = "default"
@@ -225,11 +225,11 @@ const (
 )
 
 func (s *scope) bind(fs *pflag.FlagSet) {
-	fs.StringVar(&s.subscription, "subscription", defaultSubscription, "subscription id")
+	fs.StringVar(&s.subscription, "subscription", defaultSubscription, "subscription ID")
 	fs.StringVarP(&s.group, "resource-group", "g", defaultGroup, "resource group")
 }
 
-// path is that of a resource in the scope: path("containerApps", "chat", "revisions").
+// path returns the path of a resource in the scope, as in path("containerApps", "chat", "revisions").
 func (s *scope) path(parts ...string) string {
 	all := append([]string{"", "subscriptions", s.subscription, "resourceGroups", s.group, "providers", "Microsoft.App"}, parts...)
 	for i := range all {

@@ -14,13 +14,13 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// controllers are those that limits, usage and freezing use.
+// controllers are the cgroup controllers needed for limits, usage and freezing.
 var controllers = []string{"cpu", "memory", "pids"}
 
 func cgroups(context.Context, Options) []Finding {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &fs); err != nil {
-		return fail("limits cannot be kept", "mount cgroups at "+cgroupRoot, "%s: %v", cgroupRoot, err)
+		return fail("memory and CPU limits cannot be enforced", "mount cgroups at "+cgroupRoot, "%s: %v", cgroupRoot, err)
 	}
 	if fs.Type == unix.CGROUP2_SUPER_MAGIC {
 		return unified()
@@ -32,11 +32,11 @@ func cgroups(context.Context, Options) []Finding {
 	return legacy(found)
 }
 
-// unified tries cgroup version 2.
+// unified checks cgroup version 2.
 func unified() []Finding {
 	b, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 	if err != nil {
-		return fail("limits cannot be kept", "", "version 2: %v", err)
+		return fail("memory and CPU limits cannot be enforced", "", "version 2: %v", err)
 	}
 	have := strings.Fields(string(b))
 	var missing []string
@@ -46,15 +46,15 @@ func unified() []Finding {
 		}
 	}
 	if len(missing) > 0 {
-		return fail("limits cannot be kept", "delegate the controllers to this process, as in systemd's Delegate=yes", "version 2 without %s", strings.Join(missing, ", "))
+		return fail("memory and CPU limits cannot be enforced", "delegate the controllers to this process, as in systemd's Delegate=yes", "version 2 without %s", strings.Join(missing, ", "))
 	}
 	if err := try(cgroupRoot); err != nil {
-		return fail("limits cannot be kept", asRoot, "version 2: %v", err)
+		return fail("memory and CPU limits cannot be enforced", asRoot, "version 2: %v", err)
 	}
 	return ok("version 2 with %s, writable", strings.Join(controllers, ", "))
 }
 
-// legacy tries each hierarchy of version 1. The freezer is a controller of its own there.
+// legacy checks each hierarchy of cgroup version 1, in which the freezer is a separate controller.
 func legacy(found string) []Finding {
 	var errs []error
 	want := append(slices.Clone(controllers), "freezer", "devices")
@@ -64,12 +64,12 @@ func legacy(found string) []Finding {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fail("limits cannot be kept", asRoot+"; mount the missing controllers below "+cgroupRoot, "%s: %s", found, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return fail("memory and CPU limits cannot be enforced", asRoot+"; mount the missing controllers below "+cgroupRoot, "%s: %s", found, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return ok("%s with %s, writable", found, strings.Join(want, ", "))
 }
 
-// try makes a group and removes it.
+// try creates a cgroup and removes it.
 func try(hierarchy string) error {
 	dir, err := os.MkdirTemp(hierarchy, "penstock-doctor-")
 	if err != nil {

@@ -1,2 +1,2 @@
-// Package doctor tells what this machine can do for Penstock and what it cannot, by trying it.
+// Package doctor checks whether a machine has what Penstock needs, by trying each thing.
 package doctor

@@ -9,45 +9,45 @@ import (
 	"time"
 )
 
-// Level says how bad a finding is.
+// Level is the severity of a finding.
 type Level string
 
 const (
 	OK   Level = "ok"
-	Warn Level = "warn" // it works, with less
+	Warn Level = "warn" // it works, with restrictions
 	Fail Level = "fail" // a server with containers will not work
 )
 
-// Finding is what one check found.
+// Finding is the result of one check.
 type Finding struct {
 	Check string `json:"check"`
 	Level Level  `json:"level"`
 	Found string `json:"found"`
-	// Means says what that has for consequences, and Mend what to do. Both are empty when all is well.
+	// Means is the consequence, and Mend what to do about it. Both are empty when all is well.
 	Means string `json:"means,omitempty"`
 	Mend  string `json:"mend,omitempty"`
 }
 
-// Listener is an address that the server wants.
+// Listener is an address that the server needs.
 type Listener struct {
 	Name, Address, Setting string
 }
 
-// Options say what the server would run with.
+// Options are the settings that the server would run with.
 type Options struct {
-	Data      string // folder; it need not be there yet
-	Engines   string // folder of the shim and runc
+	Data      string // data folder; it need not exist yet
+	Engines   string // folder with the shim and runc
 	Runtime   string // "containerd" or "fake"
 	Domain    string
 	Listeners []Listener
-	// Running is the pid of the server that has the data folder; 0 when none runs.
+	// Running is the pid of the server on the data folder, or 0 if none runs.
 	Running int
 }
 
-// checkLimit bounds one check: a hung mount or name server is a finding too.
+// checkLimit is the time limit of one check: a hung mount or name server is also a finding.
 const checkLimit = 10 * time.Second
 
-// check is one question to the machine. Those of the engine matter only where containers run.
+// check is one check of the machine. Checks of the engine run only for an engine that runs containers.
 type check struct {
 	name   string
 	engine bool
@@ -77,7 +77,7 @@ func checks() []check {
 	}
 }
 
-// Run tries everything and returns what it found, in an order that does not change.
+// Run runs all checks and returns their findings, always in the same order.
 func Run(ctx context.Context, o Options) []Finding {
 	var all []Finding
 	for _, c := range checks() {
@@ -93,7 +93,7 @@ func limited(ctx context.Context, c check, o Options) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	answer := make(chan []Finding, 1)
-	go func() { answer <- c.run(ctx, o) }() // a system call that hangs cannot be ended; the program ends soon
+	go func() { answer <- c.run(ctx, o) }() // a hanging system call cannot be interrupted, but the program ends soon
 	select {
 	case found := <-answer:
 		for i := range found {
@@ -103,11 +103,11 @@ func limited(ctx context.Context, c check, o Options) []Finding {
 		}
 		return found
 	case <-ctx.Done():
-		return []Finding{{Check: c.name, Level: Fail, Found: fmt.Sprintf("no answer within %s", checkLimit), Means: "the kernel or a service hangs"}}
+		return []Finding{{Check: c.name, Level: Fail, Found: fmt.Sprintf("no result within %s", checkLimit), Means: "the kernel or a service hangs"}}
 	}
 }
 
-// Failed says whether something that is needed does not work.
+// Failed reports whether something required does not work.
 func Failed(found []Finding) bool {
 	return slices.ContainsFunc(found, func(f Finding) bool { return f.Level == Fail })
 }
@@ -124,10 +124,10 @@ func fail(means, mend, format string, args ...any) []Finding {
 	return []Finding{{Level: Fail, Found: fmt.Sprintf(format, args...), Means: means, Mend: mend}}
 }
 
-// asRoot is how to mend what only root may do.
+// asRoot is the advice for checks that need root.
 const asRoot = "run as root: sudo penstock doctor"
 
-// home is the data folder, or the nearest folder above it that is there: what is tried must be tried on its disk.
+// home returns the data folder, or its nearest existing parent, because checks must use the data folder's disk.
 func home(data string) string {
 	dir := data
 	for {
@@ -142,7 +142,7 @@ func home(data string) string {
 	}
 }
 
-// scratch makes a folder on the data folder's disk.
+// scratch creates a temporary folder on the data folder's disk.
 func scratch(o Options) (dir string, remove func(), err error) {
 	dir, err = os.MkdirTemp(home(o.Data), ".penstock-doctor-")
 	if err != nil {

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apart runs f in a mount namespace of its own, so that nothing it mounts is seen by others or left behind.
+// apart runs f in a new mount namespace, so that its mounts are invisible to others and disappear afterwards.
 func apart(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and with it the namespace.
+		// The thread is never unlocked. It ends with the goroutine, and the namespace ends with it.
 		runtime.LockOSThread()
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			result <- fmt.Errorf("new mount namespace: %w", err)
@@ -34,7 +34,7 @@ func apart(f func() error) error {
 	return <-result
 }
 
-// layers makes the folders of an overlay with one file in the lower one.
+// layers creates the folders of an overlay mount, with one file in the lower one.
 func layers(dir string) error {
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
@@ -53,7 +53,7 @@ func overlayOptions(dir string, more ...string) []mount.Mount {
 func overlay(_ context.Context, o Options) []Finding {
 	dir, remove, err := scratch(o)
 	if err != nil {
-		return fail("images cannot be run", asRoot, "%v", err)
+		return fail("containers cannot run from images", asRoot, "%v", err)
 	}
 	defer remove()
 	err = apart(func() error {
@@ -64,21 +64,21 @@ func overlay(_ context.Context, o Options) []Finding {
 		if err := mount.All(overlayOptions(dir), merged); err != nil {
 			return err
 		}
-		// A write to a file of the image is what a file system that is not fit as the upper one refuses.
+		// Writing to a file of the lower folder fails if the file system cannot be the upper one of an overlay.
 		err := os.WriteFile(filepath.Join(merged, "file"), []byte("y"), 0o600)
 		return errors.Join(err, unix.Unmount(merged, 0))
 	})
 	if err != nil {
-		return fail("images cannot be run", asRoot+", with a data folder on ext4, xfs or btrfs", "%v", err)
+		return fail("containers cannot run from images", asRoot+", with a data folder on ext4, xfs or btrfs", "%v", err)
 	}
 	return ok("mounts at %s", home(o.Data))
 }
 
-// mapped is an id on the host that the root of a container could have.
+// mapped is a host user ID that a container's root could be mapped to.
 const mapped = 1_000_000
 
 func userNamespaces(_ context.Context, o Options) []Finding {
-	const means = "the root of a container is the root of the machine, with fewer capabilities"
+	const means = "root in a container is root on the machine, with fewer capabilities"
 	dir, remove, err := scratch(o)
 	if err != nil {
 		return fail(means, asRoot, "%v", err)
@@ -104,21 +104,21 @@ func userNamespaces(_ context.Context, o Options) []Finding {
 			return err
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != mapped {
-			return fmt.Errorf("a file of root shows as of user %d, want %d", st.Uid, mapped)
+			return fmt.Errorf("a file of root is shown with owner %d, want %d", st.Uid, mapped)
 		}
 		return nil
 	})
 	if err != nil {
 		return warn(means, "use Linux 5.19 or newer, and allow user namespaces (user.max_user_namespaces above 0)", "%v", err)
 	}
-	return ok("overlay with mapped ids mounts")
+	return ok("overlay with mapped user IDs can be mounted")
 }
 
-// imageSize is the least that mkfs.ext4 makes a file system with a journal on.
+// imageSize is the smallest size for which mkfs.ext4 creates a file system with a journal.
 const imageSize = 16 << 20
 
 func loop(ctx context.Context, o Options) []Finding {
-	const means = "the disk space of a replica is not limited by the kernel"
+	const means = "the kernel does not limit the disk space of replicas"
 	program, err := exec.LookPath("mkfs.ext4")
 	if err != nil {
 		return warn(means, "install e2fsprogs", "mkfs.ext4 not found")
@@ -136,7 +136,7 @@ func loop(ctx context.Context, o Options) []Finding {
 	if err != nil {
 		return warn(means, "load the loop and ext4 modules: modprobe loop ext4", "%v", err)
 	}
-	return ok("ext4 image mounts with direct I/O")
+	return ok("ext4 image can be mounted with direct I/O")
 }
 
 func makeImage(ctx context.Context, program, image string) error {
@@ -172,7 +172,7 @@ func mountImage(image, target string) error {
 		return err
 	}
 	defer device.Close()
-	// The device lets go of the file when the last user of it has gone, also after a crash.
+	// The device releases the file when its last user has gone, even after a crash.
 	err = unix.IoctlLoopConfigure(int(device.Fd()), &unix.LoopConfig{
 		Fd: uint32(backing.Fd()), Size: 4096,
 		Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO},

@@ -17,7 +17,7 @@ import (
 	"penstock/internal/supervisor/port"
 )
 
-// offline runs f in a network namespace of its own, so that nothing it makes is on this machine's network.
+// offline runs f in a new network namespace, so that nothing it creates appears on this machine's network.
 func offline(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
@@ -43,7 +43,7 @@ func nftablesRules(context.Context, Options) []Finding {
 			return c.AddChain(&nftables.Chain{Table: t, Name: name, Type: typ, Hooknum: hook, Priority: priority})
 		}
 		input := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
-		// What keeps containers from each other and from this machine: the address type and the connection's state.
+		// These rules isolate containers from each other and from this machine, by address type and connection state.
 		c.AddRule(&nftables.Rule{Table: t, Chain: input, Exprs: []expr.Any{
 			&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 			&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
@@ -54,9 +54,9 @@ func nftablesRules(context.Context, Options) []Finding {
 		return c.Flush()
 	})
 	if err != nil {
-		return fail("containers cannot be kept apart", asRoot+"; use a kernel with nf_tables, nft_fib_inet, nft_reject_inet and nft_masq", "%v", err)
+		return fail("containers cannot be isolated from each other", asRoot+"; use a kernel with nf_tables, nft_fib_inet, nft_reject_inet and nft_masq", "%v", err)
 	}
-	return ok("rules with fib, conntrack, reject and masquerade load")
+	return ok("rules with fib, conntrack, reject and masquerade can be loaded")
 }
 
 func links(context.Context, Options) []Finding {
@@ -82,18 +82,18 @@ func links(context.Context, Options) []Finding {
 	if err != nil {
 		return fail("containers get no network", asRoot+"; load the modules: modprobe bridge veth", "%v", err)
 	}
-	return ok("a bridge with an isolated port can be made")
+	return ok("a bridge with an isolated port can be created")
 }
 
-// firewall looks for other programs' chains that drop what ours accept: a packet must pass them all.
+// firewall looks for other programs' chains that drop packets. A packet must pass all chains, not only ours.
 func firewall(context.Context, Options) []Finding {
 	c, err := nftables.New()
 	if err != nil {
-		return warn("it is not known whether another firewall drops what containers send", asRoot, "%v", err)
+		return warn("another firewall may drop packets from containers", asRoot, "%v", err)
 	}
 	chains, err := c.ListChains()
 	if err != nil {
-		return warn("it is not known whether another firewall drops what containers send", asRoot, "%v", err)
+		return warn("another firewall may drop packets from containers", asRoot, "%v", err)
 	}
 	var dropping []string
 	for _, ch := range chains {
@@ -106,13 +106,13 @@ func firewall(context.Context, Options) []Finding {
 		}
 	}
 	if len(dropping) > 0 {
-		return warn("containers may not reach the outside, or the ingress and the resolver on this machine",
-			"accept what comes from the bridges there; their names begin with ps", "policy drop in %s", strings.Join(dropping, ", "))
+		return warn("containers may be unable to reach the internet, or the ingress and the resolver on this machine",
+			"accept packets from the bridges, whose names start with ps, in that firewall", "policy drop in %s", strings.Join(dropping, ", "))
 	}
 	if b, err := os.ReadFile("/proc/net/ip_tables_names"); err == nil && len(strings.TrimSpace(string(b))) > 0 {
-		return warn("rules of the old iptables are not looked at; they may drop what containers send", "iptables-legacy -S FORWARD", "no chain of nftables drops; old iptables in use")
+		return warn("rules of legacy iptables were not checked; they may drop packets from containers", "iptables-legacy -S FORWARD", "no nftables chain drops packets; legacy iptables is in use")
 	}
-	return ok("no other chain drops what is forwarded or comes in")
+	return ok("no other chain drops forwarded or incoming packets")
 }
 
 func ports(_ context.Context, o Options) []Finding {
@@ -128,9 +128,9 @@ func ports(_ context.Context, o Options) []Finding {
 				f.Means, f.Mend = "the server does not start", "choose another address with "+l.Setting
 			}
 		case ours(holders, o.Running):
-			f.Found = l.Address + " is held by the running server"
+			f.Found = l.Address + " is used by the running server"
 		default:
-			f.Level, f.Found = Fail, l.Address+" is held by "+holders[0].String()
+			f.Level, f.Found = Fail, l.Address+" is used by "+holders[0].String()
 			f.Means, f.Mend = "the server does not start", "stop it, or choose another address with "+l.Setting
 		}
 		found = append(found, f)
@@ -138,7 +138,7 @@ func ports(_ context.Context, o Options) []Finding {
 	return found
 }
 
-// ours says whether the running server holds the port: the supervisor has every listener open.
+// ours reports whether the running server uses the port. The supervisor holds every listener.
 func ours(holders []port.Process, server int) bool {
 	for _, h := range holders {
 		if server != 0 && h.PID == server {
@@ -163,13 +163,13 @@ func names(ctx context.Context, o Options) []Finding {
 	host := "x." + o.Domain
 	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
-		means := "programs on this machine do not find apps by name"
-		mend := "make " + o.Domain + " and all names below it lead here in your DNS"
+		means := "programs on this machine cannot find apps by name"
+		mend := "point " + o.Domain + " and all names below it to this machine in your DNS"
 		if strings.HasSuffix(o.Domain, ".localhost") {
-			means = "curl and browsers know *.localhost themselves; other programs do not find apps by name"
-			mend = "send requests to 127.0.0.1 with the app's name in the Host header, or choose a domain of your own with --domain"
+			means = "curl and browsers resolve *.localhost themselves; other programs cannot find apps by name"
+			mend = "send requests to 127.0.0.1 with the app's name in the Host header, or use your own domain with --domain"
 		}
 		return warn(means, mend, "%s does not resolve", host)
 	}
-	return ok("%s leads to %s", host, strings.Join(addresses, ", "))
+	return ok("%s resolves to %s", host, strings.Join(addresses, ", "))
 }

@@ -17,21 +17,21 @@ func runc(ctx context.Context, o Options) []Finding {
 	return program(ctx, filepath.Join(o.Engines, "runc"), "--version")
 }
 
-// program asks a program of the engine for its version.
+// program checks one of the engine's programs by asking for its version.
 func program(ctx context.Context, path, question string) []Finding {
-	const means = "containers cannot be run"
-	const mend = "build it beside penstock with `make build`, or name its folder with --engines"
+	const means = "containers cannot run"
+	const mend = "build it with `make build`, or set its folder with --engines"
 	out, err := exec.CommandContext(ctx, path, question).CombinedOutput()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fail(means, mend, "%s is not there", path)
+		return fail(means, mend, "%s does not exist", path)
 	case err != nil:
 		return fail(means, mend, "%s: %v", path, err)
 	}
 	return ok("%s: %s", path, Version(string(out)))
 }
 
-// Version finds the version in what a program answers: in the line that says so, else in the first one.
+// Version finds the version in a program's output: in the line that contains "version", or else in the first line.
 func Version(answer string) string {
 	first := ""
 	for line := range strings.Lines(answer) {

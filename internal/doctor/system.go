@@ -10,9 +10,11 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"penstock/internal/diskspace"
 )
 
-// The capabilities that the engine uses; numbers are those of linux/capability.h.
+// The capabilities that the engine uses. The numbers are those of linux/capability.h.
 var needed = []struct {
 	bit  uint
 	name string
@@ -25,7 +27,7 @@ const capSysResource = 24
 
 func rights(context.Context, Options) []Finding {
 	if uid := os.Geteuid(); uid != 0 {
-		return fail("containers with limits and networks of their own need root", asRoot+", or serve without containers: --runtime fake", "user id %d", uid)
+		return fail("containers with limits and their own networks need root", asRoot+", or serve without containers: --runtime fake", "user id %d", uid)
 	}
 	set, err := effective()
 	if err != nil {
@@ -38,12 +40,12 @@ func rights(context.Context, Options) []Finding {
 		}
 	}
 	if len(missing) > 0 {
-		return fail("containers cannot be made", "start Penstock outside a container, or in a privileged one", "root without %s", strings.Join(missing, ", "))
+		return fail("containers cannot be created", "start Penstock outside a container, or in a privileged one", "root without %s", strings.Join(missing, ", "))
 	}
 	if set&(1<<capSysResource) == 0 {
-		return warn("the server cannot be spared by the OOM killer and cannot raise limits on open files", "give the process CAP_SYS_RESOURCE", "root without CAP_SYS_RESOURCE")
+		return warn("the server cannot protect itself from the OOM killer or raise limits on open files", "give the process CAP_SYS_RESOURCE", "root without CAP_SYS_RESOURCE")
 	}
-	return ok("root with all capabilities that are used")
+	return ok("root with all needed capabilities")
 }
 
 func effective() (uint64, error) {
@@ -54,7 +56,7 @@ func effective() (uint64, error) {
 	return strconv.ParseUint(v, 16, 64)
 }
 
-// field reads the first word after a name in a file of such lines.
+// field returns the first word after name in a file with lines of the form "name: value".
 func field(path, name string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -80,16 +82,16 @@ func kernel(context.Context, Options) []Finding {
 	major, minor, err := Release(release)
 	switch {
 	case err != nil:
-		return warn("it is not known what this kernel can do", "", "%v", err)
+		return warn("the kernel's features are unknown", "", "%v", err)
 	case major < 5 || major == 5 && minor < 4:
-		return fail("cgroups, overlayfs and nftables of this kernel lack what is used", "use Linux 5.19 or newer", "Linux %s", release)
+		return fail("cgroups, overlayfs and nftables of this kernel lack needed features", "use Linux 5.19 or newer", "Linux %s", release)
 	case major == 5 && minor < 19:
-		return warn("containers run without user namespaces: overlayfs takes mapped ids from 5.19 on", "use Linux 5.19 or newer", "Linux %s", release)
+		return warn("containers run without user namespaces, because overlayfs supports mapped IDs only from Linux 5.19 on", "use Linux 5.19 or newer", "Linux %s", release)
 	}
 	return ok("Linux %s", release)
 }
 
-// Release reads the first two numbers of a kernel's release, "6.18.44-fc".
+// Release parses the first two numbers of a kernel release such as "6.18.44-fc".
 func Release(s string) (major, minor int, err error) {
 	first, rest, found := strings.Cut(s, ".")
 	second := rest
@@ -109,7 +111,7 @@ func Release(s string) (major, minor int, err error) {
 func seccomp(context.Context, Options) []Finding {
 	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
 	if err != nil || !strings.Contains(string(b), "errno") {
-		return warn("containers run without a filter of system calls", "use a kernel with CONFIG_SECCOMP_FILTER", "not available")
+		return warn("containers run without a system call filter", "use a kernel with CONFIG_SECCOMP_FILTER", "not available")
 	}
 	return ok("filters available")
 }
@@ -117,13 +119,13 @@ func seccomp(context.Context, Options) []Finding {
 func kernelLog(context.Context, Options) []Finding {
 	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return warn("an out-of-memory event does not name the process that was killed", "give the process CAP_SYSLOG and /dev/kmsg", "%v", err)
+		return warn("out-of-memory events do not name the killed process", "give the process CAP_SYSLOG and /dev/kmsg", "%v", err)
 	}
 	f.Close()
 	return ok("/dev/kmsg can be read")
 }
 
-// What is free should hold an image of a model and the replica that runs it.
+// The free space should be enough for a model's image and a replica that runs it.
 const (
 	fewBytes  = 10 << 30
 	noBytes   = 1 << 30
@@ -132,21 +134,20 @@ const (
 
 func disk(_ context.Context, o Options) []Finding {
 	dir := home(o.Data)
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return fail("nothing can be stored", "name another folder with --data", "%s: %v", dir, err)
+	free, err := diskspace.Free(dir)
+	if err != nil {
+		return fail("nothing can be stored", "choose another folder with --data", "%s: %v", dir, err)
 	}
-	free := int64(fs.Bavail) * fs.Bsize
 	found := fmt.Sprintf("%.1f GiB free at %s", float64(free)/(1<<30), dir)
-	const mend = "free some, or name a folder on a larger disk with --data"
+	const mend = "free some space, or choose a folder on a larger disk with --data"
 	switch {
 	case free < noBytes:
-		return fail("images do not fit, and containers get write errors", mend, "%s", found)
+		return fail("images do not fit, and writes in containers fail", mend, "%s", found)
 	case free < fewBytes:
-		return warn("images of models may not fit", mend, "%s", found)
+		return warn("model images may not fit", mend, "%s", found)
 	}
 	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return fail("nothing can be stored", "run as root, or name a folder of yours with --data", "%s: %v", dir, err)
+		return fail("nothing can be stored", "run as root, or choose a folder that you own with --data", "%s: %v", dir, err)
 	}
 	return ok("%s", found)
 }
@@ -159,7 +160,7 @@ func memory(context.Context, Options) []Finding {
 	}
 	found := fmt.Sprintf("%.1f of %.1f GiB available", float64(free)/(1<<30), float64(total)/(1<<30))
 	if free < fewMemory {
-		return warn("replicas of models may not fit beside what runs", "end what is not needed", "%s", found)
+		return warn("model replicas may not fit beside what is running", "stop programs that you do not need", "%s", found)
 	}
 	return ok("%s", found)
 }

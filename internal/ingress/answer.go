@@ -5,11 +5,13 @@ import (
 	"net/http"
 	"strconv"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress/front"
+	"penstock/internal/ingress/room"
 )
 
-// unavailable is what Azure's ingress shows for a host that no running app has. Programs look for its title and text.
+// unavailable is the page that Azure's ingress shows for a host that belongs to no running app. Programs look for its title
+// and text.
 const unavailable = `<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -25,7 +27,7 @@ const unavailable = `<!DOCTYPE html>
 </html>
 `
 
-// The words of Envoy, which Azure's clients know.
+// Envoy's texts, which Azure's clients know.
 const (
 	textReset   = "upstream connect error or disconnect/reset before headers. "
 	textRetried = "retried and the latest "
@@ -43,7 +45,7 @@ const (
 )
 
 // answer ends the request with an error of the ingress.
-func (x *exchange) answer(status int, flag access.Flags, text string) {
+func (x *exchange) answer(status int, flag accesslog.Flags, text string) {
 	x.rec.Flags |= flag
 	x.plain(status, "text/plain", text)
 }
@@ -69,23 +71,25 @@ func (x *exchange) plain(status int, kind, text string) {
 
 func (x *exchange) answerNoRoute() {
 	if isGRPC(x.r.Header) {
-		x.answer(http.StatusNotFound, access.FlagNoRoute, "this container app is stopped or does not exist")
+		x.answer(http.StatusNotFound, accesslog.FlagNoRoute, "this container app is stopped or does not exist")
 		return
 	}
-	x.rec.Flags |= access.FlagNoRoute
+	x.rec.Flags |= accesslog.FlagNoRoute
 	x.plain(http.StatusNotFound, "text/html; charset=utf-8", unavailable)
 }
 
-// answerRefusal is for a request that got no place.
-func (x *exchange) answerRefusal(r *refusal) {
-	if r.busy {
+// refuse answers a request that got no place.
+func (x *exchange) refuse(rm *guardedRoom, why *room.Refusal) verdict {
+	flag, text, busy := rm.explain(why)
+	if busy {
 		x.retryAfter = "1"
 	}
-	x.answer(http.StatusServiceUnavailable, r.flag, r.text)
+	x.answer(http.StatusServiceUnavailable, flag, text)
+	return over
 }
 
-// answerReset is for a request whose replica gave no answer.
-func (x *exchange) answerReset(status int, flag access.Flags, reason string) {
+// answerReset answers a request whose replica sent no response.
+func (x *exchange) answerReset(status int, flag accesslog.Flags, reason string) {
 	text := textReset
 	if x.rec.Attempts > 1 {
 		text += textRetried
@@ -93,7 +97,7 @@ func (x *exchange) answerReset(status int, flag access.Flags, reason string) {
 	x.answer(status, flag, text+reason)
 }
 
-// redirect leads from http to https, with the status that Envoy's https_redirect has.
+// redirect sends the client from http to https, with the status of Envoy's https_redirect.
 func (x *exchange) redirect() {
 	to := "https://" + x.rec.Host
 	// A gateway has https at its own port.
@@ -112,14 +116,14 @@ func (x *exchange) commit(status int) {
 	h := x.w.Header()
 	untouched := x.body == nil && !x.read && x.r.ContentLength > front.DiscardBytes
 	if x.in.life.draining.Load() || x.r.ProtoMajor == 1 && (untouched || x.body.unread()) {
-		// The client need not send the rest of a body that nobody wants to have.
+		// The client need not send the rest of a body that nobody reads.
 		h.Set("Connection", "close")
 	}
 	if x.retryAfter != "" {
 		h.Set("Retry-After", x.retryAfter)
 	}
 	if h["Content-Type"] == nil {
-		h["Content-Type"] = nil // else net/http would guess one, for HTTP/2
+		h["Content-Type"] = nil // otherwise net/http would guess one, for HTTP/2
 	}
 	x.mark(h)
 	x.rec.Status = status

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/resource"
 )
@@ -191,7 +191,7 @@ func (p *part) count() int64 {
 // other proxies.
 func BenchmarkCPU(b *testing.B) {
 	addr := start(b, "replica").line()
-	records, err := access.NewWriter(b.TempDir(), access.Limits{}, slog.New(slog.DiscardHandler))
+	records, err := accesslog.NewWriter(b.TempDir(), accesslog.Limits{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

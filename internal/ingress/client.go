@@ -11,20 +11,20 @@ import (
 	"penstock/internal/ingress/upstream"
 )
 
-// client is what is known of one connection of the front.
+// client is what is known about one client connection.
 type client struct {
-	number  uint64     // counted by the ingress
+	number  uint64     // unique in this ingress
 	address string     // without port, for X-Forwarded-For
-	addr    netip.Addr // the same; invalid when it is no IP address
-	conn    net.Conn   // nil when the server was not set up by Serve
-	// unbind is set where all requests have the connection's context and come one after another, as in HTTP/1. What ends
-	// with a request is then bound to the connection by turns, which costs less than a function at each context.
+	addr    netip.Addr // the same; invalid if it is not an IP address
+	conn    net.Conn   // nil if the server was not set up by Serve
+	// unbind is set if requests come one after another and share the connection's context, as in HTTP/1. The upstream
+	// connection of each request is then stored here, which is cheaper than a context.AfterFunc for each.
 	unbind func() bool
-	// until is conn's write deadline. It is used by HTTP/1 only, where one request comes after another.
+	// until is conn's write deadline; used by HTTP/1 only, where requests come one after another.
 	until time.Time
 
 	once  sync.Once
-	shown string // of its certificate
+	shown string // the certificate, as replicas get it
 
 	mu    sync.Mutex
 	bound *upstream.Conn
@@ -33,7 +33,7 @@ type client struct {
 
 type clientKey struct{}
 
-// newClient is for a connection from that address; conn may be nil.
+// newClient returns the client of a connection from an address; conn may be nil.
 func newClient(remote string, conn net.Conn) *client {
 	c := &client{address: remote, conn: conn}
 	if host, _, err := net.SplitHostPort(remote); err == nil {
@@ -46,7 +46,8 @@ func newClient(remote string, conn net.Conn) *client {
 	return c
 }
 
-// bind has conn end with ctx, which is the request's. What it returns takes that back, and says whether it was in time.
+// bind aborts conn when ctx, the request's context, ends. The returned function undoes that, and says whether it was called
+// before ctx ended.
 func (c *client) bind(ctx context.Context, conn *upstream.Conn) (unbind func() bool) {
 	if c.unbind == nil {
 		return context.AfterFunc(ctx, conn.Abort)
@@ -61,7 +62,7 @@ func (c *client) bind(ctx context.Context, conn *upstream.Conn) (unbind func() b
 	return c.unbind
 }
 
-// release is what bind returns for a connection whose requests have one context.
+// release is what bind returns for a connection whose requests share one context.
 func (c *client) release() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,7 +70,7 @@ func (c *client) release() bool {
 	return !c.gone
 }
 
-// leave ends what is bound: the connection's context has ended.
+// leave aborts the bound connection, as the client connection's context has ended.
 func (c *client) leave() {
 	c.mu.Lock()
 	c.gone = true
@@ -80,7 +81,7 @@ func (c *client) leave() {
 	}
 }
 
-// withOneClient is withClient for a connection of which ctx is the context of all requests.
+// withOneClient is withClient for a connection whose requests all have the context ctx.
 func (in *Ingress) withOneClient(ctx context.Context, conn net.Conn) context.Context {
 	with := in.withClient(ctx, conn)
 	c := with.Value(clientKey{}).(*client)

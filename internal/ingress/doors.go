@@ -14,51 +14,51 @@ import (
 
 // Ports opens ports of the machine.
 type Ports interface {
-	// Open asks for exactly these ports, in place of those that were asked for before. It says of each what became of
-	// it; the listeners are the caller's. ErrLater: nothing was done.
+	// Open asks for exactly these ports, which replace those asked for before, and returns one Port for each. The caller
+	// closes the listeners. ErrLater means that nothing was done.
 	Open(ctx context.Context, ports []int) ([]Port, error)
-	// Close says that no more ports are asked for.
+	// Close ends the asking for ports.
 	Close()
 }
 
-// Port is a listener, or the reason why there is none.
+// Port has a listener, or the reason why there is none.
 type Port struct {
 	Number   int
 	Listener net.Listener
 	Fault    string
 }
 
-// ErrLater means that a newer ingress has the ports.
+// ErrLater means that a newer ingress has taken over the ports.
 var ErrLater = errors.New("a newer ingress has the ports")
 
-// Doors are where connections of TCP apps come in. Those from outside come by ports that open and close with the table,
-// those of replicas by one listener, to which the firewall leads them.
+// Doors accept the connections of TCP apps. Clients outside connect to ports that open and close with the table. Replicas'
+// connections are redirected to one listener by the firewall.
 type Doors struct {
 	in     *Ingress
 	ports  Ports
 	inside net.Listener
 
-	asks  chan chan struct{} // a look at the table is asked for, and then answered
+	asks  chan chan struct{} // a look at the table is asked for; the channel that is sent is closed when it was done
 	ended chan struct{}
 
 	mu       sync.Mutex
 	unopened []link.Unopened
 }
 
-// Doors returns those of the ingress. Without ports nobody outside can connect; inside may be nil.
+// Doors returns the doors of the ingress. If ports is nil, nobody outside can connect; inside may be nil too.
 func (in *Ingress) Doors(ports Ports, inside net.Listener) *Doors {
 	return &Doors{in: in, ports: ports, inside: inside, asks: make(chan chan struct{}), ended: make(chan struct{})}
 }
 
 const (
-	// doorsPatience bounds how long a table waits for its ports: who is told that a change is done finds them open.
+	// doorsPatience bounds how long a table waits for its ports, so that they are open when a change is reported as done.
 	doorsPatience = time.Second
-	// Ports that could not be opened are asked for again, soon at first: a process that is about to end may have them.
+	// Ports that could not be opened are asked for again, soon at first: a process that is just ending may hold them.
 	doorsFirst = 100 * time.Millisecond
 	doorsLast  = 3 * time.Second
 )
 
-// Follow has the doors opened and closed as the ingress's table says now. It waits for that, but not for long.
+// Follow opens and closes doors to match the ingress's table. It waits for that, but at most doorsPatience.
 func (d *Doors) Follow() {
 	done := make(chan struct{})
 	late := time.NewTimer(doorsPatience)
@@ -77,7 +77,7 @@ func (d *Doors) Follow() {
 	}
 }
 
-// Unopened are the ports of the table that could not be opened.
+// Unopened returns the ports of the table that could not be opened.
 func (d *Doors) Unopened() []link.Unopened {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,8 +96,8 @@ func (d door) close() {
 	<-d.closed
 }
 
-// Serve takes connections until ctx ends. Then it drains: it takes no more, and waits until those that there are have
-// ended, for as long as Config says. It is called once.
+// Serve accepts connections until ctx ends. Then it drains: it accepts no more and waits for open connections to end, at
+// most for Config.Drain. It is called once.
 func (d *Doors) Serve(ctx context.Context) {
 	defer close(d.ended)
 	// Connections live on when ctx ends, until the drain has lasted too long.
@@ -117,12 +117,12 @@ func (d *Doors) Serve(ctx context.Context) {
 	if d.inside != nil {
 		inside = accept(d.inside, originalPort)
 	}
-	var asked []int // that the last answer was about; nil: there was none
+	var asked []int // the ports of the last answer; nil if there was none
 	satisfied := false
 	look := func() {
 		want, known := d.in.externalPorts()
 		if !known {
-			return // an ingress before this one may have ports that are wanted
+			return // an ingress before this one may hold ports that will be wanted
 		}
 		for port, one := range open {
 			if want[port] == "" {
@@ -181,7 +181,7 @@ func (d *Doors) Serve(ctx context.Context) {
 	}
 }
 
-// open asks for the ports that are wanted, has those that are new accepted on, and says whether all of them are open.
+// open asks for the wanted ports, accepts connections on the new ones, and says whether all are open.
 func (d *Doors) open(ctx context.Context, want map[int]string, numbers []int, open map[int]door, accept func(net.Listener, func(*net.TCPConn) (int, error)) door) bool {
 	var got []Port
 	err := errors.New("this ingress opens no ports")
@@ -189,7 +189,7 @@ func (d *Doors) open(ctx context.Context, want map[int]string, numbers []int, op
 		got, err = d.ports.Open(ctx, numbers)
 	}
 	if errors.Is(err, ErrLater) || ctx.Err() != nil {
-		return false // nothing is known, and what was said holds
+		return false // nothing new is known
 	}
 	var unopened []link.Unopened
 	for _, port := range got {
@@ -214,7 +214,7 @@ func (d *Doors) open(ctx context.Context, want map[int]string, numbers []int, op
 	return err == nil && len(unopened) == 0
 }
 
-// note keeps what is to be reported, and has it reported when it is news.
+// note stores what must be reported, and causes a report if it has changed.
 func (d *Doors) note(unopened []link.Unopened) {
 	d.mu.Lock()
 	news := !slices.Equal(unopened, d.unopened)
@@ -225,12 +225,12 @@ func (d *Doors) note(unopened []link.Unopened) {
 	}
 }
 
-// externalPorts are the ports that are open to everybody, with their apps. known is false while there is no table.
+// externalPorts returns the ports that are open to clients outside, with their apps. known is false until there is a table.
 func (in *Ingress) externalPorts() (apps map[int]string, known bool) {
 	t := in.table.Load()
 	apps = make(map[int]string, len(t.ports))
 	for port, rt := range t.ports {
 		apps[port] = rt.app
 	}
-	return apps, t.limbo == nil
+	return apps, t.beforeFirst == nil
 }

@@ -1,63 +1,56 @@
 package ingress
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress/upstream"
+	"penstock/internal/resource"
 )
 
-// errCut is why the contexts of requests end that a drain does not wait for any longer. Else it is the client that left.
+// errCut ends the contexts of requests that a drain has stopped waiting for. Any other cause means that the client left.
 var errCut = errors.New("the drain took too long")
 
 // exchange is one request and its response.
 type exchange struct {
-	in     *Ingress
+	visit
 	scheme string
 	w      http.ResponseWriter
 	r      *http.Request
-	client *client
-	rec    access.Record
-	ticket ticket
 
 	end        time.Time // by RequestTimeout; zero: none
 	until      time.Time // write deadline of an HTTP/2 stream
 	retryAfter string
-	committed  bool // the response's head is out
+	committed  bool // the response's head has been sent
 	websocket  bool
 	stream     bool // to be sent over HTTP/2
 
-	cors        *cors // set when the page that asks may have the response
+	cors        *cors // set if the origin that asks may read the response
 	origin      string
 	preflight   bool
-	certificate string // that the client has shown, as the replica gets it
-	badge       string // of the replica that the client is told to come back to
+	certificate string // the client's, in the form that the replica gets
+	sticky      bool   // the client must come back to the same replica
+	affinity    string // the key of the replica that the client is told to come back to
 
-	out    []byte   // the request's head, and a small body behind it; kept for the next exchange
-	small  []byte   // the request's body when it is small, once it was read; kept likewise
-	values []string // of the response's fields; kept likewise
+	out    []byte   // the request's head, followed by a small body; used again by the next exchange
+	small  []byte   // the request's body if it is small and was read; used again likewise
+	values []string // of the response's fields; used again likewise
 	read   bool     // small has been read
-	lent   bool     // small was given to HTTP/2's library, which may be reading it when the exchange is over
+	lent   bool     // small was given to the HTTP/2 library, which may still read it after the exchange
 	body   *upload
 
-	fresh  bool   // no pooled connection: one was stale
-	resent bool   // once is enough for a request that may have brought a replica down
-	reason string // what to say of that
+	fresh  bool   // use no pooled connection, as one was stale
+	resent bool   // was sent a second time, which is the limit: the request may have made a replica crash
+	reason string // why no replica could be reached, for the answer
 }
 
-// verdict is what became of one try.
-type verdict int
-
-const (
-	over  verdict = iota // answered
-	again                // another try, by the newest table
-	cut                  // the connection to the client must end, as the response is not whole
-)
-
-// Handler serves the requests that come by that scheme, "http" or "https".
+// Handler serves requests that come over scheme, "http" or "https".
 func (in *Ingress) Handler(scheme string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor > 1 || r.Header["Upgrade"] != nil { // others end before their connection does
@@ -70,7 +63,7 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 		x.finish()
 		in.exchanges.Put(x)
 		if v == cut {
-			// A handler's one way to end a response so that the client sees that it is not whole.
+			// This is a handler's only way to show the client that the response is not complete.
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -78,28 +71,24 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 
 func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
-	*x = exchange{in: in, scheme: scheme, w: w, r: r, client: clientOf(r), out: x.out[:0], small: x.small[:0], values: x.values[:0]}
-	x.rec = access.Record{
+	*x = exchange{scheme: scheme, w: w, r: r, out: x.out[:0], small: x.small[:0], values: x.values[:0]}
+	x.in, x.client = in, clientOf(r)
+	x.rec = accesslog.Record{
 		Start: now, Client: x.client.address, Forwarded: forwarded(r, x.client), Connection: x.client.number,
 		Scheme: scheme, Proto: r.Proto, Host: hostname(r.Host), Method: r.Method, Path: requested(r), UserAgent: r.UserAgent(),
 	}
-	x.ticket = ticket{host: x.rec.Host, from: x.client.addr, since: now}
+	x.ticket.host, x.ticket.from, x.ticket.Arrived = x.rec.Host, x.client.addr, now
 	if c := x.client; !c.until.IsZero() && c.until.Sub(now) < staleGuard {
 		c.until = time.Time{}
 		_ = c.conn.SetWriteDeadline(time.Time{}) // see guard
 	}
 }
 
-// finish accounts for the exchange and lets go of what it used.
+// finish counts and records the exchange, and releases what it used.
 func (x *exchange) finish() {
-	x.rec.Held = x.ticket.held
-	x.rec.Duration = time.Since(x.rec.Start)
-	x.in.count(x.client).requests.Add(1)
-	if x.in.cfg.Observe != nil {
-		x.in.cfg.Observe(&x.rec)
-	}
+	x.visit.finish()
 	if x.r.ProtoMajor > 1 {
-		// What a response has declared as its trailer net/http reads when the client has taken the body: long after this.
+		// net/http reads the trailer when the client has received the body, which is long after this.
 		x.values = nil
 	}
 	if x.lent {
@@ -109,7 +98,7 @@ func (x *exchange) finish() {
 	*x = exchange{out: trim(x.out), small: trim(x.small), values: x.values}
 }
 
-// trim lets a buffer go that one large head has blown up.
+// trim drops a buffer that grew large for one request.
 func trim(b []byte) []byte {
 	if cap(b) > 2*maxSmall {
 		return nil
@@ -119,11 +108,11 @@ func trim(b []byte) []byte {
 
 func (x *exchange) serve() verdict {
 	if x.r.ProtoMajor == 2 && !fitsHTTP1(x.r) {
-		x.answer(http.StatusBadRequest, access.FlagDownstreamProtocol, "the request is malformed")
+		x.answer(http.StatusBadRequest, accesslog.FlagDownstreamProtocol, "the request is malformed")
 		return over
 	}
 	if x.r.Method == http.MethodConnect {
-		x.answer(http.StatusMethodNotAllowed, access.FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
+		x.answer(http.StatusMethodNotAllowed, accesslog.FlagDownstreamProtocol, "CONNECT is for forward proxies, which this is not")
 		return over
 	}
 	for {
@@ -134,7 +123,7 @@ func (x *exchange) serve() verdict {
 		}
 		x.rec.App = rt.app
 		if 1+fields(x.r.Header) > rt.maxHeaders { // with Host, which is not among them
-			x.answer(http.StatusRequestHeaderFieldsTooLarge, access.FlagDownstreamProtocol, "too many header fields")
+			x.answer(http.StatusRequestHeaderFieldsTooLarge, accesslog.FlagDownstreamProtocol, "too many header fields")
 			return over
 		}
 		if rt.policy != nil && x.answerBeforeRoute(rt.policy) {
@@ -146,16 +135,16 @@ func (x *exchange) serve() verdict {
 		}
 		if rt.policy != nil {
 			if !x.certified(rt.policy) {
-				x.answer(http.StatusForbidden, access.FlagDownstreamProtocol, textCertificate)
+				x.answer(http.StatusForbidden, accesslog.FlagDownstreamProtocol, textCertificate)
 				return over
 			}
-			if x.ticket.sticky = rt.policy.sticky; x.ticket.sticky {
-				x.ticket.badge = stickTo(x.r)
+			if x.sticky = rt.policy.sticky; x.sticky {
+				x.ticket.Prefer = affinityOf(x.r)
 			}
 		}
 		x.stream = rt.http2 || rt.detect && x.r.ProtoMajor == 2 && isGRPC(x.r.Header)
 		x.websocket = !x.stream && wantsWebSocket(x.r)
-		v := x.place(rt.choose())
+		v := x.place(x.r.Context(), rt.choose(), x)
 		if v != again {
 			x.endUpload()
 			return v
@@ -171,77 +160,43 @@ func fields(h http.Header) (n int) {
 	return n
 }
 
-// place gets a place in the room and makes one try.
-func (x *exchange) place(rm *room) verdict {
-	r, err := rm.claim(x.r.Context(), &x.ticket)
-	if err == nil {
-		x.rec.Revision, x.rec.Replica, x.rec.Upstream = rm.name, r.name, x.ticket.addr
-		if x.badge = ""; x.ticket.sticky && x.ticket.badge != r.badge {
-			x.badge = r.badge
-		}
-		v := again
-		defer func() {
-			if v == again {
-				rm.release(r)
-				return
-			}
-			x.rec.Duration = time.Since(x.rec.Start)
-			rm.done(r, &x.rec)
-		}()
-		v = x.try(rm, r)
-		return v
-	}
-	if refusal, ok := errors.AsType[*refusal](err); ok {
-		x.rec.Revision = rm.name
-		rm.refuses()
-		x.answerRefusal(refusal)
-		return over
-	}
-	switch {
-	case errors.Is(err, errMoved):
-		return again
-	case errors.Is(err, errTried):
-		return x.pause()
-	default:
-		return x.left(err)
-	}
-}
-
-// left ends the exchange because its client or its time has gone.
+// left ends the exchange because its client has left, or because the drain cuts it.
 func (x *exchange) left(err error) verdict {
 	if !errors.Is(err, errCut) {
-		x.rec.Flags |= access.FlagDownstreamTermination
+		x.rec.Flags |= accesslog.FlagDownstreamTermination
 		return cut
 	}
 	if x.committed {
-		x.rec.Flags |= access.FlagLocalReset
+		x.rec.Flags |= accesslog.FlagLocalReset
 		return cut
 	}
 	x.retryAfter = "1"
-	x.answer(http.StatusServiceUnavailable, access.FlagLocalReset, "the ingress is being replaced, and this request waited for too long")
+	x.answer(http.StatusServiceUnavailable, accesslog.FlagLocalReset, "the ingress is being replaced, and this request waited for too long")
 	return over
 }
 
 // try sends the request to r and passes its response on.
-func (x *exchange) try(rm *room, r *replica) verdict {
+func (x *exchange) try(ctx context.Context, rm *guardedRoom, r *replica) verdict {
+	if x.affinity = ""; x.sticky && x.ticket.Prefer != r.Key {
+		x.affinity = r.Key
+	}
 	settings := &x.ticket.settings
-	ctx := x.r.Context()
+	now := time.Now()
 	if x.end.IsZero() && settings.RequestTimeout > 0 {
-		x.end = time.Now().Add(settings.RequestTimeout)
+		x.end = now.Add(settings.RequestTimeout)
 	}
-	if x.rec.Attempts > 0 {
-		x.in.count(x.client).retried.Add(1)
-	}
-	x.rec.Attempts++
 	if x.stream {
 		return x.tryStream(rm, r)
 	}
-	conn, reused, err := r.pool.Get(ctx, time.Now(), x.rested())
+	conn, reused, err := r.pool.Get(ctx, now, x.rested())
 	if err != nil {
 		return x.unconnected(rm, r, err)
 	}
 	x.count(reused)
-	conn.Begin(time.Now(), upstream.Limits{Silence: settings.IdleTimeout, End: x.end})
+	if !reused {
+		now = time.Now()
+	}
+	conn.Begin(now, upstream.Limits{Silence: settings.IdleTimeout, End: x.end})
 	unbind := x.client.bind(ctx, conn)
 	v, clean, err := x.talk(conn)
 	if err != nil {
@@ -255,7 +210,7 @@ func (x *exchange) try(rm *room, r *replica) verdict {
 	return v
 }
 
-// count notes whether a connection was open already.
+// count counts whether a connection was reused or dialled.
 func (x *exchange) count(reused bool) {
 	if reused {
 		x.in.count(x.client).reused.Add(1)
@@ -264,8 +219,8 @@ func (x *exchange) count(reused bool) {
 	}
 }
 
-// talk carries the exchange over conn. Clean says whether conn may carry another one; an error, that there is no whole
-// response.
+// talk sends the request over conn and passes on the response. Clean says whether conn can be used again. An error means
+// that the response is not complete.
 func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) {
 	if err := x.send(conn); err != nil {
 		return over, false, err
@@ -286,6 +241,7 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	if head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(conn, head)
 	}
+	x.sayHeld(h)
 	x.guard()
 	x.commit(head.Status)
 	if err := x.receive(conn); err != nil {
@@ -295,13 +251,23 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	return over, x.body.sentOn(conn) && conn.Reusable(), nil
 }
 
-// answered notes that the response has begun.
+// sayHeld adds how long the request waited for a replica to the response's header (w3.org/TR/server-timing), if it did.
+// Azure's ingress says nothing.
+func (x *exchange) sayHeld(h http.Header) {
+	if held := x.ticket.held; held > 0 && x.ticket.settings.Behaviour != resource.Azure {
+		ms := strconv.FormatFloat(float64(held)/float64(time.Millisecond), 'f', 1, 64)
+		// Clipped, because the values of the other fields are in the same array.
+		h["Server-Timing"] = append(slices.Clip(h["Server-Timing"]), "hold;dur="+ms)
+	}
+}
+
+// answered records that the response has begun.
 func (x *exchange) answered() {
 	x.rec.FirstByte = time.Since(x.rec.Start)
 	x.body.settle()
 }
 
-// trail has the server send what followed the body.
+// trail makes the server send the trailer after the body.
 func (x *exchange) trail(trailer http.Header) {
 	h := x.w.Header()
 	for name, values := range trailer {
@@ -309,8 +275,8 @@ func (x *exchange) trail(trailer http.Header) {
 	}
 }
 
-// interim passes on a response before the response. A 100 is for the body's sender: the server has its own for
-// the client, sent when the body is first read.
+// interim passes on a 1xx response. A 100 only starts the upload: the server sends the client one of its own when the body
+// is first read.
 func (x *exchange) interim(status int, h http.Header) {
 	switch {
 	case status == http.StatusContinue:
@@ -318,8 +284,8 @@ func (x *exchange) interim(status int, h http.Header) {
 	case x.r.ProtoAtLeast(1, 1):
 		x.guard()
 		if x.r.ProtoMajor > 1 {
-			// When the stream is reset, WriteHeader returns while net/http may be writing h elsewhere. Of a header with this
-			// field it takes a copy first, and leaves the field out.
+			// If the stream is reset, WriteHeader returns while another goroutine of net/http may still use h. With this field,
+			// net/http copies the header first, and leaves the field out.
 			h["Content-Length"] = nil
 		}
 		x.w.WriteHeader(status)
@@ -327,10 +293,10 @@ func (x *exchange) interim(status int, h http.Header) {
 	clear(h)
 }
 
-// errWrite wraps what kept bytes from the client.
+// errWrite wraps a failure to send to the client.
 type errWrite struct{ error }
 
-// response is a body that comes.
+// response is a response whose body is being received.
 type response interface {
 	Next(to http.Flusher) ([]byte, error)
 	Forget()
@@ -350,7 +316,7 @@ func (x *exchange) receive(conn response) error {
 			x.rec.BytesOut += int64(n)
 			if err != nil {
 				if x.r.ProtoMajor > 1 {
-					conn.Forget() // net/http may be about to write p when its stream was reset
+					conn.Forget() // net/http may still write p after its stream was reset
 				}
 				return errWrite{err}
 			}
@@ -364,14 +330,14 @@ func (x *exchange) receive(conn response) error {
 	}
 }
 
-// takeAnswer is how long a client may take for an answer of the ingress's own, before it has an app's settings.
+// takeAnswer is how long a client may take to receive a response of the ingress itself, when no app's settings apply.
 const takeAnswer = time.Minute
 
-// staleGuard is how near a deadline that an earlier request left on the connection may be for it to be lifted.
+// staleGuard: a write deadline that an earlier request left on the connection is removed if it is nearer than this.
 const staleGuard = 30 * time.Second
 
-// guard moves the time by which the client must have taken what is written. It is moved in large steps, as that is
-// cheaper; a client that takes nothing is ended after three quarters to the whole of the idle timeout.
+// guard extends the write deadline by the idle timeout. It does so in large steps, which is cheaper: a client that
+// receives nothing is cut after three quarters to the whole of the timeout.
 func (x *exchange) guard() { x.guardFor(x.ticket.settings.IdleTimeout) }
 
 func (x *exchange) guardFor(idle time.Duration) {
@@ -387,7 +353,7 @@ func (x *exchange) guardFor(idle time.Duration) {
 		return
 	}
 	*until = now.Add(idle)
-	// It fails only where the connection is gone, which the write says better.
+	// This fails only if the connection is closed, and then the write fails too.
 	if x.r.ProtoMajor > 1 {
 		_ = http.NewResponseController(x.w).SetWriteDeadline(*until)
 	} else {

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
+	"penstock/internal/atomicfile"
 	"penstock/internal/link"
 )
 
@@ -32,7 +32,7 @@ func (in *Ingress) SaveTable(path string) error {
 	if err != nil {
 		return fmt.Errorf("save routes: %w", err)
 	}
-	if err := replaceFile(path, text); err != nil {
+	if err := atomicfile.Write(path, text, 0o600); err != nil {
 		return fmt.Errorf("save routes: %w", err)
 	}
 	return nil
@@ -93,29 +93,4 @@ func (in *Ingress) LoadTable(path string) error {
 	}
 	in.Apply(f.Table)
 	return nil
-}
-
-// replaceFile writes text to path so that a crash leaves the old file or the new one.
-func replaceFile(path string, text []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(text); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// isGRPC says whether the content is gRPC's own form, which needs HTTP/2 from end to end. gRPC-Web is another one.
+// isGRPC says whether the content is gRPC, which needs HTTP/2 from end to end. gRPC-Web does not count.
 func isGRPC(h http.Header) bool {
 	kind := h["Content-Type"]
 	if len(kind) == 0 {
@@ -17,7 +17,7 @@ func isGRPC(h http.Header) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// The statuses that the ingress gives calls (grpc.github.io, "Status codes and their use in gRPC").
+// gRPC statuses that the ingress sends (grpc.github.io, "Status codes and their use in gRPC").
 const (
 	grpcUnknown         = 2
 	grpcTooLate         = 4
@@ -28,7 +28,7 @@ const (
 	grpcUnauthenticated = 16
 )
 
-// grpcStatus is what clients make of an HTTP status (grpc.github.io, "HTTP to gRPC Status Code Mapping").
+// grpcStatus returns the gRPC status for an HTTP status (grpc.github.io, "HTTP to gRPC Status Code Mapping").
 func grpcStatus(status int) int {
 	switch status {
 	case http.StatusBadRequest:
@@ -45,7 +45,7 @@ func grpcStatus(status int) int {
 	return grpcUnknown
 }
 
-// answerGRPC ends a call with an error of the ingress: a response of trailers only, as Envoy's local replies are.
+// answerGRPC ends a call with an error of the ingress: a response that has only trailers, like Envoy's local replies.
 func (x *exchange) answerGRPC(status int, text string) {
 	h := x.w.Header()
 	h.Set("Content-Type", "application/grpc")
@@ -58,8 +58,8 @@ func (x *exchange) answerGRPC(status int, text string) {
 	x.commit(http.StatusOK)
 }
 
-// endGRPC ends a call whose response broke off by a status behind it, where a response of anything else can only be cut.
-// A replica drops a call that is too late in the same moment in which its client gives up.
+// endGRPC ends a call whose response broke off with a status in the trailer; any other response can only be cut. If the
+// call's own time is over, the status says so: a replica drops such a call when its client gives up.
 func (x *exchange) endGRPC(text string) {
 	code := grpcUnavailable
 	if x.tooLate() {
@@ -70,13 +70,13 @@ func (x *exchange) endGRPC(text string) {
 	h.Set(http.TrailerPrefix+"Grpc-Message", grpcMessage(text))
 }
 
-// tooLate says whether the call's own time is over.
+// tooLate says whether the call's own timeout has passed.
 func (x *exchange) tooLate() bool {
 	timeout := grpcTimeout(x.r.Header.Get("Grpc-Timeout"))
 	return timeout > 0 && time.Since(x.rec.Start) >= timeout
 }
 
-// grpcTimeout reads "100m": at most eight digits and a unit. 0 is none, or none that can be read.
+// grpcTimeout reads a timeout such as "100m": at most eight digits and a unit. It returns 0 if there is no valid one.
 func grpcTimeout(text string) time.Duration {
 	if len(text) < 2 || len(text) > 9 {
 		return 0
@@ -91,7 +91,7 @@ func grpcTimeout(text string) time.Duration {
 	return time.Duration(n) * unit
 }
 
-// grpcMessage writes text as gRPC's protocol wants a Status-Message: percent-encoded but for printable ASCII.
+// grpcMessage encodes text as a Status-Message of gRPC: everything but printable ASCII is percent-encoded.
 func grpcMessage(text string) string {
 	var b strings.Builder
 	for i := range len(text) {

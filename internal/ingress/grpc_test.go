@@ -153,7 +153,7 @@ func TestGRPC(t *testing.T) {
 			}
 
 			// A header before any message, and a deadline that the replica hears of.
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			if stream, err = conn.NewStream(ctx, bidi, "/app/wait"); err != nil {
 				t.Fatal(err)

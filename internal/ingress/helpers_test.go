@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -256,10 +256,10 @@ func want(t testing.TB, resp *http.Response, body string, status int, text strin
 // until polls for a condition that nothing announces.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -289,19 +289,19 @@ func (f *front) dial(t testing.TB, text string) (net.Conn, *bufio.Reader) {
 // records collects what is observed.
 type records struct {
 	mu  sync.Mutex
-	all []access.Record
+	all []accesslog.Record
 }
 
-func (r *records) observe(rec *access.Record) {
+func (r *records) observe(rec *accesslog.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = append(r.all, *rec)
 }
 
 // last waits until there are n and returns the newest.
-func (r *records) last(t testing.TB, n int) access.Record {
+func (r *records) last(t testing.TB, n int) accesslog.Record {
 	t.Helper()
-	var rec access.Record
+	var rec accesslog.Record
 	until(t, "requests are recorded", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -319,8 +319,8 @@ func receive[T any](t testing.TB, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
-		t.Fatalf("not within 10 s: %s", what)
+	case <-time.After(time.Minute):
+		t.Fatalf("not within a minute: %s", what)
 		panic(errors.New("unreachable"))
 	}
 }

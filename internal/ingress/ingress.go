@@ -9,32 +9,32 @@ import (
 	"sync/atomic"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
+	"penstock/internal/ingress/room"
 	"penstock/internal/ingress/upstream"
 	"penstock/internal/link"
 	"penstock/internal/resource"
 )
 
-// Config is what an ingress runs with. Fields that are zero get the value that their comment names.
+// Config is what an ingress runs with. The value at the end of a field's comment replaces zero.
 type Config struct {
 	// HTTPSPort is where clients reach https; plain requests are redirected to it. 443.
 	HTTPSPort int
-	// SoftDrain is how long clients are given to take notice of "Connection: close" before their idle connections are
-	// closed. 5 s.
+	// SoftDrain is how long a drain waits before it closes idle connections, so that clients see "Connection: close" on a
+	// response first. 5 s.
 	SoftDrain time.Duration
-	// Drain bounds the whole drain; what is not over by then is cut. 10 min.
+	// Drain bounds the whole drain; requests that are not over by then are cut. 10 min.
 	Drain time.Duration
 	// HeaderTimeout bounds how long a client may take to send a request's head. 30 s.
 	HeaderTimeout time.Duration
-	// MaxHeaderBytes and MaxHeaders bound a request's head; an environment may set the latter for its apps. 60 KiB and
-	// 100, as Envoy does.
+	// MaxHeaderBytes and MaxHeaders bound a request's head; an environment may set MaxHeaders for its apps. 60 KiB and
+	// 100, as in Envoy.
 	MaxHeaderBytes int
 	MaxHeaders     int
-	// DialTimeout bounds the opening of one connection to a replica. 5 s, as Envoy does.
+	// DialTimeout bounds the opening of one connection to a replica. 5 s, as in Envoy.
 	DialTimeout time.Duration
-	// Observe is called at the end of each request, by the goroutine of the request. The record is its own only until
-	// it returns. It may be nil.
-	Observe func(*access.Record)
+	// Observe is called at the end of each request, by the request's goroutine. It must not keep the record. It may be nil.
+	Observe func(*accesslog.Record)
 	Log     *slog.Logger
 }
 
@@ -50,68 +50,71 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Ingress routes requests by the table that it was given last.
+// Ingress routes requests by the last table that it was given.
 type Ingress struct {
 	cfg       Config
 	upstreams *upstream.Client
 	exchanges sync.Pool
 	changed   chan struct{}
-	fresh     chan struct{} // receives when there is a table to be kept; takes one without blocking
+	fresh     chan struct{} // receives when there is a table to save; takes one without blocking
 	stats     [counterSets]counters
 	life      life
-	clients   atomic.Uint64 // connections since the beginning
+	began     time.Time     // since when times are measured
+	clients   atomic.Uint64 // connections that were ever opened
 
 	table atomic.Pointer[table] // never nil
 
-	mu      sync.Mutex // held by Apply; guards what follows
-	last    link.Table
-	applied bool
-	rooms   map[string]*room // by revision; also those that left the table and have requests
-	lobbies map[string]*room // by app, for routes without a target
+	mu       sync.Mutex // held by Apply; guards the fields below
+	last     link.Table
+	applied  bool
+	rooms    map[string]*guardedRoom // by revision; also those that left the table and have requests
+	unrouted map[string]*guardedRoom // by app, for requests of apps that have no revision yet
 }
 
-// New returns an ingress without a table: it holds what comes until it has one.
+// New returns an ingress without a table: requests wait until it has one.
 func New(cfg Config) *Ingress {
 	in := &Ingress{
-		cfg:     cfg.withDefaults(),
-		changed: make(chan struct{}, 1),
-		fresh:   make(chan struct{}, 1),
-		rooms:   map[string]*room{},
-		lobbies: map[string]*room{},
-		life:    life{quiet: make(chan struct{}, 1)},
+		cfg:      cfg.withDefaults(),
+		changed:  make(chan struct{}, 1),
+		fresh:    make(chan struct{}, 1),
+		rooms:    map[string]*guardedRoom{},
+		unrouted: map[string]*guardedRoom{},
+		began:    time.Now(),
+		life:     life{quiet: make(chan struct{}, 1)},
 	}
 	in.upstreams = upstream.NewClient(in.cfg.DialTimeout)
 	in.exchanges.New = func() any { return new(exchange) }
-	limbo := in.lobby("")
-	in.table.Store(&table{maxHeaders: in.cfg.MaxHeaders, limbo: &route{allowInsecure: true, maxHeaders: in.cfg.MaxHeaders, lobby: limbo}})
+	in.table.Store(&table{maxHeaders: in.cfg.MaxHeaders, beforeFirst: &route{
+		allowInsecure: true, maxHeaders: in.cfg.MaxHeaders, unrouted: in.unroutedRoom(""),
+	}})
 	return in
 }
 
-// Apply makes t the table. When it returns, no new request is given to a replica that t does not have.
+// Apply makes t the table. When it returns, no new request goes to a replica that is not in t.
 func (in *Ingress) Apply(t link.Table) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	next := in.build(t)
 	in.table.Store(next)
 
-	present := map[*room]bool{}
+	present := map[*guardedRoom]bool{}
 	for _, rev := range t.Revisions {
 		rm := in.rooms[rev.ID]
 		present[rm] = true
 		rm.update(rev, next)
 	}
 	for name, rm := range in.rooms {
-		if !present[rm] && rm.retire() {
+		if !present[rm] && rm.closeRoom() {
 			delete(in.rooms, name)
 		}
 	}
-	for app, rm := range in.lobbies {
-		if next.lobbies[rm] {
-			rm.sendAstray(next)
+	for app, rm := range in.unrouted {
+		if next.unrouted[rm] {
+			rm.dismiss(next)
 			continue
 		}
-		rm.retire()
-		delete(in.lobbies, app)
+		rm.closeRoom()
+		delete(in.unrouted, app)
 	}
 	in.last, in.applied = t, true
 	select {
@@ -120,8 +123,8 @@ func (in *Ingress) Apply(t link.Table) {
 	}
 }
 
-// forget drops a room that left the table, once its last request has ended.
-func (in *Ingress) forget(rm *room) {
+// forget removes a room that has left the table, once its last request has ended.
+func (in *Ingress) forget(rm *guardedRoom) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.rooms[rm.name] == rm && rm.over() {
@@ -129,32 +132,32 @@ func (in *Ingress) forget(rm *room) {
 	}
 }
 
-// lobby returns the room of an app that has no revision yet.
-func (in *Ingress) lobby(app string) *room {
-	rm := in.lobbies[app]
+// unroutedRoom returns the room of an app that has no revision yet; "" is for all requests before the first table.
+func (in *Ingress) unroutedRoom(app string) *guardedRoom {
+	rm := in.unrouted[app]
 	if rm == nil {
 		rm = newRoom("", in)
-		rm.settings = lobbySettings
-		rm.blocked = "no revision of the app has been made yet"
+		config := room.Config{Settings: unroutedSettings, Blocked: "no revision of the app has been made yet"}
 		if app == "" {
-			rm.blocked = "the ingress has not been told its routes yet"
+			config.Blocked = "the ingress has not been told its routes yet"
 		}
-		in.lobbies[app] = rm
+		rm.room.Update(config, nil, nil, in.began)
+		in.unrouted[app] = rm
 	}
 	return rm
 }
 
-// lobbySettings are the defaults of an app's settings: before there is a revision nobody has said otherwise.
-var lobbySettings = resource.Settings{Behaviour: resource.Fast, QueueLimit: 1000, QueueTimeout: 240 * time.Second}
+// unroutedSettings are the defaults of an app's settings, which hold until there is a revision.
+var unroutedSettings = resource.Settings{Behaviour: resource.Fast, QueueLimit: 1000, QueueTimeout: 240 * time.Second}
 
-// Report says what is in flight and what waits.
+// Report returns what is in flight and what waits.
 func (in *Ingress) Report() link.Report {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	// Under mu the rooms are all as the last table says, so what they count now is counted under its version.
+	// Under mu all rooms match the last table, so what they count belongs to its version.
 	r := link.Report{
 		Epoch: in.last.Epoch, Version: in.last.Version,
-		InFlight: map[string]int{}, Waiting: map[string]int{},
+		InFlight: map[string]int{}, Waiting: map[string]int{}, Loads: map[string]link.Load{},
 	}
 	for _, rm := range in.rooms {
 		rm.report(&r)
@@ -162,19 +165,23 @@ func (in *Ingress) Report() link.Report {
 	return r
 }
 
-// Traffic says what replicas have answered since they came, and what was refused for want of one.
+// Traffic returns what replicas have answered, what revisions were asked, and what was refused because no replica could
+// take it.
 func (in *Ingress) Traffic() *link.Traffic {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	t := &link.Traffic{Replicas: map[string]link.Tally{}, Refused: map[string]uint64{}, Heard: map[string]time.Duration{}}
+	t := &link.Traffic{
+		Replicas: map[string]link.Tally{}, Revisions: map[string]link.Load{},
+		Refused: map[string]uint64{}, Heard: map[string]time.Duration{},
+	}
 	for _, rm := range in.rooms {
 		rm.traffic(t)
 	}
 	return t
 }
 
-// Changed receives when a replica that left the table has become free, and when a revision's requests begin or cease
-// to wait. Several changes may be one receive.
+// Changed receives when a replica that left the table has served its last request, and when a revision's first request
+// begins to wait or its last one stops. Several changes may lead to one receive.
 func (in *Ingress) Changed() <-chan struct{} { return in.changed }
 
 func (in *Ingress) nudge() {
@@ -184,15 +191,15 @@ func (in *Ingress) nudge() {
 	}
 }
 
-// TLSConfig has the table's certificates by the name that the client asks for. A client that names none, or one that
-// no certificate is made out for, is refused in the handshake.
+// TLSConfig chooses the table's certificate by the name that the client asks for. The handshake fails for a client that
+// asks for no name, or for one that has no certificate.
 func (in *Ingress) TLSConfig() *tls.Config {
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		// net/http adds these to the configuration that it is given only, not to those for clients that are asked.
+		// net/http adds these only to the configuration that it is given, not to what GetConfigForClient returns.
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			// Without certificate and error crypto/tls answers with the alert unrecognized_name.
+			// If there is neither a certificate nor an error, crypto/tls sends the alert unrecognized_name.
 			return in.table.Load().certificate(hello.ServerName), nil
 		},
 	}
@@ -207,7 +214,7 @@ func (in *Ingress) TLSConfig() *tls.Config {
 	return base
 }
 
-// sweep closes connections to replicas that have been idle for long, until ctx ends.
+// sweep closes connections to replicas that have been idle for too long, until ctx ends.
 func (in *Ingress) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()

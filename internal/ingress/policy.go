@@ -15,7 +15,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// policy is link.Policy made ready. A route without one has nil, which is all that its requests have to look at.
+// policy is a link.Policy in a form that is quick to apply. It is nil for a route without one.
 type policy struct {
 	allow, deny []netip.Prefix
 	cors        *cors
@@ -23,7 +23,7 @@ type policy struct {
 	certificate tls.ClientAuthType
 }
 
-// cors is resource.CORS with its lists as they go into headers.
+// cors is a resource.CORS with its lists in the form of header values.
 type cors struct {
 	origins                           []string
 	all, credentials                  bool
@@ -53,7 +53,7 @@ func newPolicy(p *link.Policy) *policy {
 	return made
 }
 
-// admits says whether an address may ask. One that is not known may not where anything is said of addresses.
+// admits says whether the policy allows an address. An unknown address is denied if the policy has any address range.
 func (p *policy) admits(a netip.Addr) bool {
 	in := func(list []netip.Prefix) bool {
 		return slices.ContainsFunc(list, func(n netip.Prefix) bool { return n.Contains(a) })
@@ -67,10 +67,10 @@ func (p *policy) admits(a netip.Addr) bool {
 	return true
 }
 
-// permits says whether pages of that origin may use the app.
+// permits says whether pages of an origin may use the app.
 func (c *cors) permits(origin string) bool { return c.all || slices.Contains(c.origins, origin) }
 
-// answerBeforeRoute answers what the app's policy does not let through, or answers for the app. It says whether it did.
+// answerBeforeRoute answers requests that the app's policy denies, and CORS preflights. It says whether it did.
 func (x *exchange) answerBeforeRoute(p *policy) bool {
 	if !p.admits(x.client.addr) {
 		x.answer(http.StatusForbidden, 0, textDenied)
@@ -81,7 +81,7 @@ func (x *exchange) answerBeforeRoute(p *policy) bool {
 	}
 	origin := x.r.Header.Get("Origin")
 	if origin == "" || !p.cors.permits(origin) {
-		return false // a browser keeps the page from it
+		return false // the browser will not let the page read the response
 	}
 	x.cors, x.origin = p.cors, origin
 	if x.r.Method != http.MethodOptions || x.r.Header.Get("Access-Control-Request-Method") == "" {
@@ -103,7 +103,7 @@ func (x *exchange) answerBeforeRoute(p *policy) bool {
 	return true
 }
 
-// allow tells the browser that the page may have the response. What the app says of that is replaced, as Envoy does.
+// allow tells the browser that the page may read the response. It replaces what the app says, as Envoy does.
 func (x *exchange) allow(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", x.origin)
 	if !x.cors.all || x.cors.credentials {
@@ -117,18 +117,18 @@ func (x *exchange) allow(h http.Header) {
 	}
 }
 
-// mark adds to a response what the app's policy says.
+// mark adds the fields of the app's policy to a response.
 func (x *exchange) mark(h http.Header) {
 	if x.cors != nil {
 		x.allow(h)
 	}
-	if x.badge != "" {
-		x.stick(h)
+	if x.affinity != "" {
+		x.setAffinity(h)
 	}
 }
 
-// certified says whether the client has shown the certificate that the app requires. Routes go by the Host header, and a
-// connection may have been opened for another one, so that the handshake alone does not tell.
+// certified says whether the client has sent the certificate that the app requires. Requests are routed by the Host header,
+// which may differ from the host that the handshake was for, so the handshake alone does not ensure it.
 func (x *exchange) certified(p *policy) bool {
 	if p.certificate == tls.NoClientCert {
 		return true
@@ -140,7 +140,7 @@ func (x *exchange) certified(p *policy) bool {
 	return p.certificate != tls.RequireAnyClientCert
 }
 
-// certificate is the X-Forwarded-Client-Cert of a connection, in Envoy's form: what the app checks is up to it.
+// certificate returns the X-Forwarded-Client-Cert of a connection, in Envoy's form. The app decides what to check.
 func (c *client) certificate(state *tls.ConnectionState) string {
 	c.once.Do(func() {
 		leaf := state.PeerCertificates[0]
@@ -160,29 +160,29 @@ func escapedPEM(der []byte) string {
 	return pemEscapes.Replace(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 }
 
-// affinity is the name of Azure's cookie.
-const affinity = "acaAffinity"
+// affinityCookie is the name of Azure's cookie.
+const affinityCookie = "acaAffinity"
 
-// stickTo is what the client's cookie says of the replica that it had.
-func stickTo(r *http.Request) string {
-	c, err := r.Cookie(affinity)
+// affinityOf returns the key of the replica that served the client before, from its cookie; "" if there is none.
+func affinityOf(r *http.Request) string {
+	c, err := r.Cookie(affinityCookie)
 	if err != nil {
 		return ""
 	}
 	return c.Value
 }
 
-// badge is how the cookie calls a replica.
-func badge(name string) string {
+// affinityKey returns the value of the cookie for a replica.
+func affinityKey(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:8])
 }
 
-// stick has the client come back to the replica that answers it.
-func (x *exchange) stick(h http.Header) {
+// setAffinity makes the client come back to the replica that serves it now.
+func (x *exchange) setAffinity(h http.Header) {
 	attributes := `; Path=/; HttpOnly`
 	if x.scheme == "https" {
 		attributes += "; Secure; SameSite=None"
 	}
-	h.Add("Set-Cookie", affinity+`="`+x.badge+`"`+attributes)
+	h.Add("Set-Cookie", affinityCookie+`="`+x.affinity+`"`+attributes)
 }

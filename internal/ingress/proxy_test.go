@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/resource"
 )
@@ -156,7 +156,7 @@ func TestInterimResponsesHaveTheirTime(t *testing.T) {
 		} else {
 			io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
 		}
-		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
 	})), func(s *resource.Settings) { s.IdleTimeout = time.Hour }))
 	for name, test := range map[string]struct {
 		head, body string
@@ -352,12 +352,12 @@ func TestTimeouts(t *testing.T) {
 		set    func(*resource.Settings)
 		status int // 0: the body is cut
 		text   string
-		flags  access.Flags
+		flags  accesslog.Flags
 	}{
-		"request":                 {hang, func(s *resource.Settings) { s.RequestTimeout = short }, 504, "upstream request timeout", access.FlagUpstreamTimeout},
-		"idle":                    {hang, func(s *resource.Settings) { s.IdleTimeout = short }, 504, "stream timeout", access.FlagStreamIdle},
-		"request within the body": {half, func(s *resource.Settings) { s.RequestTimeout = short }, 0, "half", access.FlagUpstreamTimeout},
-		"idle within the body":    {half, func(s *resource.Settings) { s.IdleTimeout = short }, 0, "half", access.FlagStreamIdle},
+		"request":                 {hang, func(s *resource.Settings) { s.RequestTimeout = short }, 504, "upstream request timeout", accesslog.FlagUpstreamTimeout},
+		"idle":                    {hang, func(s *resource.Settings) { s.IdleTimeout = short }, 504, "stream timeout", accesslog.FlagStreamIdle},
+		"request within the body": {half, func(s *resource.Settings) { s.RequestTimeout = short }, 0, "half", accesslog.FlagUpstreamTimeout},
+		"idle within the body":    {half, func(s *resource.Settings) { s.IdleTimeout = short }, 0, "half", accesslog.FlagStreamIdle},
 	} {
 		var rec records
 		f := serve(t, ingress.Config{Observe: rec.observe})
@@ -417,7 +417,7 @@ func TestClientThatLeavesEndsTheUpstreamRequest(t *testing.T) {
 	r.ReadString('\n')
 	conn.Close()
 	receive(t, "the replica hears of it", ended)
-	if got := rec.last(t, 1); got.Flags != access.FlagDownstreamTermination || got.Status != 200 {
+	if got := rec.last(t, 1); got.Flags != accesslog.FlagDownstreamTermination || got.Status != 200 {
 		t.Errorf("got status %d, flags %v, want 200 and DC", got.Status, got.Flags)
 	}
 }
@@ -481,7 +481,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("times: got %+v", got)
 	}
 	got.Start, got.Duration, got.FirstByte = time.Time{}, 0, 0
-	wanted := access.Record{
+	wanted := accesslog.Record{
 		Client: "127.0.0.1", Forwarded: "192.0.2.1, 192.0.2.2, 192.0.2.3, 127.0.0.1", Connection: 1, UserAgent: "test",
 		Scheme: "http", Proto: "HTTP/1.1", Host: host, Method: "POST", Path: "/path?n=1", RequestID: "id",
 		App: "/app", Revision: "app--1", Replica: "r0", Upstream: addr, Attempts: 1, Status: 200, BytesIn: 8, BytesOut: 6,

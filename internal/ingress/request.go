@@ -14,15 +14,15 @@ import (
 	"strings"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress/http1"
 	"penstock/internal/ingress/upstream"
 )
 
-// maxSmall bounds a body that is read whole and sent in one piece with the head. Such a body costs no goroutine.
+// maxSmall is the size up to which a body is read whole and sent together with the head, without a second goroutine.
 const maxSmall = 32 << 10
 
-// readBody reads a small body, and gives a large one to a goroutine of its own.
+// readBody reads a small body, and starts a goroutine for a large one.
 func (x *exchange) readBody() error {
 	switch {
 	case x.r.ContentLength == 0 || x.r.Body == nil:
@@ -30,13 +30,13 @@ func (x *exchange) readBody() error {
 	case x.r.ContentLength > 0 && x.r.ContentLength <= maxSmall && !expectsContinue(x.r):
 		return x.readSmall()
 	default:
-		x.guard() // for the 100 that the client gets when the body is first read
+		x.guard() // the client gets a 100 when the body is first read
 		x.body = x.newUpload()
 	}
 	return nil
 }
 
-// send writes the request, or the beginning of it: a large body follows.
+// send writes the request; of one with a large body only the head, as the upload sends the rest.
 func (x *exchange) send(conn *upstream.Conn) error {
 	if err := x.readBody(); err != nil {
 		return err
@@ -56,8 +56,8 @@ func (x *exchange) send(conn *upstream.Conn) error {
 	return nil
 }
 
-// maybeAnswered drops the error of a write of which the replica got a part: what it has to say about that part, before
-// it stopped reading, is still to be read.
+// maybeAnswered drops the error of a write if the replica received a part: it may have answered that part before it stopped
+// reading, and the answer has yet to be read.
 func (x *exchange) maybeAnswered(conn *upstream.Conn, err error) error {
 	if conn.Untaken(err) {
 		return err
@@ -65,10 +65,10 @@ func (x *exchange) maybeAnswered(conn *upstream.Conn, err error) error {
 	return nil
 }
 
-// readSmall reads the body. The client is given the idle timeout for it.
+// readSmall reads the body, for which the client has the idle timeout.
 func (x *exchange) readSmall() error {
 	if idle := x.ticket.settings.IdleTimeout; idle > 0 && !x.hasCome() {
-		// Without deadlines (a server that has none) the client's connection is its own limit.
+		// If the server has no deadlines, only the client's connection bounds the read.
 		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(idle))
 	}
 	x.small = slices.Grow(x.small[:0], int(x.r.ContentLength))[:x.r.ContentLength]
@@ -81,32 +81,32 @@ func (x *exchange) readSmall() error {
 	return nil
 }
 
-// hasCome says whether the whole body is known to have been received.
+// hasCome says whether the whole body has certainly been received.
 func (x *exchange) hasCome() bool {
 	b, ok := x.r.Body.(interface{ Buffered() int })
 	return ok && int64(b.Buffered()) >= x.r.ContentLength
 }
 
-// errBody wraps what kept the request's body from being read.
+// errBody wraps a failure to read the request's body.
 type errBody struct{ error }
 
-// badBody ends an exchange whose request did not come whole.
+// badBody ends an exchange whose request body could not be read completely.
 func (x *exchange) badBody(err error) verdict {
 	_, network := errors.AsType[net.Error](err)
 	switch {
 	case x.committed, x.r.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF):
 		return x.left(err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		x.answer(http.StatusRequestTimeout, access.FlagStreamIdle, textSilent)
+		x.answer(http.StatusRequestTimeout, accesslog.FlagStreamIdle, textSilent)
 	case network:
 		return x.left(err)
 	default:
-		x.answer(http.StatusBadRequest, access.FlagDownstreamProtocol, "the request's body cannot be read: "+err.Error())
+		x.answer(http.StatusBadRequest, accesslog.FlagDownstreamProtocol, "the request's body cannot be read: "+err.Error())
 	}
 	return over
 }
 
-// requested is what a request asks for: path and query.
+// requested returns the path and query of a request.
 func requested(r *http.Request) string {
 	if t := r.RequestURI; t != "" && (t[0] == '/' || t == "*") {
 		return t
@@ -114,7 +114,7 @@ func requested(r *http.Request) string {
 	return r.URL.RequestURI() // absolute form
 }
 
-// forwarded is the way that a request has come, the last address being that of its connection.
+// forwarded returns the X-Forwarded-For of a request: what it came with, and the address of its connection at the end.
 func forwarded(r *http.Request, c *client) string {
 	given := r.Header["X-Forwarded-For"]
 	if len(given) == 0 {
@@ -129,8 +129,8 @@ func forwarded(r *http.Request, c *client) string {
 	return strings.Join(append(way, c.address), ", ")
 }
 
-// fitsHTTP1 says whether a request of HTTP/2 can stand in a line of HTTP/1.1 and is as long as it says, which net/http
-// does not look at (RFC 9113 sections 8.1.1 and 8.3.1). In HTTP/1.1 it does.
+// fitsHTTP1 says whether an HTTP/2 request can be written as HTTP/1.1 and its content-length agrees with its length. For
+// HTTP/2, net/http does not check that (RFC 9113 sections 8.1.1 and 8.3.1).
 func fitsHTTP1(r *http.Request) bool {
 	if !http1.Token(r.Method) {
 		return false
@@ -152,7 +152,7 @@ func fitsHTTP1(r *http.Request) bool {
 	return true
 }
 
-// appendHead appends the request's head as the replica gets it.
+// appendHead appends the head of the request that is sent to the replica.
 func (x *exchange) appendHead(b []byte) []byte {
 	r := x.r
 	b = append(b, r.Method...)
@@ -212,8 +212,8 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, "\r\n"...)
 }
 
-// ownField says whether a field, by its canonical name, is this connection's or set by the ingress, and so not passed
-// on from the client as it is.
+// ownField says whether a field, by its canonical name, concerns only this connection or is set by the ingress. Such a
+// field is not passed on as the client sent it.
 func ownField(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
@@ -224,7 +224,7 @@ func ownField(name string) bool {
 	return false
 }
 
-// listed says whether one of the comma-separated lists has the word, without regard to case.
+// listed says whether one of the comma-separated lists has the word, ignoring case.
 func listed(lists []string, word string) bool {
 	for _, list := range lists {
 		for item := range strings.SplitSeq(list, ",") {
@@ -236,7 +236,7 @@ func listed(lists []string, word string) bool {
 	return false
 }
 
-// requestID keeps the client's, or makes one: a version 4 UUID. It is a name, not a secret.
+// requestID returns the client's ID, or makes one: a version 4 UUID. It need not be secret.
 func (x *exchange) requestID() string {
 	if x.rec.RequestID != "" {
 		return x.rec.RequestID
@@ -265,8 +265,8 @@ func expectsContinue(r *http.Request) bool {
 	return r.ProtoAtLeast(1, 1) && strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 }
 
-// wantsWebSocket says whether r asks for one (RFC 6455 section 4.1). No other upgrade is passed on: a replica that
-// took one to HTTP/2 would be beyond the reach of routes and limits.
+// wantsWebSocket says whether r asks for a WebSocket (RFC 6455 section 4.1). No other upgrade is passed on: after one to
+// HTTP/2, requests would bypass routes and limits.
 func wantsWebSocket(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.ContentLength == 0 &&
 		r.Header["Upgrade"] != nil && listed(r.Header["Upgrade"], "websocket") && listed(r.Header["Connection"], "upgrade")

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/resource"
 )
@@ -42,7 +42,7 @@ func TestRefusedConnection(t *testing.T) {
 	if took := time.Since(began); took < 400*time.Millisecond {
 		t.Errorf("given up after %v, want some tries first", took)
 	}
-	if got := rec.last(t, 1); got.Flags != access.FlagConnectFailure {
+	if got := rec.last(t, 1); got.Flags != accesslog.FlagConnectFailure {
 		t.Errorf("flags: got %v, want UF", got.Flags)
 	}
 }

@@ -16,16 +16,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress/front"
 )
 
-// keepAlive is how long a client's connection may be idle. It is longer than the idle time of common clients and
-// balancers (Azure's: 4 minutes), so that it is they who close it, and no request meets a closing connection.
+// keepAlive is how long a client's connection may be idle. It is longer than the idle time of common clients and load
+// balancers (Azure's: 4 minutes), so that they close it first and send no request on a connection that is being closed.
 const keepAlive = 5 * time.Minute
 
-// life counts what must be over before Serve may return: connections, and requests, of which HTTP/2 and tunnels have
-// some that outlive their connection.
+// life counts what must end before Serve may return: connections, and requests that can outlive their connection (of HTTP/2
+// and tunnels).
 type life struct {
 	draining atomic.Bool
 	n        atomic.Int64
@@ -43,7 +43,7 @@ func (l *life) exit() {
 	}
 }
 
-// wait until nothing is left or ctx ends.
+// wait returns when nothing is left or ctx ends.
 func (l *life) wait(ctx context.Context) {
 	for l.n.Load() > 0 {
 		select {
@@ -54,15 +54,16 @@ func (l *life) wait(ctx context.Context) {
 	}
 }
 
-// state is told of the connections that speak HTTP/2, which have entered before.
+// state is called for connections that speak HTTP/2, for which enter was called before.
 func (l *life) state(_ net.Conn, s http.ConnState) {
 	if s == http.StateClosed || s == http.StateHijacked {
 		l.exit()
 	}
 }
 
-// Serve takes requests from the listeners for http and https until ctx ends or one of them fails. Then it drains: it takes no more connections, asks its clients to use new ones, and waits for what is in flight, for as long
-// as Config says. When it returns, nothing of it is left. It is called once.
+// Serve accepts requests from the listeners for http and https until ctx ends or one of them fails. Then it drains: it
+// accepts no more connections, asks clients to use new ones, and waits for requests in flight, at most for Config.Drain.
+// When it returns, all its goroutines have ended. It is called once.
 func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -110,7 +111,7 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 		HTTP2: &http.Server{
 			Handler:                      handler,
 			Protocols:                    protocols,
-			DisableGeneralOptionsHandler: true, // "OPTIONS *" is the app's to answer
+			DisableGeneralOptionsHandler: true, // the app answers "OPTIONS *"
 			ReadHeaderTimeout:            in.cfg.HeaderTimeout,
 			IdleTimeout:                  keepAlive,
 			MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
@@ -132,19 +133,19 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 	}
 }
 
-// refused notes what was no request, and was answered as such.
+// refused records bytes that were no valid request.
 func (in *Ingress) refused(ctx context.Context, scheme string, status int) {
 	c, ok := ctx.Value(clientKey{}).(*client)
 	if !ok || in.cfg.Observe == nil {
 		return
 	}
-	in.cfg.Observe(&access.Record{
+	in.cfg.Observe(&accesslog.Record{
 		Start: time.Now(), Client: c.address, Forwarded: c.address, Connection: c.number, Scheme: scheme,
-		Status: status, Flags: access.FlagDownstreamProtocol,
+		Status: status, Flags: accesslog.FlagDownstreamProtocol,
 	})
 }
 
-// serverLog takes what net/http logs of HTTP/2: of clients that talk garbage, and of panics.
+// serverLog receives what net/http logs about HTTP/2: invalid requests, and panics.
 type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Write(p []byte) (int, error) {
@@ -156,12 +157,12 @@ func (l serverLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// drain ends servers so that clients notice as little as can be. Shutdown alone closes idle connections in the moment
-// in which a request may be on its way on them; "Connection: close" on the responses before that does not.
+// drain ends the servers so that clients notice as little as possible. Shutdown alone closes idle connections while a
+// request may be on its way; "Connection: close" on earlier responses avoids that.
 func (in *Ingress) drain(servers []*front.Server, listeners []net.Listener, end context.CancelCauseFunc) {
 	in.life.draining.Store(true)
 	for _, ln := range listeners {
-		ln.Close() // Serve's own, or a duplicate: in neither case is there a use for an error
+		ln.Close() // of no use whether it fails
 	}
 	limit, cancel := context.WithTimeout(context.Background(), in.cfg.Drain)
 	defer cancel()
@@ -178,9 +179,9 @@ func (in *Ingress) drain(servers []*front.Server, listeners []net.Listener, end 
 		})
 	}
 	wg.Wait()
-	in.life.wait(limit) // tunnels, which Shutdown does not know
+	in.life.wait(limit) // for tunnels, which Shutdown does not wait for
 	end(errCut)
-	// Requests that had not begun to be answered get an answer.
+	// Requests whose response has not begun still get one.
 	last, cancelLast := context.WithTimeout(context.Background(), lastWords)
 	defer cancelLast()
 	in.life.wait(last)
@@ -190,5 +191,5 @@ func (in *Ingress) drain(servers []*front.Server, listeners []net.Listener, end 
 	in.life.wait(context.Background())
 }
 
-// lastWords is how long what was cut has to say so to its client.
+// lastWords is how long requests that were cut have to send their answer.
 const lastWords = 500 * time.Millisecond

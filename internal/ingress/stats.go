@@ -6,14 +6,14 @@ import "sync/atomic"
 type Stats struct {
 	Requests  int64 // that are over
 	Held      int64 // that had to wait for a place
-	Refused   int64 // answered by the ingress in place of a replica, with an error
+	Refused   int64 // answered by the ingress itself, with an error
 	Retried   int64 // tries beyond the first
 	Dialled   int64 // connections opened to replicas
-	Reused    int64 // requests on a connection that was open
+	Reused    int64 // requests on a connection that was open already
 	Tunnelled int64 // upgraded connections
 }
 
-// counters are one of several sets, so that requests of many cores do not write to one cache line.
+// counters is one of several sets, so that many cores do not write to the same cache line.
 type counters struct {
 	requests, held, refused, retried, dialled, reused, tunnelled atomic.Int64
 
@@ -22,7 +22,7 @@ type counters struct {
 
 const counterSets = 16
 
-// count is the set for what a client does.
+// count returns the set that a client's requests are counted in.
 func (in *Ingress) count(c *client) *counters { return &in.stats[c.number%counterSets] }
 
 // Stats reads the counters, one after another.

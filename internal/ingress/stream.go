@@ -12,7 +12,7 @@ import (
 )
 
 // tryStream sends the request to r over HTTP/2 and passes its response on.
-func (x *exchange) tryStream(rm *room, r *replica) verdict {
+func (x *exchange) tryStream(rm *guardedRoom, r *replica) verdict {
 	stream, reused, err := r.pool.Open(x.r.Context(), x.fresh)
 	if err != nil {
 		return x.unconnected(rm, r, err)
@@ -26,7 +26,7 @@ func (x *exchange) tryStream(rm *room, r *replica) verdict {
 	return over
 }
 
-// talkStream carries the exchange over the stream. An error says that there is no whole response.
+// talkStream sends the request over the stream and passes on the response. An error means that the response is not complete.
 func (x *exchange) talkStream(stream *upstream.Stream) error {
 	if err := x.readBody(); err != nil {
 		return err
@@ -55,8 +55,8 @@ func (x *exchange) talkStream(stream *upstream.Stream) error {
 	return nil
 }
 
-// streamRequest is the request as the replica gets it over HTTP/2. The library may be reading it when the exchange is
-// over, and the slices of the client's request are used again then.
+// streamRequest returns the request that is sent to the replica over HTTP/2. It shares no slices with the client's request,
+// as the library may still read it after the exchange, when those are used again.
 func (x *exchange) streamRequest() *http.Request {
 	r := x.r
 	out := &http.Request{
@@ -78,7 +78,7 @@ func (x *exchange) streamRequest() *http.Request {
 		}
 	}
 	if out.Header["User-Agent"] == nil {
-		out.Header["User-Agent"] = []string{""} // else the library would name itself
+		out.Header["User-Agent"] = []string{""} // otherwise the library would send its own
 	}
 	if x.body != nil {
 		if x.body.expects {

@@ -12,54 +12,54 @@ import (
 	"penstock/internal/resource"
 )
 
-// table is what one request is routed by. It never changes.
+// table routes requests. It never changes.
 type table struct {
-	hosts          map[string]*route // that anybody may ask for
-	ports          map[int]*route    // that anybody may connect to
-	neighbourhoods []neighbourhood   // in the order of the table that control sent
-	limbo          *route            // of every host, while there has been no table
-	lobbies        map[*room]bool
-	maxHeaders     int // that any host's requests may have
-	// By the name, or by the parent of names below a wildcard.
+	hosts          map[string]*route     // of external apps
+	ports          map[int]*route        // of external TCP apps
+	neighbourhoods []neighbourhood       // in the order of the table that control sent
+	beforeFirst    *route                // of every host, until there has been a table
+	unrouted       map[*guardedRoom]bool // the rooms of apps without a revision
+	maxHeaders     int                   // that any host's requests may have
+	// By name; wildcards by the name without "*.".
 	exact, wildcard map[string]*tls.Certificate
-	// ask has the hosts whose clients are asked for a certificate in the handshake.
+	// ask has the hosts whose clients are asked for a certificate in the TLS handshake.
 	ask    map[string]tls.ClientAuthType
-	parsed map[string]*tls.Certificate // by PEM, for the next table
+	parsed map[string]*tls.Certificate // by PEM, so that the next table need not parse them again
 }
 
 // neighbourhood is an environment as its replicas see it.
 type neighbourhood struct {
 	addresses netip.Prefix
-	hosts     map[string]*route // its apps, external or not, by all names that neighbours have for them
+	hosts     map[string]*route // its apps, external or not, by all the names that neighbours can use
 	ports     map[int]*route    // likewise, of TCP apps
 }
 
 type route struct {
 	app           string
 	allowInsecure bool
-	http2         bool // replicas are spoken to in HTTP/2
-	detect        bool // in HTTP/2 when the request cannot do without
+	http2         bool // requests are sent to replicas over HTTP/2
+	detect        bool // over HTTP/2 if the request needs it (gRPC)
 	policy        *policy
 	maxHeaders    int
 	targets       []target
-	total         int   // of the weights
-	lobby         *room // when there is no target
+	total         int          // sum of the weights
+	unrouted      *guardedRoom // the app's, when there is no target
 
 	name       string // of a TCP app
 	targetPort int    // of a TCP app's replicas; 0: the revision's
 }
 
 type target struct {
-	room   *room
+	room   *guardedRoom
 	weight int
 }
 
-// build makes t into a table and opens the rooms that it names. It is called with mu held.
+// build makes a table of t and opens the rooms of its revisions. It is called with mu held.
 func (in *Ingress) build(t link.Table) *table {
 	next := &table{
-		hosts:   make(map[string]*route, len(t.Routes)),
-		ports:   make(map[int]*route, len(t.TCP)),
-		lobbies: map[*room]bool{},
+		hosts:    make(map[string]*route, len(t.Routes)),
+		ports:    make(map[int]*route, len(t.TCP)),
+		unrouted: map[*guardedRoom]bool{},
 
 		maxHeaders: in.cfg.MaxHeaders,
 		exact:      map[string]*tls.Certificate{},
@@ -78,7 +78,7 @@ func (in *Ingress) build(t link.Table) *table {
 			rm = newRoom(rev.ID, in)
 			in.rooms[rev.ID] = rm
 		}
-		rm.reopen()
+		rm.open()
 	}
 	for _, r := range t.Routes {
 		rt := &route{
@@ -110,7 +110,7 @@ func (in *Ingress) build(t link.Table) *table {
 	return next
 }
 
-// aim gives a route its targets, or the lobby of its app when none of them is known.
+// aim sets the targets of a route, or the room of requests without a revision if none of them is known.
 func (t *table) aim(rt *route, targets []link.Target, known map[string]bool, in *Ingress) {
 	for _, to := range targets {
 		if to.Weight <= 0 || !known[to.Revision] {
@@ -120,23 +120,23 @@ func (t *table) aim(rt *route, targets []link.Target, known map[string]bool, in 
 		rt.total += to.Weight
 	}
 	if rt.total == 0 {
-		rt.lobby = in.lobby(rt.app)
-		t.lobbies[rt.lobby] = true
+		rt.unrouted = in.unroutedRoom(rt.app)
+		t.unrouted[rt.unrouted] = true
 	}
 }
 
-// addNeighbour makes a route one of its environment's.
+// addNeighbour adds a route to its environment.
 func (t *table) addNeighbour(environments []link.Environment, r link.Route, rt *route) {
 	i := slices.IndexFunc(environments, func(e link.Environment) bool { return e.ID == r.Environment })
 	if i < 0 {
 		return
 	}
-	if r.Name == "" { // a domain of the app's own: the same for everybody
+	if r.Name == "" { // a custom domain: the same for everybody
 		t.neighbourhoods[i].hosts[hostname(r.Host)] = rt
 		return
 	}
 	short := *rt
-	// No certificate can be made out for a name without a domain, and the way does not leave the machine.
+	// No certificate can be issued for a name without a domain, and the request does not leave the machine.
 	short.allowInsecure = true
 	for _, name := range environments[i].Names(r.Name) {
 		t.neighbourhoods[i].hosts[hostname(name)] = rt
@@ -145,7 +145,7 @@ func (t *table) addNeighbour(environments []link.Environment, r link.Route, rt *
 	t.neighbourhoods[i].hosts[hostname(r.Name)] = &short
 }
 
-// askFor has the clients of a host asked for a certificate if its app wants one.
+// askFor makes the handshake ask clients of a host for a certificate if its app wants one.
 func (t *table) askFor(host string, rt *route) {
 	if rt.policy != nil && rt.policy.certificate != tls.NoClientCert {
 		t.ask[hostname(host)] = rt.policy.certificate
@@ -174,7 +174,7 @@ func (t *table) addCertificate(c link.Certificate, last *table, in *Ingress) {
 	}
 }
 
-// certificate is the one for that name, or nil.
+// certificate returns the certificate for a name, or nil.
 func (t *table) certificate(name string) *tls.Certificate {
 	name = hostname(name)
 	if cert := t.exact[name]; cert != nil {
@@ -187,10 +187,10 @@ func (t *table) certificate(name string) *tls.Certificate {
 	return t.wildcard[parent]
 }
 
-// route is that of a host as hostname returns it for requests that come from there, or nil.
+// route returns the route of a host, in the form that hostname returns, for requests from an address; nil if there is none.
 func (t *table) route(host string, from netip.Addr) *route {
-	if t.limbo != nil {
-		return t.limbo
+	if t.beforeFirst != nil {
+		return t.beforeFirst
 	}
 	if n := t.neighbourhood(from); n != nil && n.hosts[host] != nil {
 		return n.hosts[host]
@@ -198,7 +198,7 @@ func (t *table) route(host string, from netip.Addr) *route {
 	return t.hosts[host]
 }
 
-// neighbourhood is that of a replica's address, or nil.
+// neighbourhood returns the neighbourhood of a replica's address, or nil.
 func (t *table) neighbourhood(a netip.Addr) *neighbourhood {
 	for i := range t.neighbourhoods {
 		if n := &t.neighbourhoods[i]; n.addresses.Contains(a) { // never one without addresses
@@ -208,11 +208,11 @@ func (t *table) neighbourhood(a netip.Addr) *neighbourhood {
 	return nil
 }
 
-// port is the route of a port for connections that come from there, or nil. A replica reaches the ports of its own
-// environment, and no others.
+// port returns the route of a port for connections from an address, or nil. A replica reaches the ports of its own
+// environment and no others.
 func (t *table) port(number int, from netip.Addr) *route {
-	if t.limbo != nil {
-		return t.limbo
+	if t.beforeFirst != nil {
+		return t.beforeFirst
 	}
 	if n := t.neighbourhood(from); n != nil {
 		return n.ports[number]
@@ -220,8 +220,8 @@ func (t *table) port(number int, from netip.Addr) *route {
 	return t.ports[number]
 }
 
-// leads says whether one that waits may be led to rm.
-func (t *table) leads(w *ticket, rm *room) bool {
+// leads says whether the table can route a waiting ticket to rm.
+func (t *table) leads(w *ticket, rm *guardedRoom) bool {
 	var rt *route
 	if w.port != 0 {
 		rt = t.port(w.port, w.from)
@@ -236,14 +236,14 @@ func (t *table) leads(w *ticket, rm *room) bool {
 			return true
 		}
 	}
-	return rt.lobby == rm
+	return rt.unrouted == rm
 }
 
-// choose throws the dice among the targets, so that ingresses and hand-overs need not agree on whose turn it is.
-func (rt *route) choose() *room {
+// choose picks a target at random by weight, so that several ingresses need not agree on an order.
+func (rt *route) choose() *guardedRoom {
 	switch len(rt.targets) {
 	case 0:
-		return rt.lobby
+		return rt.unrouted
 	case 1:
 		return rt.targets[0].room
 	}
@@ -256,8 +256,8 @@ func (rt *route) choose() *room {
 	return rt.targets[0].room
 }
 
-// hostname is the host of a Host header as routes are keyed: without a port, in lower case, without the dot that a
-// fully qualified name may end in.
+// hostname returns the host of a Host header in the form that routes are keyed by: in lower case, without a port and
+// without a final dot.
 func hostname(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
 		host = host[:i]
@@ -271,7 +271,7 @@ func hostname(host string) string {
 	return host
 }
 
-// lower is for ASCII only: names beyond it are not host names, and their lower case may be one ("K", the kelvin sign).
+// lower changes ASCII letters only. Other names are not host names, but their lower case may be ("K", the kelvin sign).
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {

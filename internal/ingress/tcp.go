@@ -10,21 +10,19 @@ import (
 	"sync"
 	"time"
 
-	"penstock/internal/access"
-	"penstock/internal/ingress/front"
+	"penstock/internal/accesslog"
+	"penstock/internal/ingress/room"
 )
 
-// connection is one connection of a TCP app. It gets a place as a request does, and keeps it to its end.
+// connection is one connection of a TCP app. It takes a place as a request does, and keeps it until it ends.
 type connection struct {
-	in     *Ingress
-	front  abrupt
-	client *client
-	port   int // that the client connected to
-	rec    access.Record
-	ticket ticket
+	visit
+	front      abrupt
+	port       int // that the client connected to
+	targetPort int // of the replicas; 0: that of the revision
 }
 
-// abrupt is a connection whose Close is a reset: an end that came too early must not look like one that was meant.
+// abrupt is a connection whose Close resets it, so that an early end does not look like a regular one.
 type abrupt struct{ *net.TCPConn }
 
 func (c abrupt) Close() error {
@@ -32,166 +30,88 @@ func (c abrupt) Close() error {
 	return c.TCPConn.Close()
 }
 
-// connect serves a connection that came to that port, and returns when it is over.
+// connect serves a connection to a port, and returns when it is over.
 func (in *Ingress) connect(ctx context.Context, conn *net.TCPConn, port int) {
 	now := time.Now()
-	c := &connection{in: in, front: abrupt{conn}, client: newClient(conn.RemoteAddr().String(), conn), port: port}
+	c := &connection{front: abrupt{conn}, port: port}
+	c.in, c.client = in, newClient(conn.RemoteAddr().String(), conn)
+	c.gone = func() bool { return gone(conn) } // nobody reads from it while it waits
 	c.client.number = in.clients.Add(1)
-	c.rec = access.Record{
+	c.rec = accesslog.Record{
 		Start: now, Client: c.client.address, Forwarded: c.client.address, Connection: c.client.number,
-		Scheme: "tcp", Proto: access.ProtoTCP, Host: ":" + strconv.Itoa(port),
+		Scheme: "tcp", Proto: accesslog.ProtoTCP, Host: ":" + strconv.Itoa(port),
 	}
-	c.ticket = ticket{port: port, from: c.client.addr, since: now}
+	c.ticket.port, c.ticket.from, c.ticket.Arrived = port, c.client.addr, now
 	if c.serve(ctx) == over {
 		conn.Close()
 	} else {
 		c.front.Close()
 	}
-	c.rec.Held = c.ticket.held
-	c.rec.Duration = time.Since(now)
-	in.count(c.client).requests.Add(1)
-	if in.cfg.Observe != nil {
-		in.cfg.Observe(&c.rec)
-	}
+	c.finish()
 }
 
-// serve returns over for a connection that both sides have ended, and cut for one that is to be reset.
+// serve returns over for a connection that both sides have ended, and cut for one that must be reset.
 func (c *connection) serve(ctx context.Context) verdict {
 	for {
 		rt := c.in.table.Load().port(c.port, c.client.addr)
 		if rt == nil {
-			return c.refuse(access.FlagNoRoute)
+			return c.reject(accesslog.FlagNoRoute)
 		}
 		c.rec.App = rt.app
 		c.rec.Host = net.JoinHostPort(rt.name, strconv.Itoa(c.port))
 		if rt.policy != nil && !rt.policy.admits(c.client.addr) {
-			return c.refuse(0)
+			return c.reject(0)
 		}
-		if v := c.place(ctx, rt); v != again {
+		c.targetPort = rt.targetPort
+		if v := c.place(ctx, rt.choose(), c); v != again {
 			return v
 		}
 	}
 }
 
-// refuse is for a connection that got no replica.
-func (c *connection) refuse(flag access.Flags) verdict {
+// reject ends a connection that got no replica.
+func (c *connection) reject(flag accesslog.Flags) verdict {
 	c.rec.Flags |= flag
 	c.in.count(c.client).refused.Add(1)
 	return cut
 }
 
-// place gets a place in a room of the route's and makes one try.
-func (c *connection) place(ctx context.Context, rt *route) verdict {
-	rm := rt.choose()
-	waiting, stop := c.watch(ctx)
-	r, err := rm.claim(waiting, &c.ticket)
-	stop()
-	if err == nil && c.ticket.held > 0 && gone(c.front.TCPConn) {
-		rm.release(r)
-		err = front.ErrClientGone
-	}
-	if err == nil {
-		c.rec.Revision, c.rec.Replica = rm.name, r.name
-		v := again
-		defer func() {
-			if v == again {
-				rm.release(r)
-				return
-			}
-			c.rec.Duration = time.Since(c.rec.Start)
-			rm.done(r, &c.rec)
-		}()
-		v = c.try(ctx, rm, r, rt.targetPort)
-		return v
-	}
-	if refusal, ok := errors.AsType[*refusal](err); ok {
-		c.rec.Revision = rm.name
-		rm.refuses()
-		return c.refuse(refusal.flag)
-	}
-	switch {
-	case errors.Is(err, errMoved):
-		return again
-	case errors.Is(err, errTried):
-		return c.pause(ctx)
-	default:
-		return c.left(err)
-	}
+func (c *connection) refuse(rm *guardedRoom, why *room.Refusal) verdict {
+	flag, _, _ := rm.explain(why)
+	return c.reject(flag)
 }
 
-// lookEvery is how often it is looked whether the client of a connection that waits is still there: nobody reads from it.
-const lookEvery = 500 * time.Millisecond
+func (c *connection) unreachable() verdict { return c.reject(0) } // its flag is set
 
-// watch returns a context that ends when the client leaves, until stop is called.
-func (c *connection) watch(ctx context.Context) (waiting context.Context, stop func()) {
-	waiting, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(lookEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				if gone(c.front.TCPConn) {
-					cancel(front.ErrClientGone)
-					return
-				}
-			case <-waiting.Done():
-				return
-			}
-		}
-	})
-	return waiting, func() {
-		cancel(nil)
-		wg.Wait()
-	}
-}
-
-// left ends a connection whose client or whose time has gone.
+// left ends a connection whose client has left, or that the drain cuts.
 func (c *connection) left(err error) verdict {
 	if errors.Is(err, errCut) {
-		c.rec.Flags |= access.FlagLocalReset
+		c.rec.Flags |= accesslog.FlagLocalReset
 	} else {
-		c.rec.Flags |= access.FlagDownstreamTermination
+		c.rec.Flags |= accesslog.FlagDownstreamTermination
 	}
 	return cut
 }
 
-// pause comes before another round of tries, or gives up.
-func (c *connection) pause(ctx context.Context) verdict {
-	spent, err := c.ticket.rest(ctx)
-	switch {
-	case spent:
-		return c.refuse(0) // its flag is set
-	case err != nil:
-		return c.left(err)
-	}
-	return again
-}
-
-// try opens a connection to r and joins the two. Until then nothing has been sent, so that another replica is as good.
-func (c *connection) try(ctx context.Context, rm *room, r *replica, targetPort int) verdict {
-	c.rec.Upstream = at(c.ticket.addr, targetPort)
-	if c.rec.Attempts > 0 {
-		c.in.count(c.client).retried.Add(1)
-	}
-	c.rec.Attempts++
+// try opens a connection to r and joins the two. If r accepts none, nothing was sent, so another replica can be tried.
+func (c *connection) try(ctx context.Context, rm *guardedRoom, r *replica) verdict {
+	c.rec.Upstream = at(c.ticket.addr, c.targetPort)
 	back, err := c.in.upstreams.Dial(ctx, c.rec.Upstream)
 	if err != nil {
 		if ctx.Err() != nil {
 			return c.left(context.Cause(ctx))
 		}
-		c.rec.Flags |= access.FlagConnectFailure
-		c.ticket.shun(rm, r, time.Now())
+		c.rec.Flags |= accesslog.FlagConnectFailure
+		rm.shun(&c.ticket, r, time.Now())
 		return again
 	}
-	c.rec.Flags &^= access.FlagConnectFailure // it is for those that got none
+	c.rec.Flags &^= accesslog.FlagConnectFailure // the flag is for connections that reached no replica
 	c.in.count(c.client).dialled.Add(1)
 	c.in.count(c.client).tunnelled.Add(1)
 	return c.join(ctx, r, abrupt{back.(*net.TCPConn)})
 }
 
-// at is an address with another port if there is one.
+// at returns addr with another port, unless port is 0.
 func at(addr string, port int) string {
 	host, _, err := net.SplitHostPort(addr)
 	if port == 0 || err != nil {
@@ -229,25 +149,25 @@ func (c *connection) join(ctx context.Context, r *replica, back abrupt) verdict 
 	return over
 }
 
-// broken says which side ended a connection before its end. The failure of one closes both, so that what failed by that
-// says nothing.
-func broken(up, down error) access.Flags {
+// broken says which side broke a connection. When one side fails both are closed; errors that come from being closed are
+// ignored.
+func broken(up, down error) accesslog.Flags {
 	failed := func(err error, sending bool) bool {
 		_, sends := errors.AsType[errSend](err)
 		return err != nil && sends == sending && !errors.Is(err, net.ErrClosed)
 	}
 	switch {
 	case errors.Is(up, os.ErrDeadlineExceeded), errors.Is(down, os.ErrDeadlineExceeded):
-		return access.FlagStreamIdle
+		return accesslog.FlagStreamIdle
 	case failed(up, false), failed(down, true):
-		return access.FlagDownstreamTermination
+		return accesslog.FlagDownstreamTermination
 	case failed(up, true), failed(down, false):
-		return access.FlagUpstreamTermination
+		return accesslog.FlagUpstreamTermination
 	}
 	return 0
 }
 
-// accept serves the connections of a listener until it is closed. port tells which one a connection is for.
+// accept serves the connections of a listener until it is closed. port returns the port that a connection was made to.
 func (in *Ingress) accept(ctx context.Context, ln net.Listener, talking *sync.WaitGroup, port func(*net.TCPConn) (int, error)) {
 	for {
 		conn, err := ln.Accept()
@@ -256,7 +176,7 @@ func (in *Ingress) accept(ctx context.Context, ln net.Listener, talking *sync.Wa
 		}
 		if err != nil {
 			in.cfg.Log.Warn("a connection cannot be accepted", "listener", ln.Addr(), "err", err)
-			time.Sleep(acceptPause) // there are no descriptors left, or no memory
+			time.Sleep(acceptPause) // descriptors or memory have run out
 			continue
 		}
 		talking.Go(func() {
@@ -272,5 +192,5 @@ func (in *Ingress) accept(ctx context.Context, ln net.Listener, talking *sync.Wa
 	}
 }
 
-// acceptPause is how long nothing is accepted after that has failed.
+// acceptPause is the pause after accepting a connection has failed.
 const acceptPause = 50 * time.Millisecond

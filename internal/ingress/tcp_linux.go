@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gone says whether the client of a TCP app has left: it has reset the connection, or ended its side without a byte. One
-// that has sent something and ended its side may well wait for what comes back, as HTTP/1.0 and many tools do.
+// gone says whether the client of a TCP app has left: it has reset the connection, or has closed its side without sending a
+// byte. A client that has sent something and closed its side may wait for the answer, as HTTP/1.0 and many tools do.
 func gone(conn *net.TCPConn) (gone bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -30,7 +30,7 @@ func gone(conn *net.TCPConn) (gone bool) {
 	return gone || err != nil
 }
 
-// originalPort is the port that a connection was for before the firewall led it here
+// originalPort returns the port that a connection was made to before the firewall redirected it
 // (linux/netfilter_ipv4.h, SO_ORIGINAL_DST).
 func originalPort(conn *net.TCPConn) (port int, err error) {
 	raw, err := conn.SyscallConn()
@@ -39,7 +39,7 @@ func originalPort(conn *net.TCPConn) (port int, err error) {
 	}
 	const originalDestination = 80
 	controlErr := raw.Control(func(fd uintptr) {
-		// A sockaddr_in is as long as what this reads: two bytes of the family, then the port.
+		// The option returns a sockaddr_in, which has the same size: two bytes of the family, then the port.
 		var a *unix.IPv6Mreq
 		if a, err = unix.GetsockoptIPv6Mreq(int(fd), unix.SOL_IP, originalDestination); err == nil {
 			port = int(binary.BigEndian.Uint16(a.Multiaddr[2:4]))

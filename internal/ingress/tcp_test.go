@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -234,7 +234,7 @@ func TestTCPConnection(t *testing.T) {
 	if got.Start.IsZero() || got.Duration <= 0 || got.FirstByte <= 0 || got.Upstream == "" || got.Connection != 1 {
 		t.Errorf("record: got %+v, want times, address and connection", got)
 	}
-	want := access.Record{
+	want := accesslog.Record{
 		Start: got.Start, Client: "127.0.0.1", Forwarded: "127.0.0.1", Connection: 1, Scheme: "tcp", Proto: "TCP", Host: "redis:6379",
 		App: "/app", Revision: "app--1", Replica: "r0", Upstream: got.Upstream, Attempts: 1, BytesIn: 40, BytesOut: 50,
 		FirstByte: got.FirstByte, Duration: got.Duration,
@@ -400,7 +400,7 @@ func TestTCPReplicaThatDoesNotAccept(t *testing.T) {
 		f := serveTCP(t, ingress.Config{}, newMachinePorts(t))
 		f.route(tcpOf(replicas(closed(t))))
 		wantReset(t, f.call(t, 6379, "x"))
-		if got := f.recs.last(t, 1); got.Flags != access.FlagConnectFailure || got.Attempts < 2 {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagConnectFailure || got.Attempts < 2 {
 			t.Errorf("record: got flags %q after %d tries, want UF after several", got.Flags, got.Attempts)
 		}
 		until(t, "its place is free", func() bool { return len(f.Report().InFlight) == 0 })
@@ -413,7 +413,7 @@ func TestTCPSilence(t *testing.T) {
 	conn := f.call(t, 6379, "")
 	hear(t, conn, "r ")
 	wantReset(t, conn)
-	if got := f.recs.last(t, 1); got.Flags != access.FlagStreamIdle {
+	if got := f.recs.last(t, 1); got.Flags != accesslog.FlagStreamIdle {
 		t.Errorf("record: got flags %q, want SI", got.Flags)
 	}
 	until(t, "its place is free", func() bool { return len(f.Report().InFlight) == 0 })
@@ -452,7 +452,7 @@ func TestTCPWaitingRoom(t *testing.T) {
 		f.call(t, 6379, "")
 		f.waiting(t, 1)
 		isReset(t, f.addr(6379))
-		if got := f.recs.last(t, 1); got.Flags != access.FlagOverflow || got.Revision != "app--1" {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagOverflow || got.Revision != "app--1" {
 			t.Errorf("record: got flags %q of %s, want UO of app--1", got.Flags, got.Revision)
 		}
 		if got := f.Traffic().Refused["app--1"]; got != 1 {
@@ -463,7 +463,7 @@ func TestTCPWaitingRoom(t *testing.T) {
 		f := serveTCP(t, ingress.Config{}, newMachinePorts(t))
 		f.route(set(tcpOf(replicas()), func(s *resource.Settings) { s.QueueTimeout = 50 * time.Millisecond }))
 		wantReset(t, f.call(t, 6379, ""))
-		if got := f.recs.last(t, 1); got.Flags != access.FlagNoHealthyUpstream || got.Held < 50*time.Millisecond {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagNoHealthyUpstream || got.Held < 50*time.Millisecond {
 			t.Errorf("record: got flags %q, held %v, want UH after 50ms", got.Flags, got.Held)
 		}
 	})
@@ -473,7 +473,7 @@ func TestTCPWaitingRoom(t *testing.T) {
 		table.Revisions[0].Failed = "the image is gone"
 		f.route(table)
 		isReset(t, f.addr(6379))
-		if got := f.recs.last(t, 1); got.Flags != access.FlagNoHealthyUpstream {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagNoHealthyUpstream {
 			t.Errorf("record: got flags %q, want UH", got.Flags)
 		}
 	})
@@ -484,7 +484,7 @@ func TestTCPWaitingRoom(t *testing.T) {
 		f.waiting(t, 1)
 		f.route(link.Table{Epoch: "test", Version: 2})
 		wantReset(t, conn)
-		if got := f.recs.last(t, 1); got.Flags != access.FlagNoRoute {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagNoRoute {
 			t.Errorf("record: got flags %q, want NR", got.Flags)
 		}
 	})
@@ -506,7 +506,7 @@ func TestTCPClientThatLeavesTheLine(t *testing.T) {
 			f.waiting(t, 1)
 			leave(conn)
 			f.waiting(t, 0)
-			if got := f.recs.last(t, 1); got.Flags != access.FlagDownstreamTermination {
+			if got := f.recs.last(t, 1); got.Flags != accesslog.FlagDownstreamTermination {
 				t.Errorf("record: got flags %q, want DC", got.Flags)
 			}
 		})
@@ -534,7 +534,7 @@ func TestTCPBreaksOff(t *testing.T) {
 			conn.(*net.TCPConn).SetLinger(0)
 		}))))
 		wantReset(t, f.call(t, 6379, "x"))
-		if got := f.recs.last(t, 1); got.Flags != access.FlagUpstreamTermination {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagUpstreamTermination {
 			t.Errorf("record: got flags %q, want UC", got.Flags)
 		}
 		if got := f.Traffic().Replicas["r0"]; got.Errors != 1 {
@@ -556,7 +556,7 @@ func TestTCPBreaksOff(t *testing.T) {
 		if err := receive(t, "the replica hears of it", ended); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("replica: got %v, want a reset", err)
 		}
-		if got := f.recs.last(t, 1); got.Flags != access.FlagDownstreamTermination {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagDownstreamTermination {
 			t.Errorf("record: got flags %q, want DC", got.Flags)
 		}
 	})
@@ -594,7 +594,7 @@ func TestTCPDrain(t *testing.T) {
 		hear(t, conn, "r ")
 		f.stop()
 		wantReset(t, conn)
-		if got := f.recs.last(t, 1); got.Flags != access.FlagLocalReset {
+		if got := f.recs.last(t, 1); got.Flags != accesslog.FlagLocalReset {
 			t.Errorf("record: got flags %q, want LR", got.Flags)
 		}
 	})

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -110,11 +110,15 @@ func TestReplicaWithoutTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var rec records
-			f := serve(t, ingress.Config{Observe: rec.observe, DialTimeout: 100 * time.Millisecond})
+			limit := time.Minute
+			if name == "nothing" {
+				limit = 100 * time.Millisecond
+			}
+			f := serve(t, ingress.Config{Observe: rec.observe, DialTimeout: limit})
 			f.Apply(test.table)
 			resp, body := f.do(t, request(t, http.MethodPost, "/", strings.NewReader("body")))
 			want(t, resp, body, 503, start+test.want)
-			if got := rec.last(t, 1); got.Flags != access.FlagConnectFailure || got.Attempts < 2 {
+			if got := rec.last(t, 1); got.Flags != accesslog.FlagConnectFailure || got.Attempts < 2 {
 				t.Errorf("flags %v after %d tries, want UF after some", got.Flags, got.Attempts)
 			}
 		})

@@ -15,8 +15,8 @@ import (
 	"penstock/internal/ingress/upstream"
 )
 
-// tunnelSize is the buffer of one direction. Messages of a WebSocket are small, and tunnels stay open for long. One that
-// is full is exchanged for one of tunnelLarge: a direction that carries much needs fewer system calls.
+// tunnelSize is the buffer of one direction. Messages of a WebSocket are small, and tunnels stay open for long. A buffer
+// that gets full is replaced with one of tunnelLarge, so that large transfers need fewer system calls.
 const (
 	tunnelSize  = 4 << 10
 	tunnelLarge = 64 << 10
@@ -45,7 +45,7 @@ func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, c
 	x.out = append(b, "\r\n"...)
 	early, back := conn.Raw()
 	x.out = append(x.out, early...)
-	// Peek cannot fail for what is buffered.
+	// Peek cannot fail for bytes that are buffered.
 	first, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 
 	j := joint{silence: x.ticket.settings.IdleTimeout}
@@ -57,20 +57,20 @@ func (x *exchange) tunnel(conn *upstream.Conn, head upstream.Head) (v verdict, c
 	return over, false, nil
 }
 
-// joint is two connections that are each other's input and output.
+// joint is two connections, each of which is copied to the other.
 type joint struct {
 	silence time.Duration
 	moved   atomic.Int64 // when a byte last moved, Unix nanoseconds
 }
 
-// errSend wraps what kept bytes from going on.
+// errSend wraps a failure to write.
 type errSend struct{ error }
 
 func (e errSend) Unwrap() error { return e.error }
 
-// pipe writes first to dst, then what comes from src. At the end of src it ends the writing half of dst, so that the
-// other direction can go on, and returns no error; on a failure it ends both. An errSend is of dst, any other of src.
-// came is told when bytes came from src.
+// pipe writes first to dst, then copies from src to dst. At the end of src it closes the writing half of dst, so that the
+// other direction can go on, and returns no error. On a failure it closes both; an errSend is from dst, any other error from
+// src. It calls came when bytes have come from src.
 func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (total int64, failed error) {
 	buf := make([]byte, tunnelSize)
 	p := first
@@ -116,8 +116,8 @@ func (j *joint) pipe(dst, src net.Conn, first []byte, came func(time.Time)) (tot
 	return total, failed
 }
 
-// extend moves a deadline to when the tunnel would have been silent for too long, in large steps, as that is cheaper than at
-// each message: one that is up to a quarter earlier stays. It fails on a closed connection only.
+// extend moves a deadline to when the tunnel will have been silent for too long. A deadline that is up to a quarter earlier
+// stays, which is cheaper than one for each message. It fails on a closed connection only.
 func (j *joint) extend(by *time.Time, set func(time.Time) error) {
 	if j.silence <= 0 {
 		return

@@ -16,49 +16,49 @@ import (
 )
 
 const (
-	// maxKept bounds how much of a body is kept in case it must be sent again, and maxKeptOnce how much of one that
-	// is sent again only when the replica provably got nothing, which shows early.
+	// maxKept bounds how much of a body is kept in case it must be sent again. maxKeptOnce is the bound for a body that is
+	// sent again only if the replica provably received nothing, which is known early.
 	maxKept     = 1 << 20
 	maxKeptOnce = 64 << 10
-	// continueAfter is how long a replica may take to answer "Expect: 100-continue"; many know nothing of it, and
-	// RFC 9110 section 10.1.1 wants nobody to wait for ever. curl waits as long.
+	// continueAfter is how long a replica may take to answer "Expect: 100-continue". Many do not know it, and RFC 9110
+	// section 10.1.1 forbids to wait indefinitely. curl waits as long.
 	continueAfter = time.Second
-	// lastWrite is how long the end of a body may still be on its way when the response is there already, before it
-	// counts as a body that the replica did not want to have.
+	// lastWrite is how long the end of a body may take to be written after the response has come. After that the body
+	// counts as one that the replica did not want.
 	lastWrite = 100 * time.Millisecond
 
-	// chunkSpace is in front of a chunk's data for its size.
+	// chunkSpace is the room for a chunk's size before its data.
 	chunkSpace = 10
 	uploadSize = 32 << 10
 )
 
-// sink is where a body goes: a connection, or a stream of one.
+// sink is what a body is written to: a connection, or a stream of one.
 type sink interface {
 	io.Writer
 	Abort()
 }
 
-// upload reads a request's body in a goroutine and writes it to a connection, and to the next one if that fails. A nil
-// upload is that of a request which is sent in one piece.
+// upload reads a request's body in a goroutine and writes it to a connection, and to the next one if that fails. It is nil
+// for a request that is sent in one piece.
 type upload struct {
 	r       *http.Request
 	chunked bool
 	expects bool
-	named   []string      // in the trailer that the client has announced; r's own is written when the body ends
+	named   []string      // fields of the trailer that the client has announced; a copy, as r's is written to later
 	conns   chan sink     // takes one without blocking
 	allowed chan struct{} // takes one without blocking
-	sent    chan struct{} // receives when the body went out whole; takes one without blocking
-	over    chan struct{} // closed at the end
+	sent    chan struct{} // receives when the whole body was written; takes one without blocking
+	over    chan struct{} // closed when the goroutine ends
 	ending  atomic.Bool   // the last write has begun
-	reading atomic.Bool   // it is the client that is waited for
+	reading atomic.Bool   // the goroutine waits for the client
 	read    atomic.Int64
 
 	mu    sync.Mutex
-	keep  int    // at most so many bytes; below 0: no longer
+	keep  int    // how many bytes may be kept; below 0: none any more
 	kept  []byte // all that was read
 	err   error  // of reading the body
-	eof   bool   // all of it was read
-	whole sink
+	eof   bool   // the whole body was read
+	whole sink   // that the whole body was written to
 }
 
 func (x *exchange) newUpload() *upload {
@@ -80,7 +80,7 @@ func (x *exchange) newUpload() *upload {
 	return u
 }
 
-// use makes conn the connection that the body goes to.
+// use makes the goroutine write the body to conn.
 func (u *upload) use(conn sink) {
 	select {
 	case <-u.conns: // one that failed before anything was written to it
@@ -89,7 +89,7 @@ func (u *upload) use(conn sink) {
 	u.conns <- conn
 }
 
-// proceed lets a body go that waited for the replica's consent.
+// proceed starts a body that waits for the replica's 100.
 func (u *upload) proceed() {
 	if u == nil {
 		return
@@ -100,7 +100,7 @@ func (u *upload) proceed() {
 	}
 }
 
-// failed is why the body could not be read.
+// failed returns why the body could not be read.
 func (u *upload) failed() error {
 	if u == nil {
 		return nil
@@ -110,7 +110,7 @@ func (u *upload) failed() error {
 	return u.err
 }
 
-// unread says whether some of the body is still to come.
+// unread says whether a part of the body has not been read yet.
 func (u *upload) unread() bool {
 	if u == nil {
 		return false
@@ -130,7 +130,7 @@ func (u *upload) replayable() bool {
 	return u.keep >= 0
 }
 
-// settle lets go of what was kept, as the response has begun.
+// settle drops what was kept, as the response has begun.
 func (u *upload) settle() {
 	if u == nil {
 		return
@@ -140,7 +140,7 @@ func (u *upload) settle() {
 	u.keep, u.kept = -1, nil
 }
 
-// sentOn says whether all of the body went over conn.
+// sentOn says whether the whole body was written to conn.
 func (u *upload) sentOn(conn sink) bool {
 	if u == nil {
 		return true
@@ -170,15 +170,15 @@ func (x *exchange) endUpload() {
 	}
 	close(u.conns)
 	if u.unread() {
-		// Its connection is closed, so that it can only be reading. Deadlines fail where the client is gone, and then
-		// the read fails by itself.
+		// The upstream connection is closed, so the goroutine can only be reading. Setting the deadline fails only if the
+		// client has left, and then the read fails by itself.
 		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(-time.Second))
 	}
 	<-u.over
 	x.rec.BytesIn = u.read.Load()
 }
 
-// run ends when conns is closed, and when the body cannot be read.
+// run ends when conns is closed or the body cannot be read.
 func (u *upload) run() {
 	defer close(u.over)
 	conn, ok := <-u.conns
@@ -196,7 +196,7 @@ func (u *upload) run() {
 			u.mu.Lock()
 			u.err = err
 			u.mu.Unlock()
-			conn.Abort() // a request that will never be whole
+			conn.Abort() // the request can never be complete
 			return
 		}
 		select {
@@ -214,7 +214,7 @@ func (u *upload) run() {
 	}
 }
 
-// wait is for the replica's consent, or for the time after which it is taken for granted.
+// wait waits for the replica's 100, at most for continueAfter.
 func (u *upload) wait(conn sink) (sink, bool) {
 	late := time.NewTimer(continueAfter)
 	defer late.Stop()
@@ -233,7 +233,7 @@ func (u *upload) wait(conn sink) (sink, bool) {
 	}
 }
 
-// next waits for another connection and writes to it what the one before it got.
+// next waits for another connection and writes to it what the one before has received.
 func (u *upload) next(eof bool) (sink, bool) {
 	conn, ok := <-u.conns
 	if !ok {
@@ -242,7 +242,7 @@ func (u *upload) next(eof bool) (sink, bool) {
 	return u.repeat(conn, eof)
 }
 
-// repeat writes to conn what was read so far. If that fails, or if that is all, it waits for the next connection.
+// repeat writes to conn what was read so far. If that fails, or if that is the whole body, it waits for the next connection.
 func (u *upload) repeat(conn sink, eof bool) (sink, bool) {
 	for {
 		u.mu.Lock()
@@ -260,7 +260,7 @@ func (u *upload) repeat(conn sink, eof bool) (sink, bool) {
 	}
 }
 
-// store keeps what was read, as long as it is little enough.
+// store keeps what was read, as long as it does not exceed the limit.
 func (u *upload) store(p []byte, eof bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -272,7 +272,7 @@ func (u *upload) store(p []byte, eof bool) {
 	u.kept = append(u.kept, p...)
 }
 
-// write sends n bytes that stand in buf behind chunkSpace, and the body's end with them if last is set.
+// write sends the n bytes in buf after chunkSpace, and the end of the body if last is set.
 func (u *upload) write(conn sink, buf []byte, n int, last bool) error {
 	p := buf[chunkSpace : chunkSpace+n]
 	stream, framed := conn.(*upstream.Stream)

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 )
 
@@ -149,7 +149,7 @@ func TestUploadThatBreaksOff(t *testing.T) {
 				receive(t, "the request reaches the replica", came)
 			}
 			conn.Close()
-			if got := rec.last(t, 1); got.Flags != access.FlagDownstreamTermination {
+			if got := rec.last(t, 1); got.Flags != accesslog.FlagDownstreamTermination {
 				t.Errorf("flags: got %v, want DC", got.Flags)
 			}
 			if name != "small" && receive(t, "the replica's view", whole) {

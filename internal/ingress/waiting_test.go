@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
 	"penstock/internal/resource"
@@ -55,6 +55,44 @@ func TestThousandHeldRequestsAreReleasedAtOnce(t *testing.T) {
 	}
 	if got := f.Stats(); got.Held != n {
 		t.Errorf("held: got %d, want %d", got.Held, n)
+	}
+}
+
+func TestHeldResponseSaysForHowLong(t *testing.T) {
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas())
+	addr := app(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server-Timing", "app;dur=1")
+		w.Header().Set("X-After", "kept")
+	})
+	ask := func() http.Header {
+		resp, err := f.client.Get("http://" + host)
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		resp.Body.Close()
+		return resp.Header
+	}
+	var held http.Header
+	var wg sync.WaitGroup
+	wg.Go(func() { held = ask() })
+	f.waiting(t, 1)
+	f.Apply(replicas(addr))
+	wg.Wait()
+	got := held.Values("Server-Timing")
+	var ms float64
+	if len(got) != 2 || got[0] != "app;dur=1" {
+		t.Fatalf("got %q, want the replica's own and the wait", got)
+	}
+	if _, err := fmt.Sscanf(got[1], "hold;dur=%f", &ms); err != nil || ms <= 0 {
+		t.Errorf("got %q, want the milliseconds of the wait", got[1])
+	}
+	if held.Get("X-After") != "kept" {
+		t.Errorf("other fields: got %v", held)
+	}
+	if got := ask().Values("Server-Timing"); len(got) != 1 {
+		t.Errorf("a request that did not wait: got %q, want the replica's own", got)
 	}
 }
 
@@ -196,7 +234,7 @@ func TestClientThatLeavesLosesItsPlaceInLine(t *testing.T) {
 		conn.Close()
 		until(t, "the line is empty after a client "+name+" left", func() bool { return f.Report().Waiting["app--1"] == 0 })
 	}
-	if got := rec.last(t, 3); got.Flags != access.FlagDownstreamTermination || got.Status != 0 {
+	if got := rec.last(t, 3); got.Flags != accesslog.FlagDownstreamTermination || got.Status != 0 {
 		t.Errorf("record: got status %d and flags %v, want 0 and DC", got.Status, got.Flags)
 	}
 }

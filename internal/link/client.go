@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// retryAfter is the wait between two attempts to reach control. Control is back within a second of a crash, and a unix
-// socket that nobody listens on costs next to nothing to try.
+// retryAfter is the pause between two attempts to reach control. Control is back within a second of a crash, and
+// dialling a unix socket without a listener costs next to nothing.
 const retryAfter = 50 * time.Millisecond
 
-// Client is an ingress's end.
+// Client is the ingress's end of the link.
 type Client struct {
 	// Dial connects to control.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Apply is given each new table, one after another. When it returns, new requests are routed by it.
+	// Apply is called with each new table, one after another. When it returns, new requests are routed by that table.
 	Apply func(Table)
-	// Report says how things are now.
+	// Report returns the current state.
 	Report func() Report
-	// Traffic says what has been counted. It may be nil.
+	// Traffic returns what has been counted. It can be nil.
 	Traffic func() *Traffic
-	// Changed asks for a report before the next one is due. It may be nil.
+	// Changed requests a report before the next one is due. It can be nil.
 	Changed <-chan struct{}
 	Log     *slog.Logger
 }
@@ -66,7 +66,7 @@ func (c *Client) talk(ctx context.Context, conn net.Conn) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { cancel(c.report(ctx, conn, applied)) })
-	// Control is silent while nothing changes; its process going away ends the connection.
+	// Control is silent while nothing changes. If its process exits, the connection ends.
 	var last Table
 	err := receive(conn, 0, func(f frame) (err error) {
 		switch {
@@ -107,6 +107,11 @@ func (c *Client) report(ctx context.Context, conn net.Conn, applied <-chan struc
 		due = false
 		if err := w.Encode(frame{Report: &r}); err != nil {
 			return fmt.Errorf("send report: %w", err)
+		}
+		select { // several changes are sent as one report
+		case <-time.After(reportPause):
+		case <-ctx.Done():
+			return nil
 		}
 		select {
 		case <-applied:

@@ -16,7 +16,8 @@ type frame struct {
 	Report *Report `json:"report,omitempty"`
 }
 
-// receive reads frames until the other side goes, take fails or, with a silence above 0, nothing came for that long.
+// receive reads frames until the other side disconnects, take fails or, if silence is above 0, nothing arrives for that
+// long.
 func receive(conn net.Conn, silence time.Duration, take func(frame) error) error {
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, MaxFrame)

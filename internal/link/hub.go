@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// Hub is control's end: it keeps the newest table, sends it to every ingress, and keeps the newest report of each.
+// Hub is control's end of the link. It keeps the newest table, sends it to every ingress, and keeps the newest report
+// of each.
 type Hub struct {
 	epoch string
 	log   *slog.Logger
@@ -25,13 +26,14 @@ type Hub struct {
 	table   Table
 	changed chan struct{} // closed and replaced at each Publish
 	reports map[int]Report
-	traffic map[int]history // as reports, of what comes with only some of them
+	traffic map[int]history // from reports; only some of them contain traffic
+	demand  demands
 	nextID  int
 	// heard is closed and replaced at each report, connect and disconnect.
 	heard chan struct{}
 }
 
-// NewHub returns a hub that calls itself epoch, which no earlier hub may have done.
+// NewHub returns a hub with this epoch, which no earlier hub may have used.
 func NewHub(epoch string, log *slog.Logger) *Hub {
 	return &Hub{
 		epoch:   epoch,
@@ -39,11 +41,12 @@ func NewHub(epoch string, log *slog.Logger) *Hub {
 		changed: make(chan struct{}),
 		reports: map[int]Report{},
 		traffic: map[int]history{},
+		demand:  newDemands(),
 		heard:   make(chan struct{}),
 	}
 }
 
-// Publish makes t the table, sets its epoch and version, and returns the version.
+// Publish replaces the table with t, sets its epoch and version, and returns the version.
 func (h *Hub) Publish(t Table) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,7 +57,7 @@ func (h *Hub) Publish(t Table) uint64 {
 	return t.Version
 }
 
-// Serve takes ingresses from ln until ctx ends, and returns when all their connections are over.
+// Serve accepts ingresses from ln until ctx ends, and returns when all their connections have ended.
 func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -93,6 +96,7 @@ func (h *Hub) serve(ctx context.Context, conn net.Conn) error {
 		defer h.mu.Unlock()
 		delete(h.reports, id)
 		delete(h.traffic, id)
+		h.demand.leave(id, time.Now())
 		h.wake()
 	}()
 
@@ -117,8 +121,8 @@ func (h *Hub) serve(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// send writes the table now and after every change, skipping those that were overtaken. Once the ingress has said that it
-// takes changes, they are written in place of tables where they say enough.
+// send writes the table now and after every change, and skips outdated ones. If the ingress has said that it accepts
+// changes, a change is sent instead of a table where it is sufficient.
 func (h *Hub) send(ctx context.Context, conn net.Conn, changes *atomic.Bool) error {
 	w := json.NewEncoder(conn)
 	var sent Table
@@ -151,6 +155,7 @@ func (h *Hub) send(ctx context.Context, conn net.Conn, changes *atomic.Bool) err
 
 // hear and wake are called with mu held.
 func (h *Hub) hear(id int, r Report) {
+	h.demand.hear(id, r, time.Now())
 	if r.Traffic != nil {
 		h.traffic[id] = h.traffic[id].add(time.Now(), *r.Traffic)
 		r.Traffic = nil
@@ -180,15 +185,21 @@ func (h *Hub) Load() (inFlight, waiting map[string]int) {
 	return inFlight, waiting
 }
 
-// Unopened waits until the ports that one ingress or another could not open are not those any more, and returns them in
-// their order. While there is no ingress nothing is known of them. It ends with ctx.
+// InFlight returns the requests on each replica, by name, over all ingresses.
+func (h *Hub) InFlight() map[string]int {
+	inFlight, _ := h.Load()
+	return inFlight
+}
+
+// Unopened waits until the list of ports that some ingress could not open differs from last, and returns it, sorted.
+// Without an ingress nothing is known about ports. It ends with ctx.
 func (h *Hub) Unopened(ctx context.Context, last []Unopened) ([]Unopened, error) {
 	for {
 		h.mu.Lock()
 		var now []Unopened
 		heard, known := h.heard, false
 		for r := range maps.Values(h.reports) {
-			if r.Covers(h.epoch, 1) { // before it routes by a table of ours it cannot know
+			if r.Covers(h.epoch, 1) { // until it routes by one of our tables it cannot know
 				now, known = append(now, r.Unopened...), true
 			}
 		}
@@ -207,14 +218,15 @@ func (h *Hub) Unopened(ctx context.Context, last []Unopened) ([]Unopened, error)
 	}
 }
 
-// Answered says whether a byte of an answer has come from a replica since then. Reports are up to reportEvery old, so it
-// also says yes to what came that much earlier, twice that because the two roles take turns on a busy machine.
+// Answered reports whether a byte of a response has come from a replica since that time. Reports are up to reportEvery
+// old, so it is also true for bytes that came that much earlier, or twice that on a busy machine where the two roles
+// compete.
 func (h *Hub) Answered(replica string, since time.Time) bool {
 	since = since.Add(-2 * reportEvery)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for one := range maps.Values(h.traffic) {
-		last := one[len(one)-1] // there is none without a moment
+		last := one[len(one)-1] // a history has at least one moment
 		if ago, ok := last.Heard[replica]; ok && last.at.Add(-ago).After(since) {
 			return true
 		}
@@ -222,10 +234,10 @@ func (h *Hub) Answered(replica string, since time.Time) bool {
 	return false
 }
 
-// Rates adds up the traffic of all ingresses in the last seconds.
+// Rates adds up the traffic of all ingresses over the last seconds.
 func (h *Hub) Rates() Rates {
 	h.mu.Lock()
-	all := slices.Collect(maps.Values(h.traffic)) // what a history holds never changes
+	all := slices.Collect(maps.Values(h.traffic)) // the contents of a history never change
 	h.mu.Unlock()
 	r := Rates{Replicas: map[string]Rate{}, Refused: map[string]float64{}}
 	for _, one := range all {
@@ -245,7 +257,7 @@ func (h *Hub) Drained(ctx context.Context, version uint64, replica string) error
 	return h.await(ctx, func(r Report) bool { return r.Covers(h.epoch, version) && r.InFlight[replica] == 0 })
 }
 
-// await waits until every ingress's newest report says yes.
+// await waits until yes is true for the newest report of every ingress.
 func (h *Hub) await(ctx context.Context, yes func(Report) bool) error {
 	for {
 		h.mu.Lock()

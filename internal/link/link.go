@@ -1,5 +1,5 @@
-// Package link is what the two roles say to each other over a unix socket: control sends tables down, each ingress
-// sends reports up.
+// Package link is the protocol between the two roles over a unix socket: control sends tables, and each ingress sends
+// reports.
 //
 //	control                                     ingress
 //	   │ ◄──────────── connects ─────────────────── │
@@ -24,12 +24,12 @@ import (
 	"penstock/internal/resource"
 )
 
-// MaxFrame bounds one line of the protocol: some 50,000 routes.
+// MaxFrame limits one line of the protocol; it allows some 50,000 routes.
 const MaxFrame = 32 << 20
 
-// Table is all that an ingress routes by.
+// Table is everything that an ingress needs for routing.
 type Table struct {
-	// Epoch names the process that made the table; Version grows with each change within it.
+	// Epoch identifies the process that made the table; Version grows with each change within it.
 	Epoch   string `json:"epoch"`
 	Version uint64 `json:"version"`
 
@@ -40,79 +40,81 @@ type Table struct {
 	Certificates []Certificate `json:"certificates"`
 }
 
-// Environment is where requests of neighbours come from.
+// Environment describes the environment that requests from other apps come from.
 type Environment struct {
 	ID     string `json:"id"`     // resource ID
 	Domain string `json:"domain"` // lower case
-	// Addresses are those of its replicas; the zero value means that none has an address of its own.
+	// Addresses are those of its replicas; the zero value means that none has its own address.
 	Addresses netip.Prefix `json:"addresses,omitzero"`
 	// Gateway is where its replicas reach the ingress and the resolver.
 	Gateway netip.Addr `json:"gateway,omitzero"`
 }
 
-// Names are those by which neighbours call an app or revision of that name.
+// Names returns the host names by which apps of the environment call an app or revision with this name.
 func (e Environment) Names(name string) []string {
 	return []string{name, name + "." + e.Domain, name + ".internal." + e.Domain}
 }
 
-// Route leads the requests of one host to revisions.
+// Route routes the requests for one host to revisions.
 type Route struct {
 	Host string `json:"host"` // lower case, without a port
-	// Environment is the ID of the app's, and Name what Environment.Names makes the names of neighbours of; "" for a
-	// domain of the app's own.
+	// Environment is the ID of the app's environment, and Name is what Environment.Names takes to build the internal
+	// host names; it is "" for a custom domain.
 	Environment   string `json:"environment"`
 	Name          string `json:"name"`
 	App           string `json:"app"` // resource ID
 	External      bool   `json:"external"`
 	AllowInsecure bool   `json:"allowInsecure"` // false: plain http is redirected to https
-	// Transport is what replicas are spoken to in. Auto: HTTP/1.1, and HTTP/2 for gRPC.
+	// Transport is the protocol spoken to replicas. Auto means HTTP/1.1, and HTTP/2 for gRPC.
 	Transport resource.Transport `json:"transport,omitempty"`
 	Policy    *Policy            `json:"policy,omitempty"`
-	// MaxHeaders bounds the fields of a request's head; 0: the ingress's own limit.
+	// MaxHeaders limits the header fields of a request; 0 means the ingress's own limit.
 	MaxHeaders int      `json:"maxHeaders,omitempty"`
-	Targets    []Target `json:"targets"` // empty: the app has never had a revision to send to yet
+	Targets    []Target `json:"targets"` // empty: the app has never had a revision
 }
 
-// TCPRoute leads the connections of one port to revisions. Of a port there is one route an environment, and one in all
-// that is external.
+// TCPRoute routes the connections of one port to revisions. Each environment can have one route per port; only one
+// route per port can be external.
 type TCPRoute struct {
 	Port        int    `json:"port"`        // that clients connect to, outside and inside
 	Environment string `json:"environment"` // ID of the app's
-	Name        string `json:"name"`        // of the app; Environment.Names makes the names of neighbours of it
+	Name        string `json:"name"`        // of the app; Environment.Names builds its internal names
 	App         string `json:"app"`         // resource ID
 	External    bool   `json:"external"`
-	// TargetPort is the replicas' port; 0: that of the revision.
+	// TargetPort is the replicas' port; 0 means the port of the revision.
 	TargetPort int      `json:"targetPort,omitempty"`
 	Policy     *Policy  `json:"policy,omitempty"` // addresses only
 	Targets    []Target `json:"targets"`          // as in Route
 }
 
-// Change makes a table of what it is sent after.
+// Change is the difference between two tables.
 type Change struct {
 	Version uint64 `json:"version"`
-	// Revisions are those that differ. The table has each of them already.
+	// Revisions are those that differ. The previous table has all of them already.
 	Revisions []Revision `json:"revisions,omitempty"`
 }
 
-// since is what makes last, of the same epoch, into t; not ok when more differs than a change can say.
+// since returns the change from last, of the same epoch, to t. ok is false if a change cannot describe the difference.
+// Lists that the two tables share cost nothing.
 func (t Table) since(last Table) (c Change, ok bool) {
 	c.Version = t.Version
-	if len(t.Revisions) != len(last.Revisions) {
+	revisions, before := t.Revisions, last.Revisions
+	t.Version, t.Revisions, last.Revisions = last.Version, nil, nil
+	if len(revisions) != len(before) || !reflect.DeepEqual(t, last) {
 		return c, false
 	}
-	for i, rev := range t.Revisions {
-		if rev.ID != last.Revisions[i].ID {
+	for i, rev := range revisions {
+		if rev.ID != before[i].ID {
 			return c, false
 		}
-		if !reflect.DeepEqual(rev, last.Revisions[i]) {
+		if !rev.equal(before[i]) {
 			c.Revisions = append(c.Revisions, rev)
 		}
 	}
-	t.Version, t.Revisions, last.Revisions = last.Version, nil, nil
-	return c, reflect.DeepEqual(t, last)
+	return c, true
 }
 
-// with is t after a change.
+// with returns t with the change applied.
 func (t Table) with(c Change) (Table, error) {
 	at := make(map[string]int, len(c.Revisions))
 	for i, rev := range c.Revisions {
@@ -132,13 +134,13 @@ func (t Table) with(c Change) (Table, error) {
 	return t, nil
 }
 
-// Policy is what an app asks of requests before they are led anywhere.
+// Policy is an app's rules for requests, checked before they are routed.
 type Policy struct {
-	// Allow and Deny are never both set. With Allow all other addresses are denied.
+	// Allow and Deny are never both set. With Allow, all other addresses are denied.
 	Allow []netip.Prefix `json:"allow,omitempty"`
 	Deny  []netip.Prefix `json:"deny,omitempty"`
 	CORS  *resource.CORS `json:"cors,omitempty"`
-	// Sticky keeps a client on one replica by a cookie.
+	// Sticky keeps a client on one replica with a cookie.
 	Sticky             bool                        `json:"sticky,omitempty"`
 	ClientCertificates resource.ClientCertificates `json:"clientCertificates,omitempty"`
 }
@@ -149,53 +151,61 @@ type Target struct {
 	Weight   int    `json:"weight"`
 }
 
-// Revision is where requests go in the end.
+// Revision is a revision with the replicas that requests can be sent to.
 type Revision struct {
-	// ID is the resource's: apps of two environments may have revisions of one name.
+	// ID is the resource ID, because apps of two environments can have revisions with the same name.
 	ID string `json:"id"`
-	// Port is 0 when each replica has one of its own.
+	// Port is 0 if each replica has its own port.
 	Port     int               `json:"port"`
 	Settings resource.Settings `json:"settings"`
-	// TLS is set when the replicas speak it.
+	// TLS is set if the replicas use TLS.
 	TLS bool `json:"tls,omitempty"`
-	// Target is how many requests the scale rule wants a replica to have at a time; 0 without such a rule.
+	// Target is how many concurrent requests per replica the scale rule aims for; 0 without such a rule.
 	Target int `json:"target,omitempty"`
-	// Replicas are those that may be given requests now.
+	// Replicas are those that can be given requests now.
 	Replicas []Replica `json:"replicas"`
-	// Failed is set when no replica can ever start: whoever waits is answered with it at once.
+	// Failed is set if no replica can ever start. Waiting requests are refused with this reason at once.
 	Failed string `json:"failed,omitempty"`
-	// Blocked says why none can start for now; it becomes the reason of the 503 of those that waited in vain.
+	// Blocked is why no replica can start for now. It becomes the reason in the 503 of requests that time out.
 	Blocked string `json:"blocked,omitempty"`
 }
 
-// Replica is one upstream.
+// equal compares all fields. With a thousand revisions reflect.DeepEqual would take milliseconds.
+func (r Revision) equal(other Revision) bool {
+	return r.ID == other.ID && r.Port == other.Port && r.Settings == other.Settings && r.TLS == other.TLS && r.Target == other.Target &&
+		slices.Equal(r.Replicas, other.Replicas) && r.Failed == other.Failed && r.Blocked == other.Blocked
+}
+
+// Replica is a replica that requests can be sent to.
 type Replica struct {
 	Name string `json:"name"`
 	Addr string `json:"addr"` // "10.88.0.5:8080"
 }
 
-// Certificate serves the TLS names that it is made out for.
+// Certificate is served for the TLS server names that it is valid for.
 type Certificate struct {
 	Names []string `json:"names"` // "*.penstock.localhost"
 	Cert  []byte   `json:"cert"`  // PEM, leaf first
 	Key   []byte   `json:"key"`   // PEM
 }
 
-// Report is what an ingress knows and control does not.
+// Report tells control what only an ingress knows.
 type Report struct {
-	// Epoch and Version of the table that new requests are routed by.
+	// Epoch and Version identify the table by which new requests are routed.
 	Epoch   string `json:"epoch"`
 	Version uint64 `json:"version"`
-	// InFlight counts the requests on each replica, by name, also on those that have left the table. Those with none
-	// are left out.
+	// InFlight counts the requests on each replica, by name, including replicas that are no longer in the table.
+	// Replicas without requests are omitted.
 	InFlight map[string]int `json:"inFlight"`
 	// Waiting counts the requests that wait for a replica, by revision ID.
 	Waiting map[string]int `json:"waiting"`
-	// Unopened are external ports of the table that nobody can connect to.
+	// Loads are the loads of revisions, by ID, that have requests or have changed since the previous report.
+	Loads map[string]Load `json:"loads,omitempty"`
+	// Unopened are external ports of the table that could not be opened.
 	Unopened []Unopened `json:"unopened,omitempty"`
-	// Changes says that the ingress takes changes between two tables.
+	// Changes is set if the ingress accepts changes between two tables.
 	Changes bool `json:"changes,omitempty"`
-	// Traffic comes with the reports that are due by time only, as it is long.
+	// Traffic is only in reports that are sent by time, because it is long.
 	Traffic *Traffic `json:"traffic,omitempty"`
 }
 
@@ -206,13 +216,17 @@ type Unopened struct {
 	Reason string `json:"reason"`
 }
 
-// Covers says whether the report was made under table epoch, version or a later one of the same epoch.
+// Covers reports whether the report was made under table epoch and version, or a later version of the same epoch.
 func (r Report) Covers(epoch string, version uint64) bool {
 	return r.Epoch == epoch && r.Version >= version
 }
 
-// reportEvery bounds how old control's picture of an ingress gets. A connection that is silent for lostAfter is dead.
+// reportEvery limits the age of control's information about an ingress. A connection that is silent for lostAfter
+// counts as dead.
 const (
 	reportEvery = time.Second
+	// reportPause is the minimum time between two reports of changes, so that a burst causes a limited number of
+	// reports.
+	reportPause = 5 * time.Millisecond
 	lostAfter   = 10 * time.Second
 )

@@ -4,19 +4,19 @@ import (
 	"time"
 )
 
-// rateWindow is the time that rates and quantiles are of: long enough for a steady figure of few requests, short enough
-// to see a change as it happens.
+// rateWindow is the time over which rates and quantiles are computed: long enough for a steady value with few requests,
+// short enough to show a change quickly.
 const rateWindow = 10 * time.Second
 
-// Rates are what replicas have answered of late, over all ingresses.
+// Rates are the recent request rates of replicas over all ingresses.
 type Rates struct {
 	Replicas map[string]Rate    // by name
-	Refused  map[string]float64 // a second, by revision ID
+	Refused  map[string]float64 // per second, by revision ID
 }
 
 // Rate is a replica's traffic.
 type Rate struct {
-	Requests, Errors float64 // a second
+	Requests, Errors float64 // per second
 	Latency          Latency
 }
 
@@ -28,7 +28,7 @@ type moment struct {
 	Traffic
 }
 
-// add keeps one moment that is as old as the window or older, to measure from.
+// add also keeps one moment that is at least as old as the window, as the start of the measurement.
 func (h history) add(at time.Time, t Traffic) history {
 	h = append(h, moment{at, t})
 	for len(h) > 2 && at.Sub(h[1].at) >= rateWindow {

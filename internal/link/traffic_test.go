@@ -171,6 +171,43 @@ func TestAnswered(t *testing.T) {
 	})
 }
 
+// What an ingress has measured is told apart from what it has not, also after its way over the wire.
+func TestIntegralsOverTheWire(t *testing.T) {
+	report := func(text string) (r link.Traffic) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	send := func(at, sum time.Duration) link.Integral {
+		text, err := json.Marshal(link.Traffic{Replicas: map[string]link.Tally{"r": {InFlight: link.Integral{At: at, Sum: sum}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report(string(text)).Replicas["r"].InFlight
+	}
+	old := report(`{"replicas": {"r": {"requests": 9, "latency": []}}}`).Replicas["r"].InFlight
+	tests := map[string]struct {
+		before, after link.Integral
+		average       float64
+		ok            bool
+	}{
+		"six seconds within three":         {send(time.Second, time.Second), send(4*time.Second, 7*time.Second), 2, true},
+		"a nanosecond in an hour":          {send(time.Hour, 1), send(2*time.Hour, 2), 1 / 3.6e12, true},
+		"nothing was in flight":            {send(time.Second, time.Second), send(2*time.Second, time.Second), 0, true},
+		"it does not measure":              {old, old, 0, false},
+		"one moment":                       {send(time.Second, 1), send(time.Second, 1), 0, false},
+		"counting has started again":       {send(time.Second, time.Second), send(2*time.Second, 0), 0, false},
+		"another ingress, that is younger": {send(time.Minute, 0), send(time.Second, 0), 0, false},
+	}
+	for name, test := range tests {
+		if got, ok := test.after.Average(test.before); got != test.average || ok != test.ok {
+			t.Errorf("%s: got %v, %t, want %v, %t", name, got, ok, test.average, test.ok)
+		}
+	}
+}
+
 func FuzzLatency(f *testing.F) {
 	for _, seed := range []string{`[]`, `[0,1,271,4294967295]`, `[272,1]`, `[1]`, `[-1,2]`, `null`} {
 		f.Add([]byte(seed))

@@ -10,15 +10,15 @@ import (
 // Arrival is one request of a schedule.
 type Arrival struct {
 	At              time.Duration // since the start
-	ContextTokens   int           // of a trace
+	ContextTokens   int           // from a trace
 	GeneratedTokens int
 }
 
-// Constant arrives at an even rate without end.
+// Constant returns endless arrivals at an even rate.
 func Constant(perSecond float64) iter.Seq[Arrival] {
 	return func(yield func(Arrival) bool) {
 		for n := 0.0; ; n++ {
-			// Multiplied, not added up: no error gathers over a long run.
+			// Multiply instead of adding up, so that errors do not accumulate over a long run.
 			if !yield(Arrival{At: seconds(n / perSecond)}) {
 				return
 			}
@@ -26,7 +26,7 @@ func Constant(perSecond float64) iter.Seq[Arrival] {
 	}
 }
 
-// Poisson arrives as independent users do, at a mean rate, without end. A seed gives the same arrivals each time.
+// Poisson returns endless arrivals at a mean rate, as from independent users. The same seed gives the same arrivals.
 func Poisson(perSecond float64, seed uint64) iter.Seq[Arrival] {
 	return func(yield func(Arrival) bool) {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -38,20 +38,20 @@ func Poisson(perSecond float64, seed uint64) iter.Seq[Arrival] {
 	}
 }
 
-// Step is a rate that holds for a time.
+// Step is a rate and how long it lasts.
 type Step struct {
 	PerSecond float64
 	For       time.Duration
 }
 
-// Stepped arrives at the rate of each step in turn and ends with the last. A part of a request that is left when a step
-// ends is carried into the next.
+// Stepped returns arrivals at the rate of each step in turn, and ends with the last step. A fraction of a request that is
+// left at the end of a step is carried into the next.
 func Stepped(steps []Step) iter.Seq[Arrival] {
-	// Rates and times of people are decimal fractions, which floats miss by a little.
+	// Rates and times given by people are decimal fractions, which floats cannot represent exactly.
 	const close = 1e-6
 	return func(yield func(Arrival) bool) {
 		var began time.Duration
-		var due, next float64 // requests due when the step began; the next one's number
+		var due, next float64 // requests due when the step began; number of the next one
 		for _, s := range steps {
 			end := due + s.PerSecond*s.For.Seconds()
 			for ; next < end-close; next++ {
@@ -64,7 +64,7 @@ func Stepped(steps []Step) iter.Seq[Arrival] {
 	}
 }
 
-// Total is how long the steps last together.
+// Total returns the total duration of the steps.
 func Total(steps []Step) time.Duration {
 	var sum time.Duration
 	for _, s := range steps {
@@ -73,7 +73,7 @@ func Total(steps []Step) time.Duration {
 	return sum
 }
 
-// Replay arrives as a trace did, speed times faster.
+// Replay returns the arrivals of a trace, speed times faster.
 func Replay(trace []Arrival, speed float64) iter.Seq[Arrival] {
 	return func(yield func(Arrival) bool) {
 		for _, a := range trace {
@@ -85,7 +85,7 @@ func Replay(trace []Arrival, speed float64) iter.Seq[Arrival] {
 	}
 }
 
-// seconds is a duration, the longest there is when it would be longer.
+// seconds converts seconds to a duration, limited to the longest one.
 func seconds(s float64) time.Duration {
 	if s >= math.MaxInt64/1e9 {
 		return math.MaxInt64

@@ -11,14 +11,14 @@ import (
 	"syscall"
 )
 
-// phase is how far a request had come.
+// phase is how far a request got.
 type phase int
 
 const (
 	dialing phase = iota
 	handshaking
-	waiting   // for the answer's first byte
-	answering // it has begun
+	waiting   // for the first byte of the response
+	answering // the response has begun
 )
 
 var (
@@ -26,7 +26,7 @@ var (
 	errStopped  = errors.New("run was stopped")
 )
 
-// streamError is what the standard library's HTTP/2 makes of its own, unnamed one when it is asked for a type like it.
+// streamError has the fields of the standard library's unexported HTTP/2 stream error, which errors.As converts to this type.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -35,7 +35,7 @@ type streamError struct {
 
 func (e streamError) Error() string { return "stream error" }
 
-// classify names why a request failed.
+// classify returns the class of a request's failure.
 func classify(err error, at phase) Class {
 	timeout, isNet := errors.AsType[net.Error](err)
 	_, isStream := errors.AsType[streamError](err)

@@ -1,12 +1,12 @@
-// Package load sends requests by a plan and measures how they were answered, so that waiting is never hidden.
+// Package load generates requests and measures the responses in a way that does not hide waiting times.
 //
-// In the open loop each request has a time at which it is due, whatever became of those before it, and its latency counts
-// from there: a server that stalls for a second shows in the percentiles as it showed to its users. In the closed loop a
-// fixed number of clients wait for each answer before they ask again, as wrk does.
+// In the open loop each request is due at a certain time, regardless of the requests before it, and its latency counts from
+// then on. If a server stalls for a second, the percentiles show what its users saw. In the closed loop a fixed number of
+// clients each wait for a response before their next request, as in wrk.
 //
-//	Arrivals ──> Run ──> one worker a request ──> HTTP/1.1 | HTTP/2 | WebSocket
+//	Arrivals ──> Run ──> one worker per request ──> HTTP/1.1 | HTTP/2 | WebSocket
 //	(a schedule)  │                                   │
-//	              └── bound on outstanding            v
+//	              └── limit on outstanding            v
 //	                                     Record ──> records (JSON lines)
 //	                                        └────> Summary (histograms) ──> text, JSON
 //	                                        └────> Timeline ──> SVG

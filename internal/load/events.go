@@ -1,14 +1,14 @@
 package load
 
-// events finds the events of a text/event-stream (WHATWG HTML 9.2.6): lines of fields; a blank one ends an event, which
-// counts when it has data. It keeps no more of them than a time stamp needs.
+// events finds the events in a text/event-stream (WHATWG HTML 9.2.6): lines of fields, where a blank line ends an event, which
+// counts if it has data. It keeps only as much of an event as a timestamp needs.
 type events struct {
 	state   int
-	cr      bool // a line feed right after it belongs to it
+	cr      bool // the last byte was CR; a following LF belongs to it
 	hasData bool
-	field   [5]byte // the line's beginning
+	field   [5]byte // start of the line
 	length  int
-	data    [32]byte // the beginning of the event's data
+	data    [32]byte // start of the event's data
 	kept    int
 }
 
@@ -19,7 +19,7 @@ const (
 	inOther
 )
 
-// feed reads a piece of the stream and calls event with the beginning of each event's data.
+// feed reads a piece of the stream and calls event with the start of each event's data.
 func (e *events) feed(p []byte, event func(data []byte)) {
 	for _, c := range p {
 		if c == '\n' && e.cr {

@@ -20,34 +20,34 @@ import (
 // sender sends one request and fills in its record.
 type sender interface {
 	send(ctx context.Context, s *scratch, body []byte, rec *Record)
-	opened() int64 // connections so far
+	opened() int64 // number of connections opened so far
 	close()
 }
 
-// scratch is what one worker uses again and again.
+// scratch holds the buffers that a worker reuses.
 type scratch struct {
 	out    []byte // the request
-	in     []byte // a piece of the answer
+	in     []byte // a piece of the response
 	events events
 	gaps   []time.Duration // between events
-	delays []time.Duration // of stamped events
+	delays []time.Duration // delays of stamped events
 	tally  *tally
 }
 
 const (
 	maxHeader = 1 << 20
-	inline    = 64 << 10 // a larger body is sent while the answer is read already
-	piece     = 4 << 10  // read at a time; small, for thousands of open streams
-	largePart = 64 << 10 // once an answer turns out large
+	inline    = 64 << 10 // larger bodies are sent while the response is read
+	piece     = 4 << 10  // read size; small, because there may be thousands of open streams
+	largePart = 64 << 10 // read size for large responses
 )
 
-// http1 speaks HTTP/1.1 over connections of its own, one request at a time on each. Unlike net/http's client it never
-// sends a request a second time by itself, so that every fault is seen.
+// http1 sends HTTP/1.1 requests over its own connections, one request at a time on each. Unlike net/http's client, it never
+// retries a request, so that every fault is seen.
 type http1 struct {
 	req    *Request
 	target Target
-	tls    *tls.Config // nil: plain
-	head   []byte      // of every request, up to its length
+	tls    *tls.Config // nil for plain http
+	head   []byte      // head of every request, up to Content-Length
 	plain  *http.Request
 	watch  *stopwatch
 	dialed atomic.Int64
@@ -63,8 +63,8 @@ type conn1 struct {
 	net.Conn // TLS or not
 	raw      syscall.RawConn
 	br       *bufio.Reader
-	left     int64 // bytes that may still be read: bounds headers
-	ended    bool  // the server has said that no more comes
+	left     int64 // bytes that may still be read; limits headers
+	ended    bool  // the server has announced that it closes the connection
 }
 
 func (c *conn1) Read(p []byte) (int, error) {
@@ -111,7 +111,7 @@ func hostOf(req *Request, u *url.URL) string {
 
 func (h *http1) opened() int64 { return h.dialed.Load() }
 
-// close ends all connections, also those under way.
+// close closes all connections, including those in use.
 func (h *http1) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -121,7 +121,7 @@ func (h *http1) close() {
 	}
 }
 
-// take gives a connection that waits for work, or opens one.
+// take returns an idle connection, or opens a new one.
 func (h *http1) take(ctx context.Context, rec *Record, deadline time.Time) (*conn1, phase, error) {
 	for !h.req.NewConnections {
 		h.mu.Lock()
@@ -134,7 +134,7 @@ func (h *http1) take(ctx context.Context, rec *Record, deadline time.Time) (*con
 		h.free[n-1] = nil
 		h.free = h.free[:n-1]
 		h.mu.Unlock()
-		// The server may end a connection that has nothing to do; that is no fault of any request.
+		// A server may close an idle connection. This is not a failure of a request.
 		if idle(c.raw) {
 			rec.Reused = true
 			return c, waiting, c.SetDeadline(deadline)
@@ -197,7 +197,7 @@ func (h *http1) putBack(c *conn1) {
 	h.mu.Unlock()
 }
 
-// fail writes into a record why its request ended.
+// fail records why a request failed.
 func fail(rec *Record, now time.Duration, err error, at phase) {
 	rec.LastByte = now
 	rec.Error = classify(err, at)
@@ -225,7 +225,7 @@ func (h *http1) send(ctx context.Context, s *scratch, body []byte, rec *Record) 
 	s.out = append(s.out, "\r\n"...)
 
 	var upload sync.WaitGroup
-	var late error // of an upload beside the answer
+	var late error // error of an upload that runs beside the response
 	if len(body) <= inline {
 		s.out = append(s.out, body...)
 		_, err = c.Write(s.out)
@@ -234,11 +234,12 @@ func (h *http1) send(ctx context.Context, s *scratch, body []byte, rec *Record) 
 	}
 	keep, at, rerr := h.receive(c, s, rec, deadline)
 	if !keep {
-		h.drop(c) // also ends an upload that nobody reads any more
+		h.drop(c) // also ends an unfinished upload
 	}
 	upload.Wait()
 	if rerr != nil {
-		// A server that answers before it has read all may close at once: its answer counts, not the write.
+		// A server that responds before it has read the whole request may close at once. Then its response counts, not the
+		// write error.
 		if err != nil && at == waiting {
 			rerr = err
 		}
@@ -260,7 +261,7 @@ func (h *http1) send(ctx context.Context, s *scratch, body []byte, rec *Record) 
 	}
 }
 
-// receive reads the answer, and says whether the connection may serve again.
+// receive reads the response, and reports whether the connection can be reused.
 func (h *http1) receive(c *conn1, s *scratch, rec *Record, deadline time.Time) (keep bool, at phase, err error) {
 	c.left = maxHeader
 	if _, err := c.br.Peek(1); err != nil {
@@ -271,7 +272,7 @@ func (h *http1) receive(c *conn1, s *scratch, rec *Record, deadline time.Time) (
 	for {
 		resp, err = http.ReadResponse(c.br, h.plain)
 		if err != nil && c.ended {
-			return false, answering, io.ErrUnexpectedEOF // what the parser makes of half a line is no news
+			return false, answering, io.ErrUnexpectedEOF // the parser's error about half a line adds nothing
 		}
 		if err != nil {
 			return false, answering, err
@@ -306,7 +307,7 @@ func (h *http1) receive(c *conn1, s *scratch, rec *Record, deadline time.Time) (
 
 var errStamp = errors.New("event's data does not begin with a Unix time in nanoseconds")
 
-// readBody reads an answer to its end and times what comes of it.
+// readBody reads a response to its end and measures its timing.
 func readBody(body io.Reader, s *scratch, rec *Record, req *Request, watch *stopwatch) error {
 	s.events = events{}
 	last, bad := rec.FirstByte, false
@@ -355,7 +356,7 @@ func readBody(body io.Reader, s *scratch, rec *Record, req *Request, watch *stop
 	}
 }
 
-// stamp reads the number that data begins with.
+// stamp parses the number at the start of data.
 func stamp(data []byte) (int64, bool) {
 	end := 0
 	for end < len(data) && data[end] >= '0' && data[end] <= '9' {
@@ -365,7 +366,7 @@ func stamp(data []byte) (int64, bool) {
 	return n, err == nil
 }
 
-// leaving says whether a read ended because the client's own time for the answer is over.
+// leaving reports whether a read ended because of the client's own limit, LeaveAfter.
 func leaving(err error) bool {
 	class := classify(err, answering)
 	return class == Timeout || class == Stopped

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// http2 speaks HTTP/2 over the standard library's connections: TLS, or in the clear with prior knowledge (RFC 9113 3.3).
-// Requests share a connection up to the number of streams that the server allows; then another is opened. None is sent a
-// second time.
+// http2 sends HTTP/2 requests over the standard library's connections: with TLS, or unencrypted with prior knowledge (RFC 9113
+// 3.3). Requests share a connection up to the number of streams that the server allows; then it opens another. It never
+// retries a request.
 type http2 struct {
 	req    *Request
 	url    *url.URL
@@ -27,7 +27,7 @@ type http2 struct {
 	watch  *stopwatch
 	dialed atomic.Int64
 	t      *http.Transport
-	gate   chan struct{} // held by who opens a connection, so that those who wait may share it
+	gate   chan struct{} // held while a connection is opened, so that waiting requests can share it
 
 	mu    sync.Mutex
 	conns []*http.ClientConn
@@ -66,7 +66,7 @@ func newHTTP2(req *Request, u *url.URL, target Target, watch *stopwatch) *http2 
 	return h
 }
 
-// dialError tells a fault of connecting from later ones.
+// dialError marks an error as one of connecting, in contrast to later ones.
 type dialError struct{ err error }
 
 func (e *dialError) Error() string { return e.err.Error() }
@@ -84,7 +84,7 @@ func (h *http2) close() {
 	}
 }
 
-// reserve gives a connection that has room for a stream, or nil.
+// reserve returns a connection with room for another stream, or nil.
 func (h *http2) reserve() (*http.ClientConn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -100,7 +100,7 @@ func (h *http2) reserve() (*http.ClientConn, error) {
 	return nil, nil
 }
 
-// take gives a connection with a stream reserved on it.
+// take returns a connection with a reserved stream.
 func (h *http2) take(ctx context.Context, rec *Record) (*http.ClientConn, phase, error) {
 	c, err := h.reserve()
 	if c == nil && err == nil {
@@ -152,7 +152,7 @@ func (h *http2) send(ctx context.Context, s *scratch, body []byte, rec *Record) 
 		Proto: "HTTP/2.0", ProtoMajor: 2,
 	}).WithContext(ctx)
 	if body != nil {
-		// Copied: a stream that is over may still be read from for a moment.
+		// Copy the data, because a stream that has ended may still be read for a moment.
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(bytes.Clone(body))), int64(len(body))
 	}
 	resp, err := c.RoundTrip(r)
@@ -181,7 +181,7 @@ func (h *http2) send(ctx context.Context, s *scratch, body []byte, rec *Record) 
 	}
 }
 
-// ended is why a request failed: by its own error, or because the run was stopped, which has many errors.
+// ended returns why a request failed: its own error, or that the run was stopped, which shows up as many different errors.
 func ended(run context.Context, err error) error {
 	if run.Err() != nil {
 		return errStopped

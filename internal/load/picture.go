@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The picture's measures.
+// Dimensions of the chart.
 const (
 	pictureWidth  = 960
 	pictureHeight = 600
@@ -22,7 +22,7 @@ const (
 	rateBottom    = 550
 )
 
-// Colours that people with any colour vision tell apart (Okabe and Ito).
+// Colours that people with any colour vision can distinguish (Okabe and Ito).
 const (
 	colourP50    = "#0072B2"
 	colourP99    = "#E69F00"
@@ -32,7 +32,7 @@ const (
 	colourFailed = "#D55E00"
 )
 
-// WriteSVG draws latency and rate over time. Latencies stand at the time at which their requests were due.
+// WriteSVG draws latency and rate over time. Latencies are drawn at the time at which their requests were due.
 func (t *Timeline) WriteSVG(w io.Writer, s *Summary) error {
 	p := &picture{w: bufio.NewWriter(w), end: time.Duration(len(t.bins)) * t.width}
 	p.printf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12" fill="#333">`+"\n",
@@ -55,7 +55,7 @@ type picture struct {
 	end time.Duration
 }
 
-// printf leaves errors to Flush, where bufio keeps them.
+// printf ignores errors, because bufio keeps them for Flush.
 func (p *picture) printf(format string, args ...any) { fmt.Fprintf(p.w, format, args...) }
 
 func (p *picture) text(x, y float64, anchor string, size int, text string) {
@@ -82,10 +82,10 @@ func (p *picture) times(top, bottom float64) {
 	}
 }
 
-// number is a value of an axis, without the noise of sums.
+// number formats a value on an axis without rounding errors.
 func number(v float64) string { return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64) }
 
-// niceStep is the next larger of 1, 2 and 5 times a power of ten.
+// niceStep rounds up to 1, 2 or 5 times a power of ten.
 func niceStep(s float64) float64 {
 	if s <= 0 {
 		return 1
@@ -111,7 +111,7 @@ func (p *picture) curve(t *Timeline, colour, name string, legend float64, top fl
 		}
 		p.printf("%s%.1f %.1f", pen, p.x(time.Duration(i)*t.width+t.width/2), y(v))
 		if pen == "M" {
-			p.printf("h0.1") // a point between two gaps can be seen
+			p.printf("h0.1") // makes a point between two gaps visible
 		}
 		pen = "L"
 	}

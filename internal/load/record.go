@@ -4,11 +4,11 @@ import (
 	"time"
 )
 
-// Record is what became of one request. Times are nanoseconds since the start of the run; one that did not happen is left
-// out.
+// Record is the result of one request. Times are nanoseconds since the start of the run; times of steps that did not happen
+// are omitted.
 type Record struct {
 	N          int64         `json:"n"`
-	Scheduled  time.Duration `json:"scheduledNs"`           // when it was due; in the closed loop, when its client turned to it
+	Scheduled  time.Duration `json:"scheduledNs"`           // when it was due; in the closed loop, when its client started it
 	Sent       time.Duration `json:"sentNs,omitempty"`      // when work on it began, before its connection was opened
 	Connected  time.Duration `json:"connectedNs,omitempty"` // only when it opened a connection
 	FirstByte  time.Duration `json:"firstByteNs,omitempty"`
@@ -26,19 +26,19 @@ type Record struct {
 	Detail     string        `json:"detail,omitempty"`
 }
 
-// Class is why a request failed.
+// Class is the kind of a request's failure.
 type Class string
 
 const (
-	Refused  Class = "refused"  // nobody listens
+	Refused  Class = "refused"  // connection refused
 	Connect  Class = "connect"  // no connection for another reason
 	TLS      Class = "tls"      // handshake or certificate
 	Reset    Class = "reset"    // connection or stream reset before the answer's first byte
 	Closed   Class = "closed"   // connection closed before the answer's first byte
-	Cut      Class = "cut"      // the answer began and did not end
-	Timeout  Class = "timeout"  // no end of the answer in time
-	Status   Class = "status"   // answered, with 400 or more
-	Protocol Class = "protocol" // what came is no valid answer
+	Cut      Class = "cut"      // the response began but did not end
+	Timeout  Class = "timeout"  // the response did not end in time
+	Status   Class = "status"   // response with status 400 or above
+	Protocol Class = "protocol" // the response is invalid
 	Content  Class = "content"  // a WebSocket's echo, or an event's time stamp, is not what it should be
 	Body     Class = "body"     // the body's template failed
 	Unsent   Class = "unsent"   // still held by the bound on outstanding requests when its time was up

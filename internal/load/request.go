@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Request says what is sent, and what of the answer is measured.
+// Request describes what is sent and what is measured about the response.
 type Request struct {
 	URL            string // http, https, ws or wss
 	Method         string // GET, or POST when there is a body
@@ -33,7 +33,7 @@ type Request struct {
 	Resolve        map[string]string // "host:port" to the address to connect to
 }
 
-// Fields are what the template of a body may use, beside {{words n}}: a text of n words.
+// Fields are the fields that a body template can use. It can also use {{words n}}, a text of n words.
 type Fields struct {
 	N                              int64 // the request's number, from 0
 	ContextTokens, GeneratedTokens int   // of the trace's row
@@ -44,10 +44,10 @@ const (
 	maxWords = 1 << 20
 )
 
-// ErrRequest is wrapped by what New refuses in a Request.
+// ErrRequest is wrapped by New's errors about an invalid Request.
 var ErrRequest = errors.New("request")
 
-// validate fills in defaults and names what cannot be sent.
+// validate fills in defaults and returns an error for a request that cannot be sent.
 func (r *Request) validate() (*url.URL, error) {
 	fault := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", ErrRequest, fmt.Errorf(format, args...))
@@ -142,7 +142,7 @@ func (r *Request) tls(host string) *tls.Config {
 	return c
 }
 
-// bodies makes the body of each request.
+// bodies creates the body of each request.
 type bodies struct {
 	fixed    []byte
 	template *template.Template

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Plan says when requests are sent. Either Arrivals (the open loop) or Clients (the closed one) is set.
+// Plan says when requests are sent. Either Arrivals (open loop) or Clients (closed loop) is set.
 type Plan struct {
 	Arrivals iter.Seq[Arrival]
 	Endless  bool // arrivals have no end of their own
@@ -26,13 +26,13 @@ type Plan struct {
 	MaxOutstanding int           // in the open loop: requests under way at a time
 }
 
-// Bounds of a plan.
+// Limits of a plan.
 const (
 	MaxDuration    = maxTime
 	MaxOutstanding = 100_000
 )
 
-// ErrPlan is wrapped by what New refuses in a Plan.
+// ErrPlan is wrapped by New's errors about an invalid Plan.
 var ErrPlan = errors.New("plan")
 
 func (p *Plan) validate() error {
@@ -56,7 +56,7 @@ func (p *Plan) validate() error {
 	return nil
 }
 
-// CheckRate says whether a rate can be asked for.
+// CheckRate returns an error if a rate is out of range.
 func CheckRate(perSecond float64) error {
 	if !(perSecond > 0 && perSecond <= maxRate) {
 		return fmt.Errorf("want a rate above 0 and up to %.0f a second, got %v", maxRate, perSecond)
@@ -64,7 +64,7 @@ func CheckRate(perSecond float64) error {
 	return nil
 }
 
-// Load is a run that is ready to begin.
+// Load is a run that is ready to start.
 type Load struct {
 	req    Request
 	plan   Plan
@@ -77,7 +77,7 @@ type Load struct {
 	watch stopwatch
 }
 
-// New checks a request and a plan and finds the target's address. Records, when not nil, gets a JSON line a request.
+// New checks a request and a plan and looks up the target's address. records, if not nil, gets one JSON line per request.
 func New(ctx context.Context, req Request, plan Plan, records io.Writer) (*Load, error) {
 	if err := plan.validate(); err != nil {
 		return nil, err
@@ -108,11 +108,11 @@ func (l *Load) atCount() string {
 	return fmt.Sprintf("the count of %d requests was reached before the duration of %s", l.plan.Count, l.plan.Duration)
 }
 
-// Target is where requests will go.
+// Target returns the target of the requests.
 func (l *Load) Target() Target { return l.target }
 
-// Run sends everything and waits for the answers. When ctx ends, so does the run: what is under way fails as Stopped, and
-// the summary tells of what was sent. When Run returns, every connection of it is closed and every goroutine that it started gone.
+// Run sends all requests and waits for the responses. When ctx ends, the run ends too: requests in flight fail as Stopped, and
+// the summary covers what was sent. When Run returns, its connections are closed and its goroutines have ended.
 func (l *Load) Run(ctx context.Context) (*Summary, *Timeline, error) {
 	cpu := cpuTime()
 	l.watch.start = time.Now()
@@ -157,14 +157,14 @@ func (l *Load) Run(ctx context.Context) (*Summary, *Timeline, error) {
 	return s, l.tally.timeline, err
 }
 
-// job is a request whose time has come.
+// job is a request that is due.
 type job struct {
 	n    int64
 	a    Arrival
 	held bool
 }
 
-// open sends each request when it is due, whatever became of those before it.
+// open sends each request when it is due, regardless of the requests before it.
 func (l *Load) open(ctx context.Context) error {
 	alarm, err := newAlarm()
 	if err != nil {
@@ -221,7 +221,7 @@ func (l *Load) open(ctx context.Context) error {
 	return nil
 }
 
-// until waits for a time of the run and says whether it came before the run's end.
+// until waits for a time in the run, and reports whether it came before the end of the run.
 func (l *Load) until(ctx context.Context, alarm *alarm, at time.Duration) bool {
 	for ctx.Err() == nil {
 		wait := at - l.watch.now()
@@ -256,7 +256,7 @@ func (l *Load) giveUp(j job, why Class) {
 	})
 }
 
-// work does one request after the other until there are no more.
+// work sends one request after another until there are no more.
 func (l *Load) work(ctx context.Context, j job, jobs <-chan job, places <-chan struct{}) {
 	s, buf := l.scratch()
 	for ok := true; ok; j, ok = <-jobs {
@@ -269,7 +269,7 @@ func (l *Load) scratch() (*scratch, *bytes.Buffer) {
 	return &scratch{in: make([]byte, piece), tally: l.tally}, &bytes.Buffer{}
 }
 
-// one does a request that has been counted as begun.
+// one sends a request that is already counted as started.
 func (l *Load) one(ctx context.Context, j job, s *scratch, buf *bytes.Buffer) {
 	rec := Record{N: j.n, Scheduled: j.a.At, Held: j.held}
 	body, err := l.bodies.of(j.n, j.a, buf)
@@ -283,7 +283,7 @@ func (l *Load) one(ctx context.Context, j job, s *scratch, buf *bytes.Buffer) {
 	l.tally.end(&rec)
 }
 
-// closed lets clients ask and wait for the answer, over and over.
+// closed runs the closed loop: each client sends a request and waits for the response, over and over.
 func (l *Load) closed(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -307,7 +307,7 @@ func (l *Load) closed(ctx context.Context) {
 	}
 }
 
-// think waits between two requests of a client.
+// think pauses between two requests of a client.
 func (l *Load) think(ctx context.Context) bool {
 	if l.plan.Think == 0 {
 		return true

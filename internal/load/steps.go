@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	maxRate  = 1e6 // requests a second; more than one process can send
+	maxRate  = 1e6 // requests per second; more than one process can send
 	maxSteps = 10_000
 	maxTime  = 7 * 24 * time.Hour
 )
 
-// ParseSteps reads "10/s for 30s, 0/s for 5s, 100/s for 1m".
+// ParseSteps parses steps such as "10/s for 30s, 0/s for 5s, 100/s for 1m".
 func ParseSteps(text string) ([]Step, error) {
 	var steps []Step
 	for part := range strings.SplitSeq(text, ",") {
@@ -45,7 +45,7 @@ func ParseSteps(text string) ([]Step, error) {
 	return steps, nil
 }
 
-// parseRate reads "10/s", "90/m" or "0.5/s" as requests a second.
+// parseRate parses a rate such as "10/s", "90/m" or "0.5/s" and returns requests per second.
 func parseRate(text string) (float64, error) {
 	number, per := text, 1.0
 	if n, ok := strings.CutSuffix(text, "/s"); ok {

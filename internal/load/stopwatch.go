@@ -2,7 +2,7 @@ package load
 
 import "time"
 
-// stopwatch tells the time of a run.
+// stopwatch measures the time since the start of a run.
 type stopwatch struct{ start time.Time }
 
 func (s *stopwatch) now() time.Duration              { return time.Since(s.start) }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Summary is what a run has shown. Times of answers are those of the requests that succeeded, in milliseconds.
+// Summary is the result of a run. Response times are those of successful requests, in milliseconds.
 type Summary struct {
 	URL      string    `json:"url"`
 	Address  string    `json:"address"`  // that was connected to
@@ -51,16 +51,16 @@ type Summary struct {
 	Notes        []string `json:"notes,omitempty"` // what a reader must know to trust the figures
 }
 
-// Failure counts the requests that failed in one way.
+// Failure counts the requests that failed with the same class.
 type Failure struct {
 	Count   int64  `json:"count"`
 	Example string `json:"example"`
 }
 
-// lagToTell is from where on the generator's own lateness is part of what was measured.
+// lagToTell is the generator's own lateness above which a note warns that it affects the figures.
 const lagToTell = 5 * time.Millisecond
 
-// note says what the figures do not.
+// note adds notes that a reader needs to interpret the figures.
 func (s *Summary) note() {
 	add := func(format string, args ...any) { s.Notes = append(s.Notes, fmt.Sprintf(format, args...)) }
 	if s.Held > 0 {

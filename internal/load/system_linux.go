@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// alarm wakes its owner at a time that is exact to some microseconds. Go's own timers are up to a millisecond late, because
-// epoll_wait counts in those; a timer that is a file is not.
+// alarm wakes its owner with a precision of some microseconds. Go's timers can be a millisecond late, because epoll_wait
+// counts in milliseconds; a timerfd is more precise.
 type alarm struct {
 	fd   int
 	file *os.File
@@ -25,7 +25,7 @@ func newAlarm() (*alarm, error) {
 	return &alarm{fd, os.NewFile(uintptr(fd), "timer")}, nil
 }
 
-// sleep ends after a time above 0, or with an error once the alarm has been turned off.
+// sleep waits for a time above 0. It returns an error once the alarm is off.
 func (a *alarm) sleep(d time.Duration) error {
 	if err := unix.TimerfdSettime(a.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil); err != nil {
 		return err
@@ -35,12 +35,12 @@ func (a *alarm) sleep(d time.Duration) error {
 	return err
 }
 
-// off ends the sleep and all later ones.
+// off ends the current sleep and all later ones.
 func (a *alarm) off() { a.file.SetReadDeadline(time.Unix(1, 0)) }
 
 func (a *alarm) close() { a.file.Close() }
 
-// idle says whether nothing has come over a connection since its last answer, not even its end.
+// idle reports whether nothing has arrived on a connection since its last response, not even its end.
 func idle(raw syscall.RawConn) bool {
 	quiet := false
 	err := raw.Control(func(fd uintptr) {
@@ -51,7 +51,7 @@ func idle(raw syscall.RawConn) bool {
 	return quiet && err == nil
 }
 
-// cpuTime is what this process has used of processors.
+// cpuTime returns the processor time that this process has used.
 func cpuTime() time.Duration {
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {

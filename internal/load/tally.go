@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"penstock/internal/histogram"
 )
 
 // tally gathers records into what a summary needs.
@@ -15,26 +17,28 @@ type tally struct {
 
 	mu          sync.Mutex
 	sum         Summary
-	latency     *Histogram
-	service     *Histogram
-	lag         *Histogram
-	firstByte   *Histogram
-	firstEvent  *Histogram
-	gaps        *Histogram
-	delays      *Histogram
-	failed      *Histogram
+	latency     *histogram.Histogram
+	service     *histogram.Histogram
+	lag         *histogram.Histogram
+	firstByte   *histogram.Histogram
+	firstEvent  *histogram.Histogram
+	gaps        *histogram.Histogram
+	delays      *histogram.Histogram
+	failed      *histogram.Histogram
 	outstanding int
 	records     *bufio.Writer // nil: none
 	encode      *json.Encoder
 	recordsErr  error
 }
 
+func newHistogram() *histogram.Histogram { return histogram.New(histogram.Fine) }
+
 func newTally(records io.Writer, planned time.Duration) *tally {
 	t := &tally{
 		timeline: newTimeline(planned),
 		sum:      Summary{Statuses: map[int]int64{}, Errors: map[Class]*Failure{}},
-		latency:  NewHistogram(), service: NewHistogram(), lag: NewHistogram(), firstByte: NewHistogram(),
-		firstEvent: NewHistogram(), gaps: NewHistogram(), delays: NewHistogram(), failed: NewHistogram(),
+		latency:  newHistogram(), service: newHistogram(), lag: newHistogram(), firstByte: newHistogram(),
+		firstEvent: newHistogram(), gaps: newHistogram(), delays: newHistogram(), failed: newHistogram(),
 	}
 	if records != nil {
 		t.records = bufio.NewWriterSize(records, 64<<10)
@@ -147,9 +151,9 @@ func (t *tally) summary(elapsed time.Duration) (*Summary, error) {
 	if elapsed > 0 {
 		s.PerSecond = float64(s.Succeeded) / elapsed.Seconds()
 	}
-	s.Latency, s.Service, s.Lag = t.latency.Quantiles(), t.service.Quantiles(), t.lag.Quantiles()
-	s.FirstByte, s.FirstEvent = t.firstByte.Quantiles(), t.firstEvent.Quantiles()
-	s.BetweenEvents, s.EventDelay, s.FailedAfter = t.gaps.Quantiles(), t.delays.Quantiles(), t.failed.Quantiles()
+	s.Latency, s.Service, s.Lag = quantiles(t.latency), quantiles(t.service), quantiles(t.lag)
+	s.FirstByte, s.FirstEvent = quantiles(t.firstByte), quantiles(t.firstEvent)
+	s.BetweenEvents, s.EventDelay, s.FailedAfter = quantiles(t.gaps), quantiles(t.delays), quantiles(t.failed)
 	if t.records != nil && t.recordsErr == nil {
 		t.recordsErr = t.records.Flush()
 	}

@@ -1,6 +1,10 @@
 package load
 
-import "time"
+import (
+	"time"
+
+	"penstock/internal/histogram"
+)
 
 // maxBins bounds a timeline: wider than a picture needs.
 const maxBins = 256
@@ -14,7 +18,7 @@ type Timeline struct {
 
 type bin struct {
 	due, done, failed int64
-	latency           *Histogram // of those that were due in it
+	latency           *histogram.Histogram // of those that were due in it
 }
 
 func newTimeline(planned time.Duration) *Timeline {
@@ -37,7 +41,7 @@ func (t *Timeline) at(when time.Duration) *bin {
 	}
 	i := int(when / t.width)
 	for len(t.bins) <= i {
-		t.bins = append(t.bins, bin{latency: newHistogram(coarse)})
+		t.bins = append(t.bins, bin{latency: histogram.New(histogram.Coarse)})
 	}
 	return &t.bins[i]
 }

@@ -18,6 +18,10 @@ import (
 
 // webSocket opens a WebSocket for each request (RFC 6455), sends the body as a message, waits for its echo as often as
 // asked, and closes. Its first byte is that of the handshake's answer; each echo is an event, its gap the round trip.
+//
+// github.com/coder/websocket was measured in its place: it added 9 µs to a round trip of 45, 38 µs to a handshake of
+// 124 and a quarter to the processor time of both (BenchmarkWebSocket). A generator must not show its own cost as the
+// server's.
 type webSocket struct{ *http1 }
 
 // acceptGUID is of RFC 6455 1.3.

@@ -11,9 +11,10 @@ import (
 	"unicode/utf8"
 
 	"penstock/internal/resource"
+	"penstock/internal/segment"
 )
 
-// Source says which process printed a line, and where.
+// Source says which process printed a line, and to which stream.
 type Source struct {
 	App                          resource.ID
 	Revision, Replica, Container string
@@ -24,8 +25,8 @@ type Source struct {
 type Line struct {
 	At time.Time // when it arrived here
 	Source
-	Text string // without its end of line; bytes that are no UTF-8 are kept as they came
-	// Partial is set when the line was longer than the limit: it goes on in the next Line of its source.
+	Text string // without its end of line; invalid UTF-8 is kept as it is
+	// Partial is set if the line was longer than the limit. It continues in the next Line of its source.
 	Partial bool
 }
 
@@ -33,33 +34,34 @@ type Line struct {
 type Query struct {
 	App                          resource.ID
 	Revision, Replica, Container string
-	// Tail is how many of the newest lines to begin with; 0 is all that there are, -1 none.
+	// Tail is how many of the newest lines to return first. 0 means all, -1 means none.
 	Tail   int
-	Since  time.Time // lines before it are left out; zero is none
-	Follow bool      // go on with new lines until the context ends
+	Since  time.Time // earlier lines are left out; zero means no limit
+	Follow bool      // continue with new lines until the context ends
 }
 
-// Console keeps what containers print. Lines of a replica stay when it is gone.
+// Console keeps what containers print. The lines of a replica stay after it has ended.
 type Console struct{ shelf *shelf }
 
-// OpenConsole opens the log in dir, makes the folder when it is not there, and repairs what a crash has torn.
+// OpenConsole opens the log in dir. It creates the folder if it does not exist, and repairs a segment that a crash has
+// left incomplete.
 func OpenConsole(dir string, lim Limits, log *slog.Logger) (*Console, error) {
-	s, err := openShelf(dir, consoleFormat, lim, log)
+	s, err := openShelf(dir, consoleSchema, lim, log)
 	if err != nil {
 		return nil, err
 	}
 	return &Console{s}, nil
 }
 
-// Writer takes what a source prints, splits it into lines and keeps them. Its Write takes all that it is given and never
-// fails: lines that could not be kept are counted by Dropped. A Writer is for one goroutine; Close keeps a last line
-// that has no end.
+// Writer returns a writer that splits the output of a source into lines and stores them. Its Write accepts everything
+// and never fails; Dropped counts the lines that could not be stored. A Writer is not safe for concurrent use. Close
+// stores a last line without an end of line.
 func (c *Console) Writer(src Source) io.WriteCloser {
-	return &lineWriter{shelf: c.shelf, journal: c.shelf.journal(src.App), app: src.App, encoder: newLineEncoder(src)}
+	return &lineWriter{shelf: c.shelf, journal: c.shelf.journal(src.App), encoder: newLineEncoder(src)}
 }
 
-// Read returns the lines that q selects in the order of their arrival. The sequence ends with an error when reading
-// fails or, unless it follows, when ctx ends.
+// Read returns the lines that q selects in the order of their arrival. The sequence ends with an error if reading fails
+// or, unless q follows, if ctx ends.
 func (c *Console) Read(ctx context.Context, q Query) iter.Seq2[Line, error] {
 	return read(ctx, c.shelf, selection[Line]{
 		app: q.App, tail: q.Tail, since: q.Since, follow: q.Follow, decode: decodeLine,
@@ -69,28 +71,29 @@ func (c *Console) Read(ctx context.Context, q Query) iter.Seq2[Line, error] {
 	})
 }
 
-// Forget removes all lines of an app. Readers that follow it come to their end; what its writers still take is dropped.
+// Forget removes all lines of an app. Readers that follow it end, and what its writers still receive is dropped.
 func (c *Console) Forget(app resource.ID) error { return c.shelf.forget(app) }
 
-// Dropped counts the lines that could not be kept since Open.
+// Dropped returns the number of lines that could not be stored since Open.
 func (c *Console) Dropped() int64 { return c.shelf.dropped.Load() }
 
-// Close ends all readers that follow. What is written later is dropped.
+// Close ends all readers that follow. Later writes are dropped.
 func (c *Console) Close() error { return c.shelf.close() }
 
 func same(want, got string) bool { return want == "" || strings.EqualFold(want, got) }
 
-// batchBytes is how much a lineWriter gathers before it appends; one Write makes one append in nearly all cases.
+// batchBytes is how much a lineWriter collects before it appends. Nearly every Write makes one append.
 const batchBytes = 1 << 20
 
 type lineWriter struct {
 	shelf   *shelf
 	journal *journal
-	app     resource.ID
 	encoder lineEncoder
-	line    []byte // the line that has no end yet
+	line    []byte // the line whose end has not come yet
 	batch   []byte
-	lines   int // in batch
+	lines   int       // in batch
+	first   time.Time // of the batch
+	last    time.Time
 }
 
 func (w *lineWriter) Write(p []byte) (int, error) {
@@ -126,6 +129,10 @@ func (w *lineWriter) Close() error {
 
 func (w *lineWriter) add(at time.Time, text []byte, partial bool) {
 	w.batch = w.encoder.append(w.batch, at, text, partial)
+	if w.lines == 0 {
+		w.first = at
+	}
+	w.last = at
 	w.lines++
 	if len(w.batch) >= batchBytes {
 		w.flush()
@@ -136,16 +143,16 @@ func (w *lineWriter) flush() {
 	if w.lines == 0 {
 		return
 	}
-	w.shelf.append(w.journal, w.app, w.batch, w.lines)
+	w.shelf.append(w.journal, segment.Block{Records: w.lines, First: w.first, Last: w.last, Payload: w.batch})
 	w.batch, w.lines = w.batch[:0], 0
 }
 
-// cutPoint is where to cut text so that the part before is at most limit bytes and no character is torn.
+// cutPoint returns where to cut text so that the first part has at most limit bytes and no character is split.
 func cutPoint(text []byte, limit int) int {
 	for n := limit; n > limit-utf8.UTFMax; n-- {
 		if utf8.RuneStart(text[n]) {
 			return n
 		}
 	}
-	return limit // no UTF-8
+	return limit // not UTF-8
 }

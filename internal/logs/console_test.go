@@ -194,7 +194,7 @@ func TestReadThatIsCutShortSaysSo(t *testing.T) {
 	}
 }
 
-// follow starts a reader; what it read comes when it has ended.
+// follow starts a reader. The channel returns what it read when the reader has ended.
 func follow(ctx context.Context, t *testing.T, c *logs.Console, q logs.Query) <-chan []string {
 	q.Follow = true
 	done := make(chan []string)
@@ -224,7 +224,7 @@ func TestFollow(t *testing.T) {
 				c := openConsole(t, t.TempDir(), logs.Limits{SegmentBytes: 1 << 10})
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				early := follow(ctx, t, c, chat) // before there is anything
+				early := follow(ctx, t, c, chat) // before there are any lines
 				synctest.Wait()
 				var all []string
 				for i := range 20 {
@@ -303,14 +303,14 @@ func TestReaderThatStopsHoldsNobodyUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// While this reader stands still the log turns over many times.
+		// While this reader pauses, old segments are replaced several times.
 		if seen++; seen == 1 {
 			for i := range 200 {
 				write(t, c, source("chat"), strings.Repeat("x", 10_000)+fmt.Sprintln(i))
 			}
 			continue
 		}
-		break // and it goes on with what is left
+		break // and continues with what is left
 	}
 	if seen != 2 || c.Dropped() != 0 {
 		t.Errorf("got %d lines and %d dropped, want 2 and 0", seen, c.Dropped())
@@ -373,7 +373,7 @@ func TestForget(t *testing.T) {
 
 func diskBytes(t testing.TB, dir string) (sum int64) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*.seg"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +425,7 @@ func TestDiskIsBounded(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A smaller limit holds from the next start on.
+	// A smaller limit applies from the next start on.
 	lim.TotalBytes, lim.AppBytes = 8<<10, 8<<10
 	openConsole(t, dir, lim)
 	if got := diskBytes(t, dir); got > lim.TotalBytes {

@@ -6,35 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"penstock/internal/resource"
 )
 
-// A segment is a text file of JSON objects, one a line. The first is the header; it names the app, so that the records
-// need not. Fields that a reader does not know are passed over; a change that old readers would misread raises the
-// version.
+// The payload of a block has one JSON object per line. Readers ignore unknown fields. A change that old readers would
+// misread needs a new version in the schema.
 
 const (
-	consoleFormat = "penstock-console"
-	systemFormat  = "penstock-system"
-	formatVersion = 1
-
-	// maxRecord is the longest record that a reader takes: the longest line, each byte written as \u00XX, and its names.
-	maxRecord = 6<<20 + 64<<10
+	consoleSchema = "penstock-console 2"
+	systemSchema  = "penstock-system 2"
 )
-
-type header struct {
-	Format  string      `json:"format"`
-	Version int         `json:"version"`
-	App     resource.ID `json:"app"`
-}
 
 // lineRecord is written by lineEncoder.
 type lineRecord struct {
@@ -44,7 +28,7 @@ type lineRecord struct {
 	Container string    `json:"container"`
 	Stream    string    `json:"stream"`
 	Text      string    `json:"text"`
-	Bytes     []byte    `json:"bytes"` // in place of text when that is no UTF-8
+	Bytes     []byte    `json:"bytes"` // instead of text if it is not valid UTF-8
 	Partial   bool      `json:"partial"`
 }
 
@@ -59,12 +43,8 @@ type eventRecord struct {
 	Duration int64     `json:"durationNs,omitempty"`
 }
 
-func encodeHeader(b *bytes.Buffer, format string, app resource.ID) error {
-	return encode(b, header{format, formatVersion, app})
-}
-
-// lineEncoder writes the lines of one source. What all of them have in common is made once, and the rest is put together
-// by hand: a container that prints a lot should not take much of the machine for it (json.Encoder: five times as much).
+// lineEncoder encodes the lines of one source. It encodes the common fields once and builds the rest by hand, so that a
+// container that prints a lot costs little CPU time. json.Encoder takes five times as long.
 type lineEncoder struct{ common []byte }
 
 func newLineEncoder(src Source) lineEncoder {
@@ -78,7 +58,7 @@ func newLineEncoder(src Source) lineEncoder {
 	return lineEncoder{b}
 }
 
-// append adds the record of a line to b.
+// append appends the record of a line to b.
 func (e lineEncoder) append(b []byte, at time.Time, text []byte, partial bool) []byte {
 	b = append(b, `{"at":"`...)
 	b = at.UTC().AppendFormat(b, time.RFC3339Nano)
@@ -98,7 +78,7 @@ func (e lineEncoder) append(b []byte, at time.Time, text []byte, partial bool) [
 	return append(b, "}\n"...)
 }
 
-// appendQuoted adds s as a JSON string (RFC 8259, section 7).
+// appendQuoted appends s as a JSON string (RFC 8259, section 7).
 func appendQuoted[T string | []byte](b []byte, s T) []byte {
 	b = append(b, '"')
 	done := 0
@@ -125,25 +105,14 @@ func encodeEvent(b *bytes.Buffer, e resource.Event) error {
 	return encode(b, eventRecord{e.At.UTC(), e.Warning, e.Revision, e.Replica, e.Reason, e.Message, e.Source, int64(e.Duration)})
 }
 
-// encode fails for a time that JSON cannot write (after the year 9999) and writes nothing then.
+// encode appends v as JSON. For a time that JSON cannot represent (after the year 9999) it fails and appends nothing.
 func encode(b *bytes.Buffer, v any) error {
 	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false) // half of what models print has a < in it
+	enc.SetEscapeHTML(false) // half of what models print contains a <
 	return enc.Encode(v)
 }
 
 var errNoRecord = errors.New("no record")
-
-func decodeHeader(line []byte, format string) (header, error) {
-	var h header
-	if err := json.Unmarshal(line, &h); err != nil {
-		return header{}, fmt.Errorf("segment header: %w", err)
-	}
-	if h.Format != format || h.Version != formatVersion {
-		return header{}, fmt.Errorf("segment header: want format %s version %d, got %q version %d", format, formatVersion, h.Format, h.Version)
-	}
-	return h, nil
-}
 
 func decodeLine(record []byte, app resource.ID) (Line, error) {
 	var r lineRecord
@@ -171,48 +140,4 @@ func decodeEvent(record []byte, app resource.ID) (resource.Event, error) {
 		At: r.At, Warning: r.Warning, App: app, Revision: r.Revision, Replica: r.Replica,
 		Reason: r.Reason, Message: r.Message, Source: r.Source, Duration: time.Duration(r.Duration),
 	}, nil
-}
-
-func segmentPath(dir string, number int) string {
-	return filepath.Join(dir, fmt.Sprintf("%08d.log", number))
-}
-
-// segmentNumber reads the number out of a file's name; ok is false for other files.
-func segmentNumber(name string) (number int, ok bool) {
-	digits, ok := strings.CutSuffix(name, ".log")
-	if !ok {
-		return 0, false
-	}
-	number, err := strconv.Atoi(digits)
-	return number, err == nil && number > 0 && filepath.Base(segmentPath("", number)) == name
-}
-
-// repair cuts the torn last line off a segment and returns the size that is left; 0 when nothing of it is whole.
-func repair(path string) (size int64, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	block := make([]byte, 64<<10)
-	for end := info.Size(); end > 0; {
-		start := max(0, end-int64(len(block)))
-		n, err := f.ReadAt(block[:end-start], start)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		if i := bytes.LastIndexByte(block[:n], '\n'); i >= 0 {
-			size = start + int64(i) + 1
-			break
-		}
-		end = start
-	}
-	if size == info.Size() {
-		return size, nil
-	}
-	return size, f.Truncate(size)
 }

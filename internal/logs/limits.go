@@ -5,17 +5,16 @@ import (
 	"fmt"
 )
 
-// Limits bound what a log takes on disk and in memory. Zero fields take the defaults.
+// Limits limit the disk space and memory of a log. Zero fields take the defaults.
 type Limits struct {
-	// SegmentBytes is the size at which a new segment is begun; the oldest segment is what goes when room is needed.
-	// Default: 4 MiB.
+	// SegmentBytes is the size at which a new segment is begun. Old segments are removed as a whole. Default: 4 MiB.
 	SegmentBytes int64
-	// AppBytes is what one app may take. Default: 64 MiB, some 400,000 lines.
+	// AppBytes is the disk space of one app. Default: 64 MiB, some 400,000 lines.
 	AppBytes int64
-	// TotalBytes is what all apps may take together; the app that takes most gives up its oldest segment first.
+	// TotalBytes is the disk space of all apps together. The app with the most data loses its oldest segment first.
 	// Default: 1 GiB.
 	TotalBytes int64
-	// LineBytes is the longest line that stays in one piece. Default: 64 KiB.
+	// LineBytes is the maximum length of a line. Longer lines are split. Default: 64 KiB.
 	LineBytes int
 }
 

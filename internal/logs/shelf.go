@@ -16,30 +16,32 @@ import (
 	"time"
 
 	"penstock/internal/resource"
+	"penstock/internal/segment"
 )
 
-// shelf is a folder of journals and keeps their bounds.
+// shelf is a folder of journals. It enforces their limits.
 type shelf struct {
 	dir     string
-	format  string
+	schema  string
 	limits  Limits
 	log     *slog.Logger
 	dropped atomic.Int64
 	total   atomic.Int64 // bytes on the disk
-	warned  atomic.Int64 // when somebody was last told of dropped lines, in Unix nanoseconds
+	warned  atomic.Int64 // when dropped lines were last reported, in Unix nanoseconds
 
-	trimming sync.Mutex // one trim of the whole at a time
+	trimming sync.Mutex // only one trim of the whole log runs at a time
 
 	mu       sync.Mutex
-	journals map[string]*journal // by the name of their folder
+	journals map[string]*journal  // by folder name
+	ended    map[string]time.Time // by folder name: when the app ended
 	closed   bool
 }
 
-// gone marks folders that are on their way out; a crash may leave some.
+// gone marks folders that are being removed. A crash may leave some.
 const gone = ".gone-"
 
-func openShelf(dir, format string, lim Limits, log *slog.Logger) (*shelf, error) {
-	s := &shelf{dir: dir, format: format, limits: lim.withDefaults(), log: log, journals: map[string]*journal{}}
+func openShelf(dir, schema string, lim Limits, log *slog.Logger) (*shelf, error) {
+	s := &shelf{dir: dir, schema: schema, limits: lim.withDefaults(), log: log, journals: map[string]*journal{}, ended: map[string]time.Time{}}
 	if err := s.limits.validate(); err != nil {
 		return nil, err
 	}
@@ -67,53 +69,24 @@ func (s *shelf) scan() error {
 				return err
 			}
 		case folder.IsDir():
-			j := &journal{dir: path, format: s.format}
-			if err := s.scanJournal(j); err != nil {
+			f, err := segment.Open(path, s.config())
+			if err != nil {
 				return err
 			}
+			j := &journal{Folder: f, dir: path}
+			// Segments that this version cannot read are kept until their space is needed.
+			for _, err := range j.PassedOver() {
+				s.log.Warn("log segment is passed over", "err", err)
+			}
+			_, bytes := j.Extent()
+			s.total.Add(bytes)
 			s.journals[folder.Name()] = j
 		}
 	}
 	return nil
 }
 
-func (s *shelf) scanJournal(j *journal) error {
-	files, err := os.ReadDir(j.dir)
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		number, ok := segmentNumber(file.Name())
-		if !ok || !file.Type().IsRegular() {
-			continue
-		}
-		path := segmentPath(j.dir, number)
-		// A crash of Penstock tears the newest segment at most, a loss of power any.
-		size, err := repair(path)
-		if err != nil {
-			return err
-		}
-		if size == 0 {
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-			continue
-		}
-		j.segments = append(j.segments, segment{number, size})
-		s.total.Add(size)
-	}
-	slices.SortFunc(j.segments, func(a, b segment) int { return a.number - b.number })
-	for _, seg := range j.segments {
-		// What this version cannot read is kept until its room is needed, and nothing is added to it.
-		err := checkHeader(segmentPath(j.dir, seg.number), s.format)
-		if j.sealed = err != nil; j.sealed {
-			s.log.Warn("log segment is passed over", "file", segmentPath(j.dir, seg.number), "err", err)
-		}
-	}
-	return nil
-}
-
-// folderName is a name that the file system takes, for people to find and distinct for every app.
+// folderName returns a valid file name that people can recognize and that is unique for every app.
 func folderName(app resource.ID) string {
 	plain := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
@@ -124,16 +97,35 @@ func folderName(app resource.ID) string {
 	return fmt.Sprintf("%.40s-%.8x", plain, sha256.Sum256([]byte(app.Key())))
 }
 
-// journal returns the journal of an app for writing or following; it makes no file yet.
+func (s *shelf) config() segment.Config {
+	return segment.Config{Schema: s.schema, SegmentBytes: s.limits.SegmentBytes, Old: oldSegments(s.schema)}
+}
+
+// journal is the log of one app.
+type journal struct {
+	*segment.Folder
+	dir string
+}
+
+// journal returns the journal of an app for writing or following. It does not create a file. The journal of an app that
+// has ended is closed.
 func (s *shelf) journal(app resource.ID) *journal {
 	name := folderName(app)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, ok := s.journals[name]
 	if !ok {
-		j = &journal{dir: filepath.Join(s.dir, name), format: s.format, ended: s.closed}
-		s.journals[name] = j
+		dir := filepath.Join(s.dir, name)
+		j = &journal{Folder: segment.New(dir, s.config()), dir: dir}
+		_, ended := s.ended[name]
+		if s.closed || ended {
+			_ = j.Close() // no file is open
+		}
+		if !ended {
+			s.journals[name] = j
+		}
 	}
+	j.SetMeta(app.String())
 	return j
 }
 
@@ -144,16 +136,16 @@ func (s *shelf) find(app resource.ID) *journal {
 	return s.journals[folderName(app)]
 }
 
-// append adds count whole records to a journal, or counts them as dropped, and keeps the bounds.
-func (s *shelf) append(j *journal, app resource.ID, records []byte, count int) {
-	grown, err := j.append(app, records, s.limits.SegmentBytes)
+// append adds a block to a journal, or counts its records as dropped. It enforces the limits.
+func (s *shelf) append(j *journal, b segment.Block) {
+	grown, err := j.Append(b)
 	s.total.Add(grown)
 	if err != nil {
-		s.drop(count, err)
+		s.drop(b.Records, err)
 		return
 	}
 	for {
-		if _, bytes := j.extent(); bytes <= s.limits.AppBytes || !s.free(j) {
+		if _, bytes := j.Extent(); bytes <= s.limits.AppBytes || !s.free(j) {
 			break
 		}
 	}
@@ -162,8 +154,8 @@ func (s *shelf) append(j *journal, app resource.ID, records []byte, count int) {
 	}
 }
 
-// trim lets journals give up their oldest segments until the whole is within its limit: first the largest of those that
-// have another one, then those that were not written just now.
+// trim removes the oldest segments of journals until the total is within its limit. It prefers journals with more than
+// one segment, then journals other than the one just written, then the largest.
 func (s *shelf) trim(written *journal) {
 	s.trimming.Lock()
 	defer s.trimming.Unlock()
@@ -178,7 +170,7 @@ func (s *shelf) trim(written *journal) {
 		s.mu.Unlock()
 		var first candidate
 		for _, j := range all {
-			segments, bytes := j.extent()
+			segments, bytes := j.Extent()
 			if bytes == 0 {
 				continue
 			}
@@ -193,7 +185,7 @@ func (s *shelf) trim(written *journal) {
 	}
 }
 
-// ranks compares as cmp.Compare does; true is the larger.
+// ranks compares two booleans like cmp.Compare; true is larger than false.
 func ranks(a, b bool) int {
 	switch {
 	case a == b:
@@ -204,11 +196,12 @@ func ranks(a, b bool) int {
 	return -1
 }
 
-// drop counts records that could not be kept. A full disk fails many appends a second; one word a minute is enough.
+// drop counts records that could not be stored. With a full disk many appends fail per second, so it logs at most once
+// a minute.
 func (s *shelf) drop(count int, err error) {
 	dropped := s.dropped.Add(int64(count))
 	if errors.Is(err, os.ErrClosed) {
-		return // the app was deleted or the log closed: nobody will look for the line
+		return // the app was deleted or the log closed, so nobody will look for the line
 	}
 	now := time.Now()
 	if last := s.warned.Load(); now.Sub(time.Unix(0, last)) < time.Minute || !s.warned.CompareAndSwap(last, now.UnixNano()) {
@@ -217,9 +210,9 @@ func (s *shelf) drop(count int, err error) {
 	s.log.Warn("log lines are dropped; the next ones are tried again", "dir", s.dir, "dropped", dropped, "err", err)
 }
 
-// free removes the oldest segment of a journal and says whether that freed anything.
+// free removes the oldest segment of a journal and reports whether that freed space.
 func (s *shelf) free(j *journal) bool {
-	freed, err := j.dropOldest()
+	freed, err := j.DropOldest()
 	s.total.Add(-freed)
 	if err != nil {
 		s.log.Warn("log is over its limit", "dir", j.dir, "err", err)
@@ -238,17 +231,37 @@ func (s *shelf) forget(app resource.ID) error {
 	return nil
 }
 
-// unlink takes an app's journal off the shelf and its folder out of the way, and returns what is to be removed.
+// endedFor is how long records of an ended app can still arrive. They are dropped.
+const endedFor = time.Hour
+
+// end forgets an app that has been deleted. Later appends are dropped until begin is called.
+func (s *shelf) end(app resource.ID) error {
+	now := time.Now()
+	s.mu.Lock()
+	maps.DeleteFunc(s.ended, func(_ string, at time.Time) bool { return now.Sub(at) > endedFor })
+	s.ended[folderName(app)] = now
+	s.mu.Unlock()
+	return s.forget(app)
+}
+
+// begin allows appends for an app again after end.
+func (s *shelf) begin(app resource.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ended, folderName(app))
+}
+
+// unlink removes an app's journal from the shelf, moves its folder away, and returns the folder to remove.
 func (s *shelf) unlink(app resource.ID) (trash string, err error) {
 	name := folderName(app)
 	s.mu.Lock()
-	defer s.mu.Unlock() // over the rename: a new journal of this app must find no folder of the old one
+	defer s.mu.Unlock() // held during the rename, because a new journal of this app must not find the old folder
 	j, ok := s.journals[name]
 	if !ok {
 		return "", nil
 	}
-	err = j.end()
-	_, bytes := j.extent()
+	err = j.Close()
+	_, bytes := j.Extent()
 	s.total.Add(-bytes)
 	delete(s.journals, name)
 	holder, makeErr := os.MkdirTemp(s.dir, gone+"*")
@@ -268,7 +281,7 @@ func (s *shelf) close() error {
 	s.mu.Unlock()
 	var errs []error
 	for _, j := range all {
-		errs = append(errs, j.end())
+		errs = append(errs, j.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"penstock/internal/resource"
+	"penstock/internal/segment"
 )
 
-// EventQuery selects events of one app. An empty name matches all; Tail, Since and Follow are those of Query.
+// EventQuery selects events of one app. Empty fields match all. Tail, Since and Follow work as in Query.
 type EventQuery struct {
 	App      resource.ID
 	Revision string
@@ -19,20 +20,21 @@ type EventQuery struct {
 	Follow   bool
 }
 
-// System keeps what the platform did, and why.
+// System keeps the platform's events.
 type System struct{ shelf *shelf }
 
-// OpenSystem opens the log in dir, makes the folder when it is not there, and repairs what a crash has torn.
+// OpenSystem opens the log in dir. It creates the folder if it does not exist, and repairs a segment that a crash has
+// left incomplete.
 func OpenSystem(dir string, lim Limits, log *slog.Logger) (*System, error) {
-	s, err := openShelf(dir, systemFormat, lim, log)
+	s, err := openShelf(dir, systemSchema, lim, log)
 	if err != nil {
 		return nil, err
 	}
 	return &System{s}, nil
 }
 
-// Append keeps an event; one without a time gets the present. It never fails: what could not be kept is counted by
-// Dropped.
+// Append stores an event. An event without a time gets the current time. Append never fails; Dropped counts the events
+// that could not be stored.
 func (s *System) Append(e resource.Event) {
 	if e.At.IsZero() {
 		e.At = time.Now()
@@ -42,11 +44,11 @@ func (s *System) Append(e resource.Event) {
 		s.shelf.drop(1, err)
 		return
 	}
-	s.shelf.append(s.shelf.journal(e.App), e.App, b.Bytes(), 1)
+	s.shelf.append(s.shelf.journal(e.App), segment.Block{Records: 1, First: e.At, Last: e.At, Payload: b.Bytes()})
 }
 
-// Read returns the events that q selects in the order of their arrival. The sequence ends with an error when reading
-// fails or, unless it follows, when ctx ends.
+// Read returns the events that q selects in the order of their arrival. The sequence ends with an error if reading
+// fails or, unless q follows, if ctx ends.
 func (s *System) Read(ctx context.Context, q EventQuery) iter.Seq2[resource.Event, error] {
 	return read(ctx, s.shelf, selection[resource.Event]{
 		app: q.App, tail: q.Tail, since: q.Since, follow: q.Follow, decode: decodeEvent,
@@ -54,11 +56,15 @@ func (s *System) Read(ctx context.Context, q EventQuery) iter.Seq2[resource.Even
 	})
 }
 
-// Forget removes all events of an app. Readers that follow it come to their end.
-func (s *System) Forget(app resource.ID) error { return s.shelf.forget(app) }
+// Forget removes all events of an app that has been deleted. Later events of the app are dropped until Begin is called,
+// because they are about the deleted app.
+func (s *System) Forget(app resource.ID) error { return s.shelf.end(app) }
 
-// Dropped counts the events that could not be kept since Open.
+// Begin must be called when an app is created, so that its events are stored.
+func (s *System) Begin(app resource.ID) { s.shelf.begin(app) }
+
+// Dropped returns the number of events that could not be stored since Open.
 func (s *System) Dropped() int64 { return s.shelf.dropped.Load() }
 
-// Close ends all readers that follow. What is appended later is dropped.
+// Close ends all readers that follow. Later events are dropped.
 func (s *System) Close() error { return s.shelf.close() }

@@ -2,6 +2,7 @@ package logs_test
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,50 @@ func TestEventsComeBackAfterReopen(t *testing.T) {
 	}
 	if got := events(t.Context(), t, s, logs.EventQuery{App: app("chat")}); got != nil {
 		t.Errorf("forgotten app: got %v", got)
+	}
+}
+
+// Parts that do not know yet that an app was deleted may still report events about it.
+func TestEventsAfterForgetAreDropped(t *testing.T) {
+	dir := t.TempDir()
+	s := openSystem(t, dir)
+	event := func(message string) resource.Event {
+		return resource.Event{At: time.Now().UTC(), App: app("chat"), Message: message, Source: "Engine"}
+	}
+	s.Append(event("old"))
+	if err := s.Forget(app("chat")); err != nil {
+		t.Fatal(err)
+	}
+	s.Append(event("late"))
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) > 0 {
+		t.Errorf("after Forget: %v, %v; want nothing left", left, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	followed := events(ctx, t, s, logs.EventQuery{App: app("chat"), Follow: true})
+	if ctx.Err() != nil {
+		t.Error("who follows the events of an app that has gone waits for ever")
+	}
+	s.Begin(app("CHAT"))
+	if all := append(followed, events(t.Context(), t, s, logs.EventQuery{App: app("chat")})...); len(all) > 0 {
+		t.Errorf("made again: got %v, want nothing of the old app", all)
+	}
+	s.Append(event("new"))
+	if all := events(t.Context(), t, s, logs.EventQuery{App: app("chat")}); len(all) != 1 || all[0].Message != "new" {
+		t.Errorf("got %v, want the event of the new app", all)
+	}
+}
+
+func TestEventsOfTheVersionBefore(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 1, time.UTC)
+	want := []resource.Event{
+		{At: at, App: app("chat"), Reason: "ContainerAppUpdate", Message: "accepted", Source: "ContainerAppController"},
+		{At: at.Add(time.Second), App: app("chat"), Revision: "chat--1", Replica: "chat--1-x", Warning: true, Reason: "ProbeFailed",
+			Message: "readiness: GET /health: 503", Source: "Engine", Duration: 1500 * time.Millisecond},
+	}
+	s := openSystem(t, old(t, "system"))
+	if diff := cmp.Diff(want, events(t.Context(), t, s, logs.EventQuery{App: app("chat")})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

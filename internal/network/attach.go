@@ -27,14 +27,14 @@ type Attachment struct {
 // A replica's name is a file's name here. It is checked because it may come from a client of the API.
 var replicaName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 
-// Attach makes the network of a replica, or returns the one that it has. environment is any name that is the same for
+// Attach creates the network of a replica, or returns the existing one. environment is any name that is the same for
 // all replicas that share a bridge.
 func (n *Network) Attach(ctx context.Context, replica, environment string) (Attachment, error) {
 	return n.attach(ctx, replica, environment, netip.Addr{})
 }
 
-// Restore is Attach for a replica that had a network before the machine was started anew: it gets the address that it
-// had, unless that belongs to another now.
+// Restore is like Attach for a replica that had a network before a reboot: it gets the same address again, unless
+// another replica has it now.
 func (n *Network) Restore(ctx context.Context, replica, environment string, had netip.Addr) (Attachment, error) {
 	return n.attach(ctx, replica, environment, had)
 }
@@ -60,7 +60,7 @@ func (n *Network) attach(ctx context.Context, replica, environment string, had n
 	return a, nil
 }
 
-// reserve takes an address, the one that the replica had if that is free, and makes sure of the bridge. The caller holds
+// reserve assigns an address, the previous one if it is free, and ensures that the bridge exists. The caller holds
 // n.mu.
 func (n *Network) reserve(replica, environment string, had netip.Addr) (Attachment, error) {
 	place, err := n.place(environment)
@@ -93,7 +93,7 @@ func (n *Network) plug(ctx context.Context, replica string, a Attachment) error 
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	// Written first: what is found without it after a crash is no replica's.
+	// The record is written first, so anything found without one after a crash belongs to no replica.
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (n *Network) plug(ctx context.Context, replica string, a Attachment) error 
 	})
 }
 
-// Detach removes all of a replica's network. Detaching what is not attached is no error.
+// Detach removes all of a replica's network. It is not an error if the replica is not attached.
 func (n *Network) Detach(_ context.Context, replica string) error {
 	n.mu.Lock()
 	a, ok := n.attached[replica]
@@ -137,7 +137,7 @@ func (n *Network) unplug(a Attachment) error {
 	)
 }
 
-// adopt finds the namespaces that an earlier process made and removes those that it did not finish.
+// adopt finds the namespaces that an earlier process created and removes the incomplete ones.
 func (n *Network) adopt(ctx context.Context) error {
 	entries, err := os.ReadDir(n.netns)
 	if err != nil {
@@ -181,7 +181,7 @@ func (n *Network) adopt(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// hasVeth says whether a device belongs to an attached replica.
+// hasVeth reports whether a device belongs to an attached replica.
 func (n *Network) hasVeth(device string) bool {
 	for _, a := range n.attached {
 		if n.vethName(a.Address) == device {
@@ -213,7 +213,7 @@ func isNamespace(path string) bool {
 }
 
 func removeNamespace(path string) error {
-	// Detached: a process that still runs in it keeps it alive without keeping the name.
+	// With MNT_DETACH, a process that still runs in the namespace keeps it alive but not its name.
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uplink is the device that the default route goes through.
+// uplink is the device of the default route.
 type uplink struct {
-	name string // "" when the machine has no default route
+	name string // "" if the machine has no default route
 	mtu  int
 }
 
@@ -35,9 +35,10 @@ func findUplink() (uplink, error) {
 		}
 		l, err := netlink.LinkByIndex(r.LinkIndex)
 		if err != nil {
-			continue // it went between the two calls
+			continue // it was removed between the two calls
 		}
-		// A replica's packets leave through it; a smaller MTU would cut them, a larger one makes them black holes.
+		// Replicas' packets leave through this device. A smaller MTU would fragment them, and a larger one could lose
+		// them silently.
 		return uplink{name: l.Attrs().Name, mtu: l.Attrs().MTU}, nil
 	}
 	return uplink{mtu: ethernet}, nil
@@ -47,7 +48,7 @@ func (n *Network) bridgeName(environment string) string {
 	return fmt.Sprintf("%s%02x", n.bridgePrefix(), n.plan.Environments[environment])
 }
 
-// bridgeUp makes the bridge of an environment that has a place, or makes what there is right.
+// bridgeUp creates the bridge of an environment that has a place in the range, or repairs the existing one.
 func (n *Network) bridgeUp(environment string) error {
 	name := n.bridgeName(environment)
 	attrs := netlink.NewLinkAttrs()
@@ -60,7 +61,7 @@ func (n *Network) bridgeUp(environment string) error {
 	if err != nil {
 		return fmt.Errorf("find: %w", err)
 	}
-	// Before it is up, so that it never has a link-local address that the host could be reached through.
+	// Set before it is up, so that it never has a link-local address through which the host could be reached.
 	for key, value := range map[string]string{
 		"net/ipv6/conf/" + name + "/disable_ipv6": "1",
 		"net/ipv4/conf/" + name + "/forwarding":   "1",
@@ -76,8 +77,9 @@ func (n *Network) bridgeUp(environment string) error {
 	}
 	subnet := n.plan.subnet(n.plan.Environments[environment])
 	gateway := gatewayOf(subnet)
-	// A bridge without an address of its own takes the lowest of its ports', so each replica that comes or goes may
-	// change it; the others then talk to the old one until their neighbour entry ages, which is seconds.
+	// A bridge without an address of its own takes the lowest address of its ports, so it may change whenever a replica
+	// is added or removed. The others would then send to the old address until their neighbour entries expire, which
+	// takes seconds.
 	if own := hardwareAddress(gateway); !bytes.Equal(l.Attrs().HardwareAddr, own) {
 		if err := netlink.LinkSetHardwareAddr(l, own); err != nil {
 			return fmt.Errorf("give it %s: %w", own, err)
@@ -94,8 +96,8 @@ func (n *Network) bridgeUp(environment string) error {
 	return nil
 }
 
-// addHostAddress gives the machine an address of its own. It is on loopback, so that it depends on no other device, and
-// of host scope, so that nothing leaves with it as its source.
+// addHostAddress adds an address to the machine. It is on loopback, so it depends on no other device, and has host
+// scope, so no packet leaves the machine with it as its source.
 func addHostAddress(a netip.Addr) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -122,7 +124,7 @@ func hostAddress(a netip.Addr) *netlink.Addr {
 	return &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, 32)), Scope: unix.RT_SCOPE_HOST}
 }
 
-// cable is a veth pair from a new network namespace to a bridge.
+// cable is a veth pair between a new network namespace and a bridge.
 type cable struct {
 	namespace string // path
 	host      string // device on the host
@@ -132,11 +134,11 @@ type cable struct {
 	mtu       int
 }
 
-// plugNamespace makes the namespace and both ends of the cable.
+// plugNamespace creates the namespace and both ends of the cable.
 func plugNamespace(c cable) error {
 	done := make(chan error, 1)
-	// A thread that has entered another namespace must not run other goroutines: this one stays locked and so ends with
-	// its goroutine.
+	// A thread that has entered another namespace must not run other goroutines. It stays locked, so it ends with its
+	// goroutine.
 	go func() {
 		runtime.LockOSThread()
 		done <- c.inNewNamespace()
@@ -158,8 +160,8 @@ func plugNamespace(c cable) error {
 	if err := netlink.LinkSetMasterByIndex(host, bridge.Attrs().Index); err != nil {
 		return fmt.Errorf("plug %s into %s: %w", c.host, c.bridge, err)
 	}
-	// Isolated ports of a bridge do not see each other, whatever net.bridge.bridge-nf-call-iptables says; the gateway
-	// is no port.
+	// Isolated ports of a bridge cannot reach each other, whatever net.bridge.bridge-nf-call-iptables says. The gateway
+	// is not a port.
 	if err := netlink.LinkSetIsolated(host, true); err != nil {
 		return fmt.Errorf("isolate %s: %w", c.host, err)
 	}
@@ -169,8 +171,8 @@ func plugNamespace(c cable) error {
 	return waitForwarding(c.host)
 }
 
-// waitForwarding waits until the bridge passes on what comes by a port. The kernel takes that decision a moment after
-// the port is up, and a packet that is lost before costs its sender a second.
+// waitForwarding waits until the bridge forwards what arrives at a port. The kernel enables this a moment after the
+// port is up, and a packet that is lost before that costs its sender a second.
 func waitForwarding(port string) error {
 	const forwarding = "3" // BR_STATE_FORWARDING, linux/if_bridge.h
 	deadline := time.Now().Add(2 * time.Second)
@@ -224,7 +226,7 @@ func (c cable) inNewNamespace() error {
 		return fmt.Errorf("find lo: %w", err)
 	}
 	for key, value := range map[string]string{
-		// The namespace belongs to the host, so a container's root has no say over its low ports.
+		// The namespace belongs to the host, so root in a container cannot change this setting for low ports.
 		"net/ipv4/ip_unprivileged_port_start": "0",
 		"net/ipv6/conf/eth0/disable_ipv6":     "1",
 	} {
@@ -247,14 +249,14 @@ func (c cable) inNewNamespace() error {
 	return nil
 }
 
-// hardwareAddress is the same for everybody who has an address after another: the host remembers for half a minute
-// whose it was, and would send to nobody.
+// hardwareAddress depends only on the address. The host caches the mapping for half a minute and would otherwise send
+// packets for the next owner of an address to a device that no longer exists.
 func hardwareAddress(a netip.Addr) net.HardwareAddr {
 	b := a.As4()
-	return append(net.HardwareAddr{0x02, 0x70}, b[:]...) // 02: given out locally
+	return append(net.HardwareAddr{0x02, 0x70}, b[:]...) // 02: locally administered
 }
 
-// removeLink removes a device, and with one end of a veth pair the other.
+// removeLink removes a device. If it is one end of a veth pair, the other end is removed too.
 func removeLink(name string) error {
 	l, err := netlink.LinkByName(name)
 	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
@@ -269,7 +271,7 @@ func removeLink(name string) error {
 	return nil
 }
 
-// removeLinks removes all devices whose names start with prefix, but for those to keep.
+// removeLinks removes all devices whose names start with prefix, except those for which keep returns true.
 func removeLinks(prefix string, keep func(device string) bool) error {
 	links, err := whole(netlink.LinkList)
 	if err != nil {
@@ -284,10 +286,9 @@ func removeLinks(prefix string, keep func(device string) bool) error {
 	return errors.Join(errs...)
 }
 
-// whole asks for a list again when the kernel says that something else changed it while it was read
-// (Linux, NLM_F_DUMP_INTR).
+// whole repeats a listing if the kernel reports that the list changed while it was read (Linux, NLM_F_DUMP_INTR).
 func whole[T any](list func() ([]T, error)) ([]T, error) {
-	const tries = 50 // a machine that starts many containers of another engine changes its links all the time
+	const tries = 50 // a machine on which another engine starts many containers changes its links all the time
 	for range tries - 1 {
 		if all, err := list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return all, err
@@ -301,7 +302,8 @@ func linkExists(name string) bool {
 	return err == nil
 }
 
-// setSysctl sets a value of the network namespace that the thread is in. A kernel without IPv6 has no IPv6 settings.
+// setSysctl sets a value in the network namespace of the current thread. It skips IPv6 settings if the kernel has no
+// IPv6.
 func setSysctl(key, value string) error {
 	err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
 	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(key, "net/ipv6/") {

@@ -14,29 +14,30 @@ import (
 	"sync"
 )
 
-// Service is a port on every gateway that replicas may reach: what they send to it arrives at Host and Local.
+// Service is a port on every gateway that replicas can reach. Traffic to it is redirected to Host and Local.
 type Service struct {
 	Protocol string // "tcp" or "udp"
 	Port     uint16 // on the gateway
 	Local    uint16 // on Config.Host
 }
 
-// Config says where a Network keeps what it knows and what its replicas may reach.
+// Config says where a Network stores its state and what its replicas can reach.
 type Config struct {
-	// Dir keeps the address range and the environments' places in it over a reboot.
+	// Dir keeps the address range and the environments' places in it across reboots.
 	Dir string
-	// State holds the network namespaces; a reboot may empty it, as it ends them.
+	// State holds the network namespaces. A reboot can empty it, because it also ends them.
 	State string
-	// Instance tells this platform's bridges, rules and addresses from those of another on the machine.
+	// Instance distinguishes this platform's bridges, rules and addresses from those of another one on the machine.
 	Instance string
-	// Range is the /16 to use. The zero value chooses a free one in 10.0.0.0/8 and keeps to it.
+	// Range is the /16 to use. With the zero value, a free one in 10.0.0.0/8 is chosen and kept.
 	Range netip.Prefix
-	// Host is the address that services listen on, the machine's own and of no network. Open gives it to the machine.
-	// The zero value is for no services.
+	// Host is the address that services listen on. It belongs to the machine and to no network; Open adds it to the
+	// machine. The zero value is for no services.
 	Host netip.Addr
-	// Services lists what replicas may reach on their gateway: the ingress and the resolver.
+	// Services lists what replicas can reach on their gateway: the ingress and the resolver.
 	Services []Service
-	// Exposed is the port on Host to which what is sent to an exposed port of a gateway is led; 0: no port can be exposed.
+	// Exposed is the port on Host to which traffic for exposed ports of gateways is redirected; 0 means that no port
+	// can be exposed.
 	Exposed uint16
 	Log     *slog.Logger
 }
@@ -69,13 +70,13 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Network makes and removes the networks of replicas. Its methods may be called at once.
+// Network creates and removes the networks of replicas. Its methods can be called concurrently.
 type Network struct {
 	log    *slog.Logger
 	dir    string
 	netns  string // folder of the network namespaces
 	host   netip.Addr
-	tag    string // what this instance's devices and tables have in their names
+	tag    string // part of the names of this instance's devices and tables
 	uplink uplink
 
 	mu       sync.Mutex
@@ -85,7 +86,7 @@ type Network struct {
 	used     map[netip.Addr]bool
 }
 
-// Open brings up the bridges and rules of an instance and finds the replicas that are attached.
+// Open brings up the bridges and rules of an instance and finds the attached replicas.
 func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		used:     map[netip.Addr]bool{},
 	}
 	for _, dir := range []string{n.dir, n.netns} {
-		// 0711: a container's root, which is nobody here, must be able to walk through it.
+		// 0711: a container's root, which has no rights on the host, must be able to walk through it.
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("open network: %w", err)
 		}
@@ -116,6 +117,14 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err := n.choose(cfg.Range); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
+	// The protection comes first: replicas can be reached only after Open.
+	if err := n.addCatchAll(); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	rules := ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed}
+	if err := installRules(rules); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
 	for key := range n.plan.Environments {
 		if err := n.bridgeUp(key); err != nil {
 			return nil, fmt.Errorf("open network: bridge of %s: %w", key, err)
@@ -125,10 +134,6 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		if err := addHostAddress(n.host); err != nil {
 			return nil, fmt.Errorf("open network: %w", err)
 		}
-	}
-	rules := ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed}
-	if err := installRules(rules); err != nil {
-		return nil, fmt.Errorf("open network: %w", err)
 	}
 	foreign, err := droppingChains(n.table())
 	if err != nil {
@@ -144,15 +149,15 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// Range is where all addresses of this instance come from.
+// Range returns the range of all addresses of this instance.
 func (n *Network) Range() netip.Prefix {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.plan.Range
 }
 
-// Environment says which addresses replicas of an environment have, and where they reach the services. An environment
-// that has no place yet gets one.
+// Environment returns the address range of an environment's replicas and the gateway, on which they reach the services.
+// It assigns the environment a place in the range if it has none yet.
 func (n *Network) Environment(environment string) (addresses netip.Prefix, gateway netip.Addr, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -164,15 +169,15 @@ func (n *Network) Environment(environment string) (addresses netip.Prefix, gatew
 	return addresses, gatewayOf(addresses), nil
 }
 
-// Environments lists those that have a place.
+// Environments lists the environments that have a place in the range.
 func (n *Network) Environments() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Sorted(maps.Keys(n.plan.Environments))
 }
 
-// Release gives the place of an environment that is no more to the next one that needs it. It fails while a replica is
-// attached. Releasing what has no place is no error.
+// Release frees the place of a deleted environment for another one. It fails while a replica is attached. It is not an
+// error if the environment has no place.
 func (n *Network) Release(environment string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -191,21 +196,33 @@ func (n *Network) Release(environment string) error {
 	delete(n.bridged, environment)
 	delete(n.plan.Environments, environment)
 	if err := n.plan.save(n.planPath()); err != nil {
-		n.plan.Environments[environment] = place // the file has it still
+		n.plan.Environments[environment] = place // the file still has it
 		return fmt.Errorf("release environment %s: %w", environment, err)
 	}
 	return nil
 }
 
-// Expose makes these the ports that replicas may reach on their gateways beside the services: each is a gateway's address
-// and a port of it. The rules are not touched, so that it costs the same with any number of environments.
+// ReleaseOthers releases all environments whose keys are not in keep, as far as possible. Its error names those that
+// have a replica attached.
+func (n *Network) ReleaseOthers(keep map[string]bool) error {
+	var errs []error
+	for _, environment := range n.Environments() {
+		if !keep[environment] {
+			errs = append(errs, n.Release(environment))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Expose sets the ports that replicas can reach on their gateways in addition to the services. Each is the address of a
+// gateway and a port on it. The rules do not change, so the cost does not depend on the number of environments.
 func (n *Network) Expose(ports []netip.AddrPort) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return setExposed(n.table(), ports)
 }
 
-// Destroy removes every namespace, bridge and rule of the instance, and its plan.
+// Destroy removes every namespace, bridge, rule and route of the instance, and its plan.
 func (n *Network) Destroy(ctx context.Context) error {
 	n.mu.Lock()
 	names := make([]string, 0, len(n.attached))
@@ -218,7 +235,7 @@ func (n *Network) Destroy(ctx context.Context) error {
 		errs = append(errs, n.Detach(ctx, name))
 	}
 	none := func(string) bool { return false }
-	errs = append(errs, removeLinks(n.bridgePrefix(), none), removeRules(n.table()))
+	errs = append(errs, removeLinks(n.bridgePrefix(), none), removeRules(n.table()), n.removeCatchAlls())
 	if n.host.IsValid() {
 		errs = append(errs, removeHostAddress(n.host))
 	}
@@ -234,11 +251,11 @@ func (n *Network) Destroy(ctx context.Context) error {
 func (n *Network) planPath() string { return filepath.Join(n.dir, "network.json") }
 func (n *Network) table() string    { return "penstock_" + n.tag }
 
-// The kernel takes 15 bytes for a device's name: "ps" + 5 of the instance + one letter + 4 of the address.
+// A device's name has at most 15 bytes: "ps", 5 of the instance, one letter, and 4 of the address.
 func (n *Network) bridgePrefix() string { return "ps" + n.tag + "b" }
 func (n *Network) vethPrefix() string   { return "ps" + n.tag + "v" }
 
-// tagOf makes an instance's name short enough for a device's name.
+// tagOf shortens an instance's name so that it fits into the name of a device.
 func tagOf(instance string) string {
 	h := fnv.New32a()
 	h.Write([]byte(instance))

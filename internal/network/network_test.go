@@ -69,7 +69,7 @@ func inside(t testing.TB, a network.Attachment, f func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		ns, err := os.Open(a.Namespace)
 		if err == nil {
 			defer ns.Close()
@@ -83,7 +83,7 @@ func inside(t testing.TB, a network.Attachment, f func() error) error {
 	return <-done
 }
 
-// dial connects from a namespace. It uses plain system calls, because net.Dial may go on on another thread.
+// dial connects from a namespace. It uses plain system calls, because net.Dial may continue on another thread.
 func dial(t testing.TB, from network.Attachment, to netip.AddrPort) error {
 	t.Helper()
 	return inside(t, from, func() error {
@@ -100,12 +100,12 @@ func dial(t testing.TB, from network.Attachment, to netip.AddrPort) error {
 	})
 }
 
-// listen serves one port until the test ends; in a namespace when there is one.
+// listen serves one port until the test ends. If in is not nil, it listens in that namespace.
 func listen(t testing.TB, in *network.Attachment, address string) netip.AddrPort {
 	t.Helper()
 	var ln net.Listener
 	open := func() (err error) {
-		// An address that the machine has not got yet, as a supervisor does.
+		// An address that the machine does not have yet, as a supervisor does.
 		free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			var failed error
 			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
@@ -138,7 +138,7 @@ func listen(t testing.TB, in *network.Attachment, address string) netip.AddrPort
 
 func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 	needRoot(t)
-	// The listeners tell their ports first, so that the rules can name one of them.
+	// The listeners are opened first, so that the rules can use the port of one of them.
 	host := netip.MustParseAddr("169.254.77.53")
 	ingress := listen(t, nil, host.String()+":0")
 	arm := listen(t, nil, "0.0.0.0:0")
@@ -159,7 +159,7 @@ func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 	}
 	served := map[string]netip.AddrPort{}
 	for name, x := range map[string]*network.Attachment{"a": &a, "b": &b, "c": &c} {
-		p := listen(t, x, "0.0.0.0:80") // a low port: no privilege is needed for one inside
+		p := listen(t, x, "0.0.0.0:80") // a low port, because no privilege is needed for it inside
 		served[name] = netip.AddrPortFrom(x.Address, p.Port())
 	}
 
@@ -185,7 +185,7 @@ func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 		}
 	}
 	for name, to := range served {
-		conn, err := net.DialTimeout("tcp", to.String(), 2*time.Second)
+		conn, err := net.DialTimeout("tcp", to.String(), 20*time.Second)
 		if err != nil {
 			t.Errorf("host to replica %s: %v", name, err)
 			continue
@@ -194,8 +194,8 @@ func TestReplicasReachTheOpenPortsOfTheirGatewayAndNothingElse(t *testing.T) {
 	}
 }
 
-// Ports that come and go are led to one listener, for replicas of their environment, which tells them apart by where
-// a connection was going.
+// Ports that are added and removed are redirected to one listener, and only for replicas of their environment. The
+// listener distinguishes them by the original destination of a connection.
 func TestExposedPortsAreReachedFromTheirEnvironmentOnly(t *testing.T) {
 	needRoot(t)
 	host := netip.MustParseAddr("169.254.77.54")
@@ -223,7 +223,7 @@ func TestExposedPortsAreReachedFromTheirEnvironmentOnly(t *testing.T) {
 			if meant != to.Port() {
 				t.Errorf("%s: got a connection for port %d, want %d", what, meant, to.Port())
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("%s: nothing came in", what)
 		}
 	}
@@ -258,7 +258,7 @@ func TestExposedPortsAreReachedFromTheirEnvironmentOnly(t *testing.T) {
 	reach("nothing exposed any more", b, netip.AddrPortFrom(b.Gateway, 6379), false)
 }
 
-// original accepts connections, and tells which port each was for before it was led here.
+// original accepts connections and sends the port to which each was made before it was redirected.
 func original(t testing.TB, address string, accepts chan<- uint16) netip.AddrPort {
 	t.Helper()
 	free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -293,7 +293,7 @@ func original(t testing.TB, address string, accepts chan<- uint16) netip.AddrPor
 	return netip.MustParseAddrPort(ln.Addr().String())
 }
 
-// hostAddress is an address of the machine that is no gateway.
+// hostAddress returns an address of the machine that is not a gateway.
 func hostAddress(t testing.TB) netip.Addr {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()
@@ -336,7 +336,7 @@ func TestAttachingAgainGivesTheSameNetwork(t *testing.T) {
 		t.Errorf("after a restart: %+v, want %+v", again, first)
 	}
 	served := listen(t, &second, "0.0.0.0:8080")
-	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(second.Address, served.Port()).String(), 2*time.Second)
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(second.Address, served.Port()).String(), 20*time.Second)
 	if err != nil {
 		t.Errorf("host to a replica from before the restart: %v", err)
 	} else {
@@ -350,7 +350,8 @@ func TestAttachingAgainGivesTheSameNetwork(t *testing.T) {
 	}
 }
 
-// What a reboot takes is made again with the same address, and an address that is another's by then is never shared.
+// A network that was lost in a reboot is created again with the same address. If another replica has that address by
+// then, it is not shared.
 func TestARestoredReplicaKeepsItsAddress(t *testing.T) {
 	needRoot(t)
 	cfg := network.Config{Dir: t.TempDir(), State: t.TempDir(), Instance: t.Name()}
@@ -396,7 +397,7 @@ func TestAnAddressThatWasAnothersAnswersAtOnce(t *testing.T) {
 			t.Fatalf("replica %d at that address: %v", i, err)
 		}
 		conn.Close()
-		if took := time.Since(start); took > 500*time.Millisecond {
+		if took := time.Since(start); took > 950*time.Millisecond {
 			t.Errorf("replica %d at that address answered after %v", i, took)
 		}
 		if err := n.Detach(t.Context(), "r"); err != nil {
@@ -405,8 +406,8 @@ func TestAnAddressThatWasAnothersAnswersAtOnce(t *testing.T) {
 	}
 }
 
-// Replicas that talk to the gateway know its hardware address; if it changed when another replica comes or goes, their
-// packets would go nowhere for seconds.
+// Replicas that talk to the gateway know its hardware address. If that changed when another replica is added or
+// removed, their packets would be lost for seconds.
 func TestTheGatewayKeepsItsHardwareAddress(t *testing.T) {
 	needRoot(t)
 	n := open(t, network.Config{})
@@ -433,7 +434,7 @@ func TestTheGatewayKeepsItsHardwareAddress(t *testing.T) {
 		return ""
 	}
 	want := gateway()
-	for i := range 8 { // a bridge of no address of its own takes the lowest of its ports'
+	for i := range 8 { // a bridge without an address of its own takes the lowest address of its ports
 		attach(t, n, fmt.Sprintf("other%d", i), "blue")
 		if got := gateway(); got != want {
 			t.Errorf("with %d more replicas the gateway is %s, want %s", i+1, got, want)
@@ -465,7 +466,7 @@ func TestTwoInstancesUseDifferentRanges(t *testing.T) {
 	if err := one.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(b.Address, port).String(), 2*time.Second)
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(b.Address, port).String(), 20*time.Second)
 	if err != nil {
 		t.Fatalf("after the other instance was destroyed: %v", err)
 	}
@@ -511,7 +512,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// has says whether the machine has an address.
+// has reports whether the machine has an address.
 func has(t testing.TB, a netip.Addr) bool {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()
@@ -538,7 +539,7 @@ func TestAnEnvironmentKeepsItsAddresses(t *testing.T) {
 	}
 }
 
-// An instance holds 32 environments at a time, however many there were before.
+// An instance can have 32 environments at a time, no matter how many it had before.
 func TestADeletedEnvironmentGivesItsPlaceBack(t *testing.T) {
 	needRoot(t)
 	n := open(t, network.Config{})
@@ -575,7 +576,37 @@ func TestADeletedEnvironmentGivesItsPlaceBack(t *testing.T) {
 	}
 }
 
-// bridgeOf is the device that has the address of a gateway.
+// Environments that were deleted while the platform was down, or while a replica was in them, are released at the next
+// start.
+func TestEnvironmentsThatAreNotKeptAreReleased(t *testing.T) {
+	needRoot(t)
+	n := open(t, network.Config{})
+	destroyAfter(t, n)
+	attach(t, n, "kept", "blue")
+	attach(t, n, "busy", "green")
+	if _, _, err := n.Environment("red"); err != nil {
+		t.Fatal(err)
+	}
+	keep := map[string]bool{"blue": true, "never seen": true}
+	err := n.ReleaseOthers(keep)
+	if err == nil || !strings.Contains(err.Error(), "environment green: replica busy is attached") || strings.Contains(err.Error(), "red") {
+		t.Errorf("got %v, want an error that names green and its replica alone", err)
+	}
+	if got := n.Environments(); !slices.Equal(got, []string{"blue", "green"}) {
+		t.Errorf("environments %v, want blue, which is kept, and green, which has a replica", got)
+	}
+	if err := n.Detach(t.Context(), "busy"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.ReleaseOthers(keep); err != nil {
+		t.Error(err)
+	}
+	if got := n.Environments(); !slices.Equal(got, []string{"blue"}) {
+		t.Errorf("environments %v, want blue", got)
+	}
+}
+
+// bridgeOf returns the device that has the address of a gateway.
 func bridgeOf(t testing.TB, gateway netip.Addr) string {
 	t.Helper()
 	links, err := netlink.LinkList()
@@ -597,7 +628,8 @@ func bridgeOf(t testing.TB, gateway netip.Addr) string {
 	return ""
 }
 
-// tagOf is what an instance's devices and tables have in their names, read off the bridge of one of its replicas.
+// tagOf returns the part of the names that an instance's devices and tables share. It reads it from the bridge of a
+// replica.
 func tagOf(t testing.TB, a network.Attachment) string {
 	t.Helper()
 	return bridgeOf(t, a.Gateway)[2:7]
@@ -648,8 +680,8 @@ func leftovers(t testing.TB, tag, state string) []string {
 	return found
 }
 
-// internet is a listener in a namespace that the host reaches by a device of its own, and that knows no way back to
-// the replicas' addresses.
+// internet returns a listener in a namespace that the host reaches through a separate device, and that has no route
+// back to the replicas' addresses.
 func internet(t testing.TB) netip.AddrPort {
 	t.Helper()
 	const device = "tstinet0"

@@ -8,16 +8,17 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"penstock/internal/atomicfile"
 )
 
 const (
-	rangeBits = 16 // one instance
-	// A /21 has 2,045 replicas beside its gateway, more than Container Apps' 1,000 replicas an app
-	// (learn.microsoft.com/azure/container-apps/scale-app), and there are 32 of them.
+	rangeBits = 16 // size of an instance
+	// A /21 has room for 2,045 replicas in addition to its gateway, which is more than Container Apps' 1,000 replicas
+	// per app (learn.microsoft.com/azure/container-apps/scale-app). A range has room for 32 of them.
 	environmentBits  = 21
 	planVersion      = 1
 	environmentCount = 1 << (environmentBits - rangeBits)
@@ -27,7 +28,8 @@ const (
 // errFull is wrapped when an instance or an environment has no address left.
 var errFull = errors.New("no address left")
 
-// plan is what must stay the same over a reboot: an address that a client has seen should mean the same environment.
+// plan is the part of the state that must survive a reboot: an address that a client has seen should still belong to
+// the same environment.
 type plan struct {
 	Version      int
 	Range        netip.Prefix
@@ -60,30 +62,18 @@ func loadPlan(path string) (plan, error) {
 	return p, nil
 }
 
-// save replaces the plan whole, so that a crash leaves the old or the new one.
+// save replaces the plan's file in one step, so a crash leaves either the old plan or the new one.
 func (p plan) save(path string) error {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".network-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.Write(path, b, 0o600)
 }
 
-// choose settles the range: the one asked for, the one there was, or the first free one.
+// choose selects the range: the requested one, the previous one, or the first free one.
 func (n *Network) choose(want netip.Prefix) error {
-	taken, err := takenPrefixes(n.bridgePrefix())
+	taken, err := takenPrefixes(n.bridgePrefix(), n.metric())
 	if err != nil {
 		return err
 	}
@@ -110,7 +100,7 @@ func (n *Network) choose(want netip.Prefix) error {
 		}
 	}
 	if !n.plan.Range.IsValid() {
-		// Instances start looking at different places, so that two that are made at once do not meet.
+		// Instances start searching at different places, so two that are created at once do not collide.
 		var start uint32
 		fmt.Sscanf(n.tag, "%x", &start)
 		for i := range uint32(256) {
@@ -127,8 +117,9 @@ func (n *Network) choose(want netip.Prefix) error {
 	return n.plan.save(n.planPath())
 }
 
-// takenPrefixes lists what the machine routes or has, but for what the bridges of this instance have.
-func takenPrefixes(own string) ([]netip.Prefix, error) {
+// takenPrefixes lists the machine's routes and addresses, except those of this instance: its bridges, whose names start
+// with own, and its catch-all route, which has the given metric.
+func takenPrefixes(own string, metric int) ([]netip.Prefix, error) {
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
@@ -145,7 +136,7 @@ func takenPrefixes(own string) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if r.Dst == nil || ours[r.LinkIndex] {
+		if r.Dst == nil || ours[r.LinkIndex] || isCatchAll(r, metric) {
 			continue
 		}
 		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil {
@@ -167,7 +158,7 @@ func takenPrefixes(own string) ([]netip.Prefix, error) {
 	return taken, nil
 }
 
-// place is an environment's place in the range; it gets one when it has none. The caller holds n.mu.
+// place returns an environment's place in the range and assigns one if it has none. The caller holds n.mu.
 func (n *Network) place(key string) (int, error) {
 	if place, ok := n.plan.Environments[key]; ok {
 		return place, nil
@@ -190,12 +181,12 @@ func (n *Network) place(key string) (int, error) {
 	return 0, fmt.Errorf("environment %s: %s holds %d environments: %w", key, n.plan.Range, environmentCount, errFull)
 }
 
-// subnet is the addresses of the environment at a place of the range.
+// subnet returns the addresses of the environment at a place in the range.
 func (p plan) subnet(place int) netip.Prefix {
 	return netip.PrefixFrom(add(p.Range.Addr(), uint32(place)*addressCount), environmentBits)
 }
 
-// gatewayOf is the first address of a subnet.
+// gatewayOf returns the first address of a subnet.
 func gatewayOf(subnet netip.Prefix) netip.Addr { return subnet.Addr().Next() }
 
 func add(a netip.Addr, n uint32) netip.Addr {

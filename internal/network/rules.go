@@ -15,17 +15,17 @@ import (
 // ruleSet is what the rules of an instance depend on.
 type ruleSet struct {
 	table     string
-	bridges   string       // how their names begin
-	addresses netip.Prefix // of all replicas
-	host      netip.Addr   // that services listen on; invalid without any
+	bridges   string       // prefix of their names
+	addresses netip.Prefix // range of all replicas
+	host      netip.Addr   // on which services listen; invalid if there are none
 	services  []Service
-	exposed   uint16 // where services that come and go listen; 0: nowhere
+	exposed   uint16 // port on host for exposed ports; 0: none
 }
 
-// installRules replaces the instance's table in one transaction. The rules match the bridges by the prefix of their
-// names, so their number does not grow with environments or replicas (a rule for each pair of environments no longer
-// fits one netlink message at 100 of them). Exposed ports stay as they are: an app of one must not be refused because
-// control starts.
+// installRules replaces the instance's table in one transaction. The rules match bridges by the prefix of their names,
+// so the number of rules does not depend on the number of environments or replicas. (With a rule for each pair of
+// environments, 100 environments no longer fit one netlink message.) Exposed ports are kept, so that apps with exposed
+// ports stay reachable while control starts.
 func installRules(r ruleSet) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -36,13 +36,13 @@ func installRules(r ruleSet) error {
 		return err
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: r.table}
-	c.AddTable(t) // so that the next line finds one
+	c.AddTable(t) // so that the next line always finds one
 	c.DelTable(t)
 	c.AddTable(t)
 
 	ports := &nftables.Set{
 		Table: t, Name: "open", Concatenation: true,
-		// Unique in this transaction. Without one the library counts in a variable that nothing guards.
+		// Unique in this transaction. Without an ID, the library uses a counter that is not safe for concurrent use.
 		ID:      1,
 		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
 	}
@@ -62,7 +62,7 @@ func installRules(r ruleSet) error {
 		return fmt.Errorf("nftables set: %w", err)
 	}
 	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-		accept := nftables.ChainPolicyAccept // nothing else on the machine is our business
+		accept := nftables.ChainPolicyAccept // all other traffic on the machine is left alone
 		return c.AddChain(&nftables.Chain{Table: t, Name: name, Type: typ, Hooknum: hook, Priority: priority, Policy: &accept})
 	}
 	rule := func(ch *nftables.Chain, parts ...[]expr.Any) {
@@ -74,32 +74,41 @@ func installRules(r ruleSet) error {
 	}
 	fromBridge := name(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.bridges)
 	toBridge := name(expr.MetaKeyOIFNAME, expr.CmpOpEq, r.bridges)
+	// wrongDevice matches packets for a replica that would leave through a device other than a bridge: the bridge is
+	// missing, or another route is more specific. The machine reaches the gateways' own addresses through loopback.
+	wrongDevice := slices.Concat(name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, r.bridges),
+		name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, "lo\x00"),
+		ipv4(), destinedFor(r.addresses))
 
-	// What is sent to a service of the gateway goes to where the service listens; nothing else is led there.
+	// Traffic to a service of the gateway is redirected to where the service listens; nothing else is redirected there.
 	pre := chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	for _, s := range r.services {
-		rule(pre, fromBridge, ipv4(), localOnDevice(), port(s.Protocol, s.Port), leadTo(r.host, s.Local))
+		rule(pre, fromBridge, ipv4(), localOnDevice(), port(s.Protocol, s.Port), redirectTo(r.host, s.Local))
 	}
 	if r.exposed != 0 {
-		rule(pre, fromBridge, ipv4(), localOnDevice(), protocol("tcp"), toAnyOf(exposed), leadTo(r.host, r.exposed))
+		rule(pre, fromBridge, ipv4(), localOnDevice(), protocol("tcp"), toAnyOf(exposed), redirectTo(r.host, r.exposed))
 	}
 
 	in := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	rule(in, established(), accept())
 	rule(in, fromBridge, ipv4(), source(expr.CmpOpNeq, r.addresses), drop())
 	if r.host.IsValid() {
-		rule(in, fromBridge, ipv4(), destination(r.host), led(), inSet(ports), accept())
+		rule(in, fromBridge, ipv4(), destination(r.host), redirected(), inSet(ports), accept())
 	}
 	rule(in, fromBridge, reject())
 	if r.host.IsValid() {
-		// A neighbour on the machine's network could send to it by its link-layer address.
+		// Otherwise a neighbour on the machine's network could reach it by using its link-layer address.
 		rule(in, name(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo\x00"), ipv4(), destination(r.host), drop())
 	}
 
 	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	rule(forward, wrongDevice, reject()) // including packets of open connections
 	rule(forward, established(), accept())
 	rule(forward, fromBridge, spoofed(), drop())
 	rule(forward, toBridge, reject()) // from another environment or from outside
+
+	sent := chain("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	rule(sent, wrongDevice, reject())
 
 	out := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	rule(out, name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, r.bridges), ipv4(), source(expr.CmpOpEq, r.addresses), []expr.Any{&expr.Masq{}})
@@ -110,7 +119,7 @@ func installRules(r ruleSet) error {
 	return nil
 }
 
-// exposedSet has the gateways' ports that are open for now.
+// exposedSet returns the set of the gateways' ports that are exposed now.
 func exposedSet(t *nftables.Table) *nftables.Set {
 	return &nftables.Set{
 		Table: t, Name: "exposed", Concatenation: true,
@@ -118,7 +127,7 @@ func exposedSet(t *nftables.Table) *nftables.Set {
 	}
 }
 
-// exposedPorts are the elements of a table's set; none where there is no such table, or none with that set.
+// exposedPorts returns the elements of a table's set, or none if there is no such table or set.
 func exposedPorts(c *nftables.Conn, table string) ([]nftables.SetElement, error) {
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -134,7 +143,7 @@ func exposedPorts(c *nftables.Conn, table string) ([]nftables.SetElement, error)
 	}
 	wanted := exposedSet(tables[i])
 	if !slices.ContainsFunc(sets, func(s *nftables.Set) bool { return s.Name == wanted.Name }) {
-		return nil, nil // made by an older version
+		return nil, nil // created by an older version
 	}
 	elements, err := c.GetSetElements(wanted)
 	if err != nil {
@@ -143,7 +152,7 @@ func exposedPorts(c *nftables.Conn, table string) ([]nftables.SetElement, error)
 	return elements, nil
 }
 
-// setExposed changes the elements of a table's set, in one transaction.
+// setExposed replaces the elements of a table's set in one transaction.
 func setExposed(table string, ports []netip.AddrPort) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -180,7 +189,7 @@ func removeRules(table string) error {
 	return nil
 }
 
-// droppingChains names the chains of others that drop what nobody accepts: there, an accept of ours does not help.
+// droppingChains returns the chains of other programs that drop by default: there, our accept rules have no effect.
 func droppingChains(own string) ([]string, error) {
 	c, err := nftables.New()
 	if err != nil {
@@ -223,7 +232,7 @@ func protocolNumber(name string) byte {
 	return unix.IPPROTO_TCP
 }
 
-// protocol must stand before every match on ports.
+// protocol matches a transport protocol. It must come before every match on ports.
 func protocol(name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -231,7 +240,7 @@ func protocol(name string) []expr.Any {
 	}
 }
 
-// port matches what is for a port.
+// port matches packets of a protocol to a destination port.
 func port(of string, number uint16) []expr.Any {
 	return append(protocol(of),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -239,7 +248,7 @@ func port(of string, number uint16) []expr.Any {
 	)
 }
 
-// toAnyOf matches what is for an address and port of a set.
+// toAnyOf matches packets to an address and port in a set.
 func toAnyOf(s *nftables.Set) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
@@ -248,8 +257,8 @@ func toAnyOf(s *nftables.Set) []expr.Any {
 	}
 }
 
-// leadTo changes where a connection goes, in a NAT chain.
-func leadTo(a netip.Addr, port uint16) []expr.Any {
+// redirectTo changes the destination of a connection. It can be used only in a NAT chain.
+func redirectTo(a netip.Addr, port uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: 1, Data: a.AsSlice()},
 		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)},
@@ -257,8 +266,8 @@ func leadTo(a netip.Addr, port uint16) []expr.Any {
 	}
 }
 
-// led matches connections whose destination was changed: nobody reaches a service by its own address.
-func led() []expr.Any {
+// redirected matches connections whose destination was changed. So a service cannot be reached by its own address.
+func redirected() []expr.Any {
 	const changed = 1 << 5 // IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
@@ -274,12 +283,12 @@ func destination(a netip.Addr) []expr.Any {
 	}
 }
 
-// name matches a device whose name starts with prefix: a comparison of fewer bytes than a name has.
+// name compares the start of a device's name with prefix. It does so by comparing fewer bytes than a name has.
 func name(key expr.MetaKey, op expr.CmpOp, prefix string) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: []byte(prefix)}}
 }
 
-// ipv4 must stand before every match on an IPv4 header in an inet table.
+// ipv4 matches IPv4 packets. In an inet table it must come before every match on an IPv4 header.
 func ipv4() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
@@ -296,6 +305,14 @@ func source(op expr.CmpOp, p netip.Prefix) []expr.Any {
 	}
 }
 
+func destinedFor(p netip.Prefix) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: ipNet(p).Mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	}
+}
+
 func established() []expr.Any {
 	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
 	return []expr.Any{
@@ -305,7 +322,7 @@ func established() []expr.Any {
 	}
 }
 
-// localOnDevice matches what is for an address that the device it came by has: the gateway, and no other address of
+// localOnDevice matches packets to an address of the device on which they arrived: the gateway, and no other address of
 // the host.
 func localOnDevice() []expr.Any {
 	return []expr.Any{
@@ -314,7 +331,7 @@ func localOnDevice() []expr.Any {
 	}
 }
 
-// spoofed matches a source that the device it came by does not lead to.
+// spoofed matches packets whose source address is not routed to the device on which they arrived.
 func spoofed() []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
@@ -325,7 +342,7 @@ func spoofed() []expr.Any {
 func inSet(s *nftables.Set) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		// Registers of four bytes start at 8: the second half of a concatenation in register 1 is register 9.
+		// Four-byte registers start at 8, so register 9 holds the second half of a concatenation in register 1.
 		&expr.Payload{DestRegister: 9, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID},
 	}
@@ -334,7 +351,7 @@ func inSet(s *nftables.Set) []expr.Any {
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
-// reject answers at once, so that a caller inside sees a refusal and not a time-out.
+// reject answers at once, so that a client in a replica gets "connection refused" instead of a timeout.
 func reject() []expr.Any {
 	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 }

@@ -27,7 +27,7 @@ import (
 	"penstock/internal/oci"
 )
 
-// crane, as a library, does with this registry what it does with others.
+// crane, used as a library, works with this registry as with others.
 func TestCrane(t *testing.T) {
 	s := newServer(t)
 	img := newImage(t, runtime.GOARCH, "weights", "code")
@@ -65,7 +65,7 @@ func TestCrane(t *testing.T) {
 	}
 }
 
-// skopeo copies to this registry and back, an index with all its images too.
+// skopeo copies to this registry and back, including an index with all its images.
 func TestSkopeo(t *testing.T) {
 	skopeo, err := exec.LookPath("skopeo")
 	if err != nil {
@@ -95,7 +95,7 @@ func TestSkopeo(t *testing.T) {
 	run("copy", "--all", "--dest-tls-verify=false", "oci:"+filepath.Join(dir, "from")+":1", "docker://"+host+"/team/app:1")
 	run("copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+host+"/team/app:1", "docker://"+host+"/other/app:2")
 	run("copy", "--all", "--src-tls-verify=false", "docker://"+host+"/other/app:2", "oci:"+filepath.Join(dir, "back")+":1")
-	// skopeo writes an index anew; what it brought here is what it must bring back.
+	// skopeo rewrites an index. It must bring back what it brought here.
 	brought, err := remote.Head(s.ref(t, "team/app:1"))
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +198,7 @@ func TestReferrers(t *testing.T) {
 		t.Fatal(err)
 	}
 	list(signature)
-	// With its subject the signature has no meaning any more.
+	// A signature whose subject is gone has no meaning.
 	collector := oci.NewCollector(s.stores, oci.Policy{}, nil, slog.New(slog.DiscardHandler))
 	s.older(t, time.Hour)
 	if done, err := collector.Prune(t.Context(), oci.Prune{}); err != nil || len(done.Images) != 0 {

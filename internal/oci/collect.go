@@ -16,47 +16,48 @@ import (
 )
 
 const (
-	// minAge is how old a name must be before it goes by itself: a revision that is being made may have found it, and
-	// says that it needs it only a moment later. The kubelet's imageMinimumGCAge has the same two minutes.
+	// minAge is how old a name must be before it is removed automatically. A revision that is being created may have
+	// resolved it, and is registered as using it only a moment later. The kubelet's imageMinimumGCAge is two minutes as
+	// well.
 	minAge = 2 * time.Minute
-	// sweepEvery is how often names are looked through.
+	// sweepEvery is how often names are checked.
 	sweepEvery = 5 * time.Minute
-	// usedEvery is how exactly it is known when an image was needed last.
+	// usedEvery is how precisely the time of an image's last use is recorded.
 	usedEvery = time.Hour
-	// usedLabel has when a revision was last found to need an image.
+	// usedLabel has the time when a revision was last found to need an image.
 	usedLabel = "penstock/used"
 )
 
-// Policy says which images go by themselves. What was pushed under a tag that it still has never does: it may be there
-// only. What a revision needs, active or not, never does either.
+// Policy says which images are removed automatically. Images that were pushed and still have their tag are never
+// removed, because they may exist nowhere else. Images that a revision needs, active or not, are never removed either.
 type Policy struct {
-	// Superseded is how long stays what a tag meant before.
+	// Superseded is how long the previous image of a tag is kept.
 	Superseded time.Duration
-	// Unused is how long stays what was pulled from another registry after a revision last needed it.
+	// Unused is how long an image from another registry is kept after a revision last needed it.
 	Unused time.Duration
-	// Limit is the bytes above which those go, oldest first, before their time; 0: there is none.
+	// Limit is the total size in bytes above which these images are removed early, oldest first. 0 means no limit.
 	Limit int64
 }
 
-// Collector removes what nothing needs.
+// Collector removes images that nothing needs.
 type Collector struct {
 	stores Stores
 	images *Images
 	policy Policy
-	// before lets go of unpacked layers that no image has; nil: there are none.
+	// before releases unpacked layers that no image has. It can be nil.
 	before func(context.Context) error
 	log    *slog.Logger
 	kick   chan struct{}
 
-	sweeping sync.Mutex // one at a time
+	sweeping sync.Mutex // only one sweep runs at a time
 }
 
-// NewCollector returns a collector of stores, which Run sets to work.
+// NewCollector returns a collector for stores. It works while Run runs.
 func NewCollector(stores Stores, policy Policy, before func(context.Context) error, log *slog.Logger) *Collector {
 	return &Collector{stores: stores, images: NewImages(stores), policy: policy, before: before, log: log, kick: make(chan struct{}, 1)}
 }
 
-// Poke asks for a collection soon. It is for Stores.Freed.
+// Poke requests a collection soon. It is meant for Stores.Freed.
 func (c *Collector) Poke() {
 	select {
 	case c.kick <- struct{}{}:
@@ -88,7 +89,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 }
 
-// Collect removes what no name and no lease holds, and returns when it has.
+// Collect removes what no name and no lease holds. It returns when that is done.
 func (c *Collector) Collect(ctx context.Context) error {
 	c.sweeping.Lock()
 	defer c.sweeping.Unlock()
@@ -103,7 +104,7 @@ func (c *Collector) collect(ctx context.Context) error {
 			return fmt.Errorf("collect images: %w", err)
 		}
 	}
-	// Its scheduler runs for whoever deletes something and waits.
+	// containerd's scheduler collects when a lease is deleted with a request to wait.
 	lease, err := c.stores.Leases.Create(ctx, leases.WithID("penstock-collect-"+rand.Text()), leases.WithExpiration(time.Minute))
 	if err == nil {
 		err = c.stores.Leases.Delete(ctx, lease, leases.SynchronousDelete)
@@ -114,39 +115,39 @@ func (c *Collector) collect(ctx context.Context) error {
 	return nil
 }
 
-// Prune says what a prune is to take.
+// Prune configures a prune.
 type Prune struct {
 	Policy
-	// All takes also what was pushed under a tag that it still has, when no revision needs it.
+	// All also removes images that were pushed and still have their tag, if no revision needs them.
 	All bool
-	// DryRun takes nothing and tells what would go.
+	// DryRun only reports what would be removed.
 	DryRun bool
 }
 
-// Pruned is what went, or would.
+// Pruned is what was removed, or would be.
 type Pruned struct {
-	Images []PrunedImage `json:"images"`
-	Bytes  int64         `json:"bytes"` // that no image is left to need
+	Images []PrunedImage
+	Bytes  int64 // size of the blobs that no image has any more
 }
 
-// PrunedImage is one name that went.
+// PrunedImage is one name that was removed.
 type PrunedImage struct {
-	Name   string        `json:"name"`
-	Digest digest.Digest `json:"digest"`
-	Why    string        `json:"why"`
-	Bytes  int64         `json:"bytes"` // of the image; others may share them
+	Name   string
+	Digest digest.Digest
+	Why    string
+	Bytes  int64 // size of the image; other images may share its blobs
 }
 
-// candidate is a name that may go.
+// candidate is a name that may be removed.
 type candidate struct {
 	PrunedImage
 	record string
-	since  time.Time // when it was of use last
+	since  time.Time // when it was last used
 	due    bool
 	blobs  contents
 }
 
-// Prune removes the names that nobody needs, and what only they held.
+// Prune removes the names that nothing needs, with the blobs that only they held.
 func (c *Collector) Prune(ctx context.Context, o Prune) (Pruned, error) {
 	ctx = inNamespace(ctx)
 	c.sweeping.Lock()
@@ -155,7 +156,7 @@ func (c *Collector) Prune(ctx context.Context, o Prune) (Pruned, error) {
 	needed := map[digest.Digest]bool{}
 	var err error
 	if c.stores.Needed != nil {
-		// Nothing may go while it is not known what must stay.
+		// Remove nothing unless it is known what must be kept.
 		if needed, err = c.stores.Needed(ctx); err != nil {
 			return pruned, fmt.Errorf("prune images: %w", err)
 		}
@@ -221,7 +222,7 @@ func (c *Collector) Prune(ctx context.Context, o Prune) (Pruned, error) {
 	return pruned, c.collect(ctx)
 }
 
-// judge says whether a name that no revision needs may go, and since when.
+// judge reports whether a name that no revision needs may be removed, and since when it has been unused.
 func judge(record images.Image, o Prune, now time.Time, there func(digest.Digest) bool) (candidate, bool) {
 	one := candidate{record: record.Name, PrunedImage: PrunedImage{Name: record.Name, Digest: record.Target.Digest}}
 	if ref, ok := fromStoreName(record.Name); ok {
@@ -256,7 +257,7 @@ func judge(record images.Image, o Prune, now time.Time, there func(digest.Digest
 	return one, age >= minAge
 }
 
-// used notes that a revision needs an image.
+// used records that a revision needs an image.
 func (c *Collector) used(ctx context.Context, record images.Image, now time.Time, dry bool) error {
 	if before, err := time.Parse(time.RFC3339, record.Labels[usedLabel]); dry || err == nil && now.Sub(before) < usedEvery {
 		return nil

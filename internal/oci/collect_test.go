@@ -15,7 +15,7 @@ import (
 	"penstock/internal/oci/remote"
 )
 
-// older makes all that is noted about every image so much longer ago.
+// older moves all times stored for every image back.
 func (s *server) older(t testing.TB, by time.Duration) {
 	t.Helper()
 	ctx := inStore(t.Context())
@@ -82,7 +82,7 @@ func TestPrune(t *testing.T) {
 		t.Errorf("what is seconds old went: %v", names)
 	}
 	s.older(t, 10*time.Minute)
-	// Somebody's revision was made of the old one.
+	// A revision uses the old image.
 	needed[digest.Digest(digestOf(t, old))] = true
 	if names, _ := prune(oci.Prune{DryRun: true}); !slices.Equal(names, []string{pulled}) {
 		t.Errorf("a dry run: got %v, want %s", names, pulled)
@@ -104,7 +104,7 @@ func TestPrune(t *testing.T) {
 	if s.has(t, digest.FromString("pulled code").String()) || !s.has(t, digest.FromString("old code").String()) || !s.has(t, digest.FromString("weights").String()) {
 		t.Error("want the layer of the pulled image gone and no other")
 	}
-	// Its user deletes the tag; the revision keeps both.
+	// The user deletes the tag. The revision keeps both images.
 	needed[digest.Digest(digestOf(t, new))] = true
 	if err := s.images.Delete(t.Context(), "app:1"); err != nil {
 		t.Fatal(err)

@@ -1,22 +1,22 @@
-// Package oci keeps images in containerd's content store: a registry endpoint through which they come in,
-// names, and what the rest of the server asks about them.
+// Package oci keeps images in containerd's content store. It has the registry endpoint that receives images, the names
+// of images, and what the rest of the server needs to know about them.
 //
 //	penstock build, docker push, crane
 //	        | OCI distribution 1.1 under /v2/
 //	        v
-//	    Registry --- writes ---> content.Store   blobs, once, by digest
-//	        |                    leases.Manager  what has come in but belongs to no image yet
+//	    Registry --- writes ---> content.Store   blobs, each once, by digest
+//	        |                    leases.Manager  uploaded blobs that belong to no image yet
 //	        '------ names -----> images.Store    local/langdetect:1 -> manifest digest
 //	                                  ^
 //	    Images --- Resolve, List, Delete
-//	    Puller --- from other registries, as a revision asks for them
-//	    Collector --- what no name, revision or container needs
+//	    Puller --- pulls from other registries when a revision needs an image
+//	    Collector --- removes what no name, revision or container needs
 //
-// A blob is stored once for the registry and for the runtime, and streams through a buffer of fixed size.
-// What an upload brings is held by a lease that expires; the manifest that names it then holds it by
+// Each blob is stored once, for the registry and for the runtime, and is streamed through a buffer of fixed size. A
+// lease that expires holds an uploaded blob until a manifest refers to it. The manifest then holds it through
 // containerd's gc.ref labels, and the image record holds the manifest.
 //
-// All calls work in the containerd namespace of their context, and in [Namespace] when it has none.
+// All calls use the containerd namespace of their context, or [Namespace] if it has none.
 package oci
 
 import (
@@ -29,19 +29,19 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Namespace is the containerd namespace that Penstock's images and containers live in.
+// Namespace is the containerd namespace of Penstock's images and containers.
 const Namespace = "penstock"
 
-// Stores are the parts of containerd in which images are kept. They must belong together: leases and image
-// records of one metadata database, over that database's view of the content.
+// Stores are the parts of containerd that store images. They must belong together: the leases and image records must be
+// in one metadata database, and the content must be that database's view.
 type Stores struct {
 	Content content.Store
 	Images  images.Store
 	Leases  leases.Manager
-	// Freed is told that something may be collected, and must not block. nil: it is collected at once, while the one who
-	// freed it waits.
+	// Freed is called when something can be collected. It must not block. If it is nil, garbage is collected at once
+	// while the caller waits.
 	Freed func()
-	// Needed tells which manifests revisions need, whatever names there are; nil: none.
+	// Needed returns the manifests that revisions need, whatever their names are. nil means none.
 	Needed func(ctx context.Context) (map[digest.Digest]bool, error)
 }
 

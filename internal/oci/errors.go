@@ -12,26 +12,26 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// ErrNotFound says that the server's store does not have an image.
+// ErrNotFound means that the server's store does not have an image.
 var ErrNotFound = errors.New("image not found")
 
-// ErrPlatform says that an image was built for another operating system or processor than this machine's.
+// ErrPlatform means that an image is for another operating system or processor than this machine's.
 var ErrPlatform = errors.New("image is for another platform")
 
-// notFoundError carries a message for people and is ErrNotFound for code.
+// notFoundError is an error with a message that wraps ErrNotFound.
 type notFoundError string
 
 func (e notFoundError) Error() string        { return string(e) }
 func (e notFoundError) Is(target error) bool { return target == ErrNotFound }
 
-// platformError carries a message for people and is ErrPlatform for code.
+// platformError is an error with a message that wraps ErrPlatform.
 type platformError string
 
 func (e platformError) Error() string        { return string(e) }
 func (e platformError) Is(target error) bool { return target == ErrPlatform }
 
-// protocolError is an answer of the registry with one of the codes of the OCI distribution specification 1.1,
-// "Error Codes". Code UNKNOWN, for faults of the server, is the distribution project's.
+// protocolError is a registry error with a code of the OCI distribution specification 1.1, "Error Codes". The code
+// UNKNOWN, for errors of the server, comes from the distribution project.
 type protocolError struct {
 	Status  int    `json:"-"`
 	Code    string `json:"code"`
@@ -46,8 +46,8 @@ func refuse(status int, code, format string, args ...any) *protocolError {
 	return &protocolError{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// fault is err as the registry answers it: itself when it has a code, else what containerd's kinds of error and
-// the operating system's say.
+// fault converts err to a registry error. It returns err if it has a code, and otherwise maps the errors of containerd
+// and the operating system.
 func fault(err error) *protocolError {
 	if known, ok := errors.AsType[*protocolError](err); ok {
 		return known
@@ -63,7 +63,7 @@ func fault(err error) *protocolError {
 	return answer
 }
 
-// cutShort is the answer to a body that could not be read to its end. Mostly nobody is left to read it.
+// cutShort returns the error for a body that could not be read to its end. Usually the client has left by then.
 func cutShort(err error) *protocolError {
 	answer := refuse(http.StatusBadRequest, "BLOB_UPLOAD_INVALID", "the body was cut short: %v", err)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -75,7 +75,7 @@ func cutShort(err error) *protocolError {
 
 func (e *protocolError) write(w http.ResponseWriter) {
 	body, err := json.Marshal(map[string][]*protocolError{"errors": {e}})
-	if err != nil { // strings only: cannot happen
+	if err != nil { // cannot happen, because there are only strings
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
@@ -86,5 +86,5 @@ func (e *protocolError) write(w http.ResponseWriter) {
 		h.Set("Retry-After", "1")
 	}
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(body) // the client has gone when this fails
+	_, _ = w.Write(body) // fails only if the client has left
 }

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// maxBlob bounds what an image may weigh: sums of sizes that a stranger names must not overflow.
+	// maxBlob is the maximum size of a blob. It prevents overflow when untrusted sizes are added up.
 	maxBlob = 1 << 50
-	// maxTries bounds the tries in a row that bring nothing; firstPause doubles after each.
+	// maxTries is the number of tries in a row without progress. firstPause doubles after each.
 	maxTries   = 5
 	firstPause = 200 * time.Millisecond
-	// maxPause bounds what a registry may ask to wait between two tries.
+	// maxPause is the longest pause that a registry can request between two tries.
 	maxPause = 20 * time.Second
 )
 
-// retry calls try until it succeeds, fails for good, or has failed too often without progress.
+// retry calls try until it succeeds, fails permanently, or has failed too often without progress.
 func retry(ctx context.Context, try func() (progress bool, err error)) error {
 	pause := firstPause
 	for tries := 1; ; tries++ {
@@ -53,14 +53,14 @@ func retry(ctx context.Context, try func() (progress bool, err error)) error {
 	}
 }
 
-// lied is a fault of what a registry sent, which no second try mends.
+// lied is an error about wrong data from a registry, which a retry does not fix.
 type lied struct{ words string }
 
 func (l *lied) Error() string { return l.words }
 
-// fetch brings one blob into the store, from where an earlier try ended. ctx has a lease for it.
+// fetch fetches one blob into the store and continues where an earlier try stopped. ctx has a lease for it.
 func (p *Puller) fetch(ctx context.Context, ref Reference, desc ocispec.Descriptor, login remote.Login, progress *pulling) error {
-	leave, err := p.turn(ctx, "blob "+desc.Digest.String())
+	leave, err := p.alone(ctx, "blob "+desc.Digest.String())
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (p *Puller) fetch(ctx context.Context, ref Reference, desc ocispec.Descript
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", desc.Digest, err)
 	}
-	defer w.Close() // what has come stays for the next try
+	defer w.Close() // what has arrived is kept for the next try
 	status, err := w.Status()
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", desc.Digest, err)
@@ -119,7 +119,7 @@ func (p *Puller) fetch(ctx context.Context, ref Reference, desc ocispec.Descript
 	}
 	if err := w.Commit(context.WithoutCancel(ctx), desc.Size, desc.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
 		if errdefs.IsFailedPrecondition(err) {
-			_ = p.stores.Content.Abort(context.WithoutCancel(ctx), "penstock/pull/"+desc.Digest.String()) // or its lease's end removes it
+			_ = p.stores.Content.Abort(context.WithoutCancel(ctx), "penstock/pull/"+desc.Digest.String()) // if this fails it is removed when its lease expires
 			return fmt.Errorf("the %d bytes that %s sent for blob %s have another digest", desc.Size, ref.Host, desc.Digest)
 		}
 		return fmt.Errorf("blob %s: %w", desc.Digest, err)
@@ -128,7 +128,7 @@ func (p *Puller) fetch(ctx context.Context, ref Reference, desc ocispec.Descript
 	return nil
 }
 
-// stream appends to w what a registry sends from offset on.
+// stream appends a registry's data from offset to w.
 func (p *Puller) stream(ctx context.Context, ref Reference, desc ocispec.Descriptor, login remote.Login, w content.Writer, offset *int64, progress *pulling) error {
 	blob, err := p.client.Blob(ctx, ref.Host, ref.Repository, desc.Digest, *offset, login)
 	if err != nil {
@@ -137,7 +137,7 @@ func (p *Puller) stream(ctx context.Context, ref Reference, desc ocispec.Descrip
 	defer blob.Close()
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
-	// A registry that knows no ranges begins again; what is there already is passed over.
+	// A registry without support for ranges starts at 0, so skip the bytes that are in the store.
 	skip := *offset - blob.Offset
 	for {
 		n, rerr := blob.Read(*buf)
@@ -168,18 +168,18 @@ func (p *Puller) stream(ctx context.Context, ref Reference, desc ocispec.Descrip
 	}
 }
 
-// full is a fault of this machine's disk.
+// full is an error of this machine's disk.
 type full struct{ err error }
 
 func (f *full) Error() string { return "write to this machine's disk: " + f.err.Error() }
 func (f *full) Unwrap() error { return f.err }
 
-// hold puts a blob that is there under the lease of ctx.
+// hold adds an existing blob to the lease of ctx.
 func (p *Puller) hold(ctx context.Context, d digest.Digest) error {
 	id, ok := leases.FromContext(ctx)
 	if !ok {
 		return nil
 	}
 	err := p.stores.Leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"})
-	return ignoreNotFound(err) // the lease went because an image has the blob now
+	return ignoreNotFound(err) // the lease is gone because an image has the blob now
 }

@@ -19,14 +19,14 @@ import (
 	"penstock/internal/oci/remote"
 )
 
-// Images are the images of the server's store.
+// Images gives access to the images in the server's store.
 type Images struct {
 	stores   Stores
 	platform ocispec.Platform
 	scanned  scanned
 }
 
-// NewImages returns the images of stores, as seen by a Linux machine of this program's processor.
+// NewImages returns the images in stores. They run on Linux with the processor architecture of this program.
 func NewImages(stores Stores) *Images {
 	platform := ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	return &Images{stores: stores, platform: platforms.Normalize(platform)}
@@ -34,29 +34,29 @@ func NewImages(stores Stores) *Images {
 
 // Image is an image that this machine can run.
 type Image struct {
-	Name   string        `json:"name"` // as users write it
-	Digest digest.Digest `json:"digest"`
-	Config Config        `json:"config"`
-	Size   int64         `json:"size"` // of its blobs, compressed as they are stored
+	Name   string // as users write it
+	Digest digest.Digest
+	Config Config
+	Size   int64 // compressed size of its blobs
 
-	// Record is what containerd's client makes its own image of. It need not be in the image store under this name
-	// when the image was asked for by digest.
-	Record images.Image `json:"-"`
+	// Record is what containerd's client creates its own image from. If the image was requested by digest, the record
+	// may not be in the image store under this name.
+	Record images.Image
 }
 
-// Config is what an image says about running it.
+// Config is how an image should be run.
 type Config struct {
-	Entrypoint []string          `json:"entrypoint,omitempty"`
-	Cmd        []string          `json:"cmd,omitempty"`
-	Env        []string          `json:"env,omitempty"` // KEY=value
-	User       string            `json:"user,omitempty"`
-	WorkDir    string            `json:"workdir,omitempty"`
-	Ports      []int             `json:"ports,omitempty"` // TCP, ascending
-	Labels     map[string]string `json:"labels,omitempty"`
+	Entrypoint []string
+	Cmd        []string
+	Env        []string // KEY=value
+	User       string
+	WorkDir    string
+	Ports      []int // TCP, ascending
+	Labels     map[string]string
 }
 
-// Resolve finds an image by the name that users write. It fails with ErrNotFound, with ErrPlatform when the image
-// is for other machines, and otherwise when name or image is not in order.
+// Resolve finds an image by the name that users write. It fails with ErrNotFound, with ErrPlatform if the image is for
+// other machines, or with another error if the name or the image is invalid.
 func (im *Images) Resolve(ctx context.Context, name string) (Image, error) {
 	ctx = inNamespace(ctx)
 	ref, err := ParseReference(name)
@@ -90,8 +90,8 @@ func (im *Images) Resolve(ctx context.Context, name string) (Image, error) {
 	return image, nil
 }
 
-// record is the image record that ref means. For a digest that is none's target it is made up, if an index of the
-// same repository holds that digest.
+// record returns the image record that ref means. If ref has a digest that no record points to, but an index of the
+// same repository contains it, record makes one up.
 func (im *Images) record(ctx context.Context, ref Reference) (images.Image, error) {
 	names, err := im.stores.names(ctx, ref)
 	if err != nil {
@@ -121,7 +121,7 @@ func (im *Images) record(ctx context.Context, ref Reference) (images.Image, erro
 		}
 		m, err := im.stores.manifest(ctx, record.Target)
 		if err != nil {
-			continue // that image is damaged; this one may not be
+			continue // this index is damaged; the next one may not be
 		}
 		for _, child := range m.children {
 			if child.Digest == ref.Digest {
@@ -152,14 +152,14 @@ func notFound(ref Reference, tags []string) error {
 	return notFoundError(b.String())
 }
 
-// runnable is an image manifest chosen for this machine.
+// runnable is an image manifest that this machine can run.
 type runnable struct {
 	config imageConfig
 	layers []ocispec.Descriptor
 	size   int64
 }
 
-// forPlatform reads the image that target is, or the one for this machine if target is an index.
+// forPlatform reads the image at target, or the one for this machine if target is an index.
 func (im *Images) forPlatform(ctx context.Context, target ocispec.Descriptor) (runnable, error) {
 	m, err := im.stores.manifest(ctx, target)
 	if err != nil {
@@ -204,7 +204,7 @@ func (im *Images) forPlatform(ctx context.Context, target ocispec.Descriptor) (r
 	return runnable{}, im.wrongPlatform(strings.Join(offered, ", "))
 }
 
-// read reads the config of an image manifest and sees that all of the image is there.
+// read reads the config of an image manifest and checks that the image is complete.
 func (im *Images) read(ctx context.Context, target ocispec.Descriptor, m manifest) (runnable, error) {
 	if !images.IsConfigType(m.config.MediaType) {
 		return runnable{}, fmt.Errorf("want a container image, got an artifact with config %q", clip(m.config.MediaType))
@@ -239,7 +239,7 @@ func (im *Images) wrongPlatform(got string) error {
 	return platformError(fmt.Sprintf("want an image for %s, got one for %s", platforms.Format(im.platform), clip(got)))
 }
 
-// ports reads "8080/tcp" and "8080"; others are of no use here.
+// ports parses "8080/tcp" and "8080". Other entries are ignored.
 func ports(exposed map[string]struct{}) []int {
 	var list []int
 	for _, s := range slices.Sorted(maps.Keys(exposed)) {
@@ -252,8 +252,8 @@ func ports(exposed map[string]struct{}) []int {
 	return slices.Compact(list)
 }
 
-// Delete removes an image's name; by digest all names of the repository that lead to it. What no other image has is
-// collected, but for what revisions and containers need. It fails with ErrNotFound.
+// Delete removes an image's name. With a digest it removes all names in the repository that lead to it. Blobs that no
+// other image has are collected unless revisions or containers need them. It fails with ErrNotFound.
 func (im *Images) Delete(ctx context.Context, name string) error {
 	ctx = inNamespace(ctx)
 	ref, err := ParseReference(name)
@@ -270,7 +270,7 @@ func (im *Images) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// docker is the name of a short name's image at Docker Hub, without the host.
+// docker returns the name of a short name's image at Docker Hub, without the host.
 func docker(ref Reference) string {
 	return remote.Repository("docker.io", ref.Repository) + ":" + ref.Tag
 }

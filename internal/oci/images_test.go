@@ -57,7 +57,7 @@ func TestResolve(t *testing.T) {
 		}
 	}
 
-	// Lost from under its record: named, and a push repairs it.
+	// A blob is lost although its record exists. The error names it, and a push repairs the image.
 	if err := s.stores.Content.Delete(inStore(t.Context()), digest.FromString("layer")); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func FuzzParseReference(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is shown means the same when it is typed again.
+		// A name as it is printed means the same when it is parsed again.
 		again, err := oci.ParseReference(ref.String())
 		if err != nil || again != ref {
 			t.Errorf("%q: shown as %q, read back as %+v, %v, want %+v", s, ref, again, err, ref)

@@ -21,17 +21,18 @@ import (
 
 // Labels of image records.
 const (
-	// namedLabel has when a name was given to its manifest.
+	// namedLabel has the time when the name was set to its manifest.
 	namedLabel = "penstock/named"
-	// pulledLabel marks what came from another registry and can be had from there again; its value is when.
+	// pulledLabel marks images that were pulled from another registry and can be pulled again. Its value is the time.
 	pulledLabel = "penstock/pulled"
-	// supersededLabel marks a record by digest of what a tag meant until it moved or was deleted; its value is when.
+	// supersededLabel marks a record by digest for the previous manifest of a tag that was moved or deleted. Its value
+	// is the time.
 	supersededLabel = "penstock/superseded"
 )
 
-// keep stores a manifest and names it. A lease of its own holds it, and by its labels all that it refers to, until
-// the image record does; so nothing can be collected between the check and the record. The image need be whole for one
-// platform only when partial says so.
+// keep stores a manifest and names it. Until the image record exists, a lease holds the manifest and, through its
+// labels, everything that it refers to. So nothing can be collected between the check and the record. If partial is
+// true the image must be complete for only one platform.
 func (s Stores) keep(ctx context.Context, ref Reference, m manifest, target ocispec.Descriptor, raw []byte, partial bool, labels map[string]string) (err error) {
 	lease, err := s.Leases.Create(ctx, leases.WithID("penstock-manifest-"+rand.Text()), leases.WithExpiration(leaseTime))
 	if err != nil {
@@ -57,7 +58,7 @@ func (s Stores) keep(ctx context.Context, ref Reference, m manifest, target ocis
 		return err
 	}
 	if m.index {
-		// Its images were pushed by digest, which gave each a record to keep it. Now the index keeps them.
+		// The images of the index were pushed by digest, and each got a record that kept it. Now the index keeps them.
 		for _, child := range m.children {
 			own := Reference{Host: ref.Host, Repository: ref.Repository, Digest: child.Digest}
 			if err := ignoreNotFound(s.Images.Delete(ctx, own.storeName())); err != nil {
@@ -68,7 +69,7 @@ func (s Stores) keep(ctx context.Context, ref Reference, m manifest, target ocis
 	return s.releaseUploads(ctx, append(m.references(), target))
 }
 
-// label adds what is missing to a manifest that was in the store before, brought by whatever way.
+// label adds missing labels to a manifest that was in the store already.
 func (s Stores) label(ctx context.Context, dgst digest.Digest, labels map[string]string) error {
 	info, err := s.Content.Info(ctx, dgst)
 	if err != nil {
@@ -89,8 +90,8 @@ func (s Stores) label(ctx context.Context, dgst digest.Digest, labels map[string
 	return nil
 }
 
-// name creates the image record or points it to its new manifest. What it meant before stays for a while by its
-// digest: a revision that is being made may have found it by this name.
+// name creates the image record, or sets it to its new manifest. The previous manifest is kept for a while by its
+// digest, because a revision that is being created may have resolved the name to it.
 func (s Stores) name(ctx context.Context, ref Reference, target ocispec.Descriptor, labels map[string]string) error {
 	record := images.Image{Name: ref.storeName(), Target: target, Labels: map[string]string{namedLabel: stamp()}}
 	maps.Copy(record.Labels, labels)
@@ -106,9 +107,9 @@ func (s Stores) name(ctx context.Context, ref Reference, target ocispec.Descript
 	case errdefs.IsNotFound(err):
 		_, err = s.Images.Create(ctx, record)
 	}
-	if errdefs.IsAlreadyExists(err) { // created in between
+	if errdefs.IsAlreadyExists(err) { // another call created it meanwhile
 		_, err = s.Images.Update(ctx, record, "target", "labels")
-	} else if errdefs.IsNotFound(err) { // deleted in between
+	} else if errdefs.IsNotFound(err) { // another call deleted it meanwhile
 		_, err = s.Images.Create(ctx, record)
 	}
 	if err != nil {
@@ -117,7 +118,7 @@ func (s Stores) name(ctx context.Context, ref Reference, target ocispec.Descript
 	return nil
 }
 
-// remove takes the names away that ref means. What a revision needs stays by its digest.
+// remove removes the names that ref means. An image that a revision needs is kept by its digest.
 func (s Stores) remove(ctx context.Context, ref Reference) (found bool, err error) {
 	names, err := s.names(ctx, ref)
 	if err != nil || len(names) == 0 {
@@ -161,7 +162,7 @@ func (s Stores) remove(ctx context.Context, ref Reference) (found bool, err erro
 
 func stamp() string { return time.Now().UTC().Format(time.RFC3339) }
 
-// named is when a record's name was given to its manifest.
+// named returns when a record's name was set to its manifest.
 func named(record images.Image) time.Time {
 	if at, err := time.Parse(time.RFC3339, record.Labels[namedLabel]); err == nil {
 		return at
@@ -169,7 +170,7 @@ func named(record images.Image) time.Time {
 	return record.UpdatedAt
 }
 
-// supersede names what a tag meant by its digest.
+// supersede creates a record by digest for the previous manifest of a tag.
 func (s Stores) supersede(ctx context.Context, ref Reference, old images.Image) error {
 	own := Reference{Host: ref.Host, Repository: ref.Repository, Digest: old.Target.Digest}
 	labels := map[string]string{supersededLabel: stamp(), namedLabel: named(old).UTC().Format(time.RFC3339)}
@@ -180,8 +181,8 @@ func (s Stores) supersede(ctx context.Context, ref Reference, old images.Image) 
 	return nil
 }
 
-// checkReferences finds what a manifest refers to and the store has not, or has in another size. Of an index that may
-// be partial one image is enough.
+// checkReferences finds the blobs of a manifest that are missing in the store or have another size. If an index may be
+// partial, one complete image is enough.
 func (s Stores) checkReferences(ctx context.Context, m manifest, partial bool) error {
 	var missing error
 	there := 0
@@ -207,7 +208,7 @@ func (s Stores) checkReferences(ctx context.Context, m manifest, partial bool) e
 		return missing
 	}
 	if m.index || !images.IsConfigType(m.config.MediaType) {
-		return nil // an artifact's config is its own affair
+		return nil // the config of an artifact can be anything
 	}
 	if m.config.Size > maxManifest {
 		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "config: want at most %d bytes, got %d", maxManifest, m.config.Size)
@@ -222,9 +223,9 @@ func (s Stores) checkReferences(ctx context.Context, m manifest, partial bool) e
 	return nil
 }
 
-// releaseUploads deletes the leases of uploads whose blobs a manifest holds from now on, so that they go when the
-// image goes and not a day later. Another push that counts on the same blob and has not sent its manifest yet is
-// told MANIFEST_BLOB_UNKNOWN if the image is deleted before; it then pushes that blob again.
+// releaseUploads deletes the leases of uploaded blobs that a manifest now holds, so that they are removed with the
+// image and not a day later. If another push relies on the same blob, has not sent its manifest yet, and the image is
+// deleted before, that push gets MANIFEST_BLOB_UNKNOWN and sends the blob again.
 func (s Stores) releaseUploads(ctx context.Context, held []ocispec.Descriptor) error {
 	holds := make(map[string]bool, len(held))
 	for _, desc := range held {
@@ -245,7 +246,7 @@ func (s Stores) releaseUploads(ctx context.Context, held []ocispec.Descriptor) e
 		if len(resources) == 0 || slices.ContainsFunc(resources, func(res leases.Resource) bool {
 			return res.Type != "content" || !holds[res.ID]
 		}) {
-			continue // an upload under way, or a blob of another image
+			continue // an upload in progress, or a blob of another image
 		}
 		if err := ignoreNotFound(s.Leases.Delete(ctx, lease)); err != nil {
 			return fmt.Errorf("release uploads: %w", err)

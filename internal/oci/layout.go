@@ -16,13 +16,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Export hands over the files of an OCI image layout (image-spec 1.1, image-layout.md) that holds every image of the
-// store: each blob once, the index last. An image of which a part is missing is refused by name.
+// Export passes the files of an OCI image layout (image-spec 1.1, image-layout.md) with every image in the store to
+// add: each blob once, and the index last. If an image is incomplete, Export fails with its name.
 func (im *Images) Export(ctx context.Context, add func(name string, size int64, content io.Reader) error) error {
 	return im.export(ctx, add, nil)
 }
 
-// export is Export of the images with these names; without any, of all.
+// export is Export for the images with these names, or for all images if only is empty.
 func (im *Images) export(ctx context.Context, add func(name string, size int64, content io.Reader) error, only []string) error {
 	ctx = inNamespace(ctx)
 	var records []images.Image
@@ -41,7 +41,7 @@ func (im *Images) export(ctx context.Context, add func(name string, size int64, 
 		if err != nil {
 			return err
 		}
-		record.Name = ref.storeName() // as it was asked for
+		record.Name = ref.storeName() // the name that was requested
 		records = append(records, record)
 	}
 	e := exporter{stores: im.stores, add: add, done: map[digest.Digest]bool{}}
@@ -49,7 +49,7 @@ func (im *Images) export(ctx context.Context, add func(name string, size int64, 
 	for _, record := range records {
 		ref, ok := fromStoreName(record.Name)
 		if !ok {
-			continue // not one that users can name
+			continue // not an image name of users
 		}
 		if err := e.image(ctx, record.Target); err != nil {
 			return fmt.Errorf("export image %s: %w", ref, err)
@@ -76,7 +76,7 @@ type exporter struct {
 	done   map[digest.Digest]bool
 }
 
-// image hands over a manifest and all that it refers to.
+// image passes on a manifest and everything that it refers to.
 func (e *exporter) image(ctx context.Context, target ocispec.Descriptor) error {
 	m, err := e.stores.manifest(ctx, target)
 	if err != nil {
@@ -86,7 +86,7 @@ func (e *exporter) image(ctx context.Context, target ocispec.Descriptor) error {
 	there := false
 	for _, desc := range m.references() {
 		if m.index {
-			// An image that was pulled is there for one platform only.
+			// A pulled image has only one platform.
 			if _, err = e.stores.Content.Info(ctx, desc.Digest); errdefs.IsNotFound(err) {
 				missing = err
 				continue

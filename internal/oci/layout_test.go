@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// What one store exports another imports: the same images by the same names, and garbage collection keeps them.
+// One store exports and another imports the same images with the same names, and garbage collection keeps them.
 func TestLayoutRoundTrip(t *testing.T) {
 	from, to := newServer(t), newServer(t)
 	one := newImage(t, runtime.GOARCH, "weights", "program 1")
@@ -39,7 +39,7 @@ func TestLayoutRoundTrip(t *testing.T) {
 	if err := from.images.Export(t.Context(), add); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time everything is there
+	for range 2 { // the second time the store has everything
 		if n, err := to.registry.Import(t.Context(), dir); err != nil || n != 2 {
 			t.Fatalf("imported %d images, %v; want 2", n, err)
 		}
@@ -52,7 +52,7 @@ func TestLayoutRoundTrip(t *testing.T) {
 		}
 	}
 
-	// A layout that is not whole.
+	// The layout is incomplete.
 	blobs, err := filepath.Glob(filepath.Join(dir, "blobs", "sha256", "*"))
 	if err != nil || len(blobs) != files-2 {
 		t.Fatalf("%d blobs of %d files, %v", len(blobs), files, err)

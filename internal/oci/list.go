@@ -13,29 +13,29 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Summary is an image as a list of images shows it. Two names of one manifest are two images that share all.
+// Summary is an image in a list of images. Two names of one manifest are two images that share all their blobs.
 type Summary struct {
-	Name    string        `json:"name"` // as users write it
-	Digest  digest.Digest `json:"digest"`
-	Created time.Time     `json:"created"`           // when its name was last given to this manifest
-	Size    int64         `json:"size"`              // of its blobs, compressed as they are stored
-	Unique  int64         `json:"unique"`            // of those that no other image has: what deleting it frees
-	Shared  int64         `json:"shared"`            // of those that others have too
-	Layers  []Layer       `json:"layers"`            // lowest first; of all platforms in turn
-	Problem string        `json:"problem,omitempty"` // why it cannot be read or run
+	Name    string // as users write it
+	Digest  digest.Digest
+	Created time.Time // when the name was last set to this manifest
+	Size    int64     // compressed size of its blobs
+	Unique  int64     // size of the blobs that no other image has: what deleting the image frees
+	Shared  int64     // size of the blobs that other images have too
+	Layers  []Layer   // lowest first; if there are several platforms, one after the other
+	Problem string    // why the image cannot be read or run
 }
 
 // Layer is a layer of an image.
 type Layer struct {
-	Name      string        `json:"name,omitempty"` // in the image.yaml, when penstock build made the image
-	Digest    digest.Digest `json:"digest"`
-	MediaType string        `json:"mediaType"`
-	Size      int64         `json:"size"`
-	// SharedWith is the number of other images that have it.
-	SharedWith int `json:"sharedWith"`
+	Name      string // as in image.yaml, if penstock build made the image
+	Digest    digest.Digest
+	MediaType string
+	Size      int64
+	// SharedWith is the number of other images that have the layer.
+	SharedWith int
 }
 
-// layerAnnotation is where penstock build writes a layer's name in the manifest.
+// layerAnnotation is the manifest annotation in which penstock build stores a layer's name.
 const layerAnnotation = "penstock.layer"
 
 // contents are the blobs of one image.
@@ -93,7 +93,7 @@ func (im *Images) List(ctx context.Context) ([]Summary, error) {
 	return list, nil
 }
 
-// collect gathers what the store has of an image. Of an index it may well have one platform only.
+// collect gathers the blobs of an image that are in the store. An index often has only one platform there.
 func (im *Images) collect(ctx context.Context, target ocispec.Descriptor, into *contents) error {
 	m, err := im.stores.manifest(ctx, target)
 	if err != nil {

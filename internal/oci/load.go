@@ -20,8 +20,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Import takes the images of an OCI image layout in a folder into the store, under the names that the index gives them.
-// What the store has already is not read again.
+// Import imports the images of an OCI image layout in a folder into the store, under the names in its index. It skips
+// blobs that the store has.
 func (r *Registry) Import(ctx context.Context, dir string) (images int, err error) {
 	raw, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
 	if err != nil {
@@ -39,11 +39,13 @@ func (r *Registry) Import(ctx context.Context, dir string) (images int, err erro
 	return images, nil
 }
 
-// maxLayoutFiles bounds the files of a layout that comes as an archive: more blobs than the images of a machine have.
+// maxLayoutFiles is the maximum number of files in an archive of a layout. It is more than the blobs of all images on a
+// machine.
 const maxLayoutFiles = 100_000
 
-// Load takes the images of an OCI image layout that comes as a tar archive, its files in any order, and returns their
-// names. as names the image of a layout that has one; "": the index names them.
+// Load imports the images of an OCI image layout from a tar archive, with its files in any order, and returns their
+// names. If as is not empty the layout must have one image, which gets that name. Otherwise the names are those in the
+// index.
 func (r *Registry) Load(ctx context.Context, archive io.Reader, as string) (names []string, err error) {
 	err = r.stores.loading(inNamespace(ctx), func(ctx context.Context) error {
 		index, err := r.stores.loadBlobs(ctx, archive)
@@ -59,7 +61,7 @@ func (r *Registry) Load(ctx context.Context, archive io.Reader, as string) (name
 	return names, nil
 }
 
-// loading holds every blob until its image does.
+// loading calls load with a lease that holds every blob until an image does.
 func (s Stores) loading(ctx context.Context, load func(context.Context) error) (err error) {
 	lease, err := s.Leases.Create(ctx, leases.WithID("penstock-import-"+rand.Text()), leases.WithExpiration(leaseTime))
 	if err != nil {
@@ -69,7 +71,7 @@ func (s Stores) loading(ctx context.Context, load func(context.Context) error) (
 	return load(leases.WithLease(ctx, lease.ID))
 }
 
-// loadBlobs writes the blobs of a layout into the store and returns its index.
+// loadBlobs writes the blobs of a layout to the store and returns the layout's index.
 func (s Stores) loadBlobs(ctx context.Context, archive io.Reader) (index []byte, err error) {
 	in := tar.NewReader(archive)
 	for n := 0; ; n++ {
@@ -110,7 +112,7 @@ func (s Stores) loadBlobs(ctx context.Context, archive io.Reader) (index []byte,
 }
 
 func (s Stores) loadBlob(ctx context.Context, from io.Reader, desc ocispec.Descriptor) error {
-	// The store computes the digest and refuses another; it returns at once when it has the blob.
+	// The store verifies the digest. It returns at once if it has the blob.
 	err := content.WriteBlob(ctx, s.Content, "penstock/import/"+desc.Digest.String(), from, desc)
 	if errdefs.IsFailedPrecondition(err) {
 		return fmt.Errorf("blob %s: its content is not that: %w", desc.Digest, err)
@@ -118,13 +120,13 @@ func (s Stores) loadBlob(ctx context.Context, from io.Reader, desc ocispec.Descr
 	return err
 }
 
-// loader makes images of the blobs of a layout.
+// loader creates images from the blobs of a layout.
 type loader struct {
 	stores Stores
-	folder string // has them; "": they are in the store already
+	folder string // the layout's folder; empty if the blobs are in the store already
 }
 
-// index takes the images that an index names.
+// index creates the images in an index.
 func (l *loader) index(ctx context.Context, raw []byte, as string) (names []string, err error) {
 	var index struct {
 		Manifests descriptors `json:"manifests"`
@@ -142,7 +144,7 @@ func (l *loader) index(ctx context.Context, raw []byte, as string) (names []stri
 		name := as
 		if name == "" {
 			name = desc.Annotations[ocispec.AnnotationRefName]
-			// Docker and containerd write only the tag there.
+			// Docker and containerd write only the tag to the standard annotation.
 			if whole := desc.Annotations["io.containerd.image.name"]; whole != "" {
 				name = whole
 			}
@@ -159,7 +161,7 @@ func (l *loader) index(ctx context.Context, raw []byte, as string) (names []stri
 	return names, nil
 }
 
-// manifest reads a manifest that the layout has.
+// manifest reads a manifest of the layout.
 func (l *loader) manifest(ctx context.Context, target ocispec.Descriptor) ([]byte, error) {
 	if l.folder == "" {
 		return l.stores.read(ctx, target)
@@ -176,7 +178,7 @@ func (l *loader) path(d digest.Digest) string {
 	return filepath.Join(l.folder, filepath.FromSlash(blobName(d)))
 }
 
-// has says whether the layout has a blob.
+// has reports whether the layout has a blob.
 func (l *loader) has(ctx context.Context, d digest.Digest) bool {
 	if l.folder == "" {
 		_, err := l.stores.Content.Info(ctx, d)
@@ -189,7 +191,7 @@ func (l *loader) has(ctx context.Context, d digest.Digest) bool {
 // blob makes sure that the store has a blob of the layout.
 func (l *loader) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	if l.folder == "" {
-		return nil // it is looked for with the image's other parts
+		return nil // checked with the other parts of the image
 	}
 	file, err := os.Open(l.path(desc.Digest))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -219,7 +221,7 @@ func (l *loader) image(ctx context.Context, ref Reference, target ocispec.Descri
 	}
 	for _, desc := range m.references() {
 		if m.index && !l.has(ctx, desc.Digest) {
-			continue // an image that was pulled is there for one platform only; that one is, is checked below
+			continue // a pulled image has only one platform, whose manifest is checked below
 		}
 		if m.index {
 			err = l.image(ctx, Reference{Host: ref.Host, Repository: ref.Repository, Digest: desc.Digest}, desc, true)
@@ -241,7 +243,7 @@ func (l *loader) image(ctx context.Context, ref Reference, target ocispec.Descri
 	return l.stores.keep(ctx, ref, m, target, raw, true, labels)
 }
 
-// Save writes an OCI image layout of the images with these names, or of all, as a tar archive.
+// Save writes the images with these names, or all images, as an OCI image layout in a tar archive.
 func (im *Images) Save(ctx context.Context, w io.Writer, names ...string) error {
 	out := tar.NewWriter(w)
 	err := im.export(ctx, func(name string, size int64, content io.Reader) error {

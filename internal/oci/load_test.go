@@ -24,7 +24,7 @@ func saved(t testing.TB, s *server, names ...string) []byte {
 	return b.Bytes()
 }
 
-// repacked is an archive with each file changed, or left out when change returns nil.
+// repacked is the archive with each file changed by change, or left out if change returns nil.
 func repacked(t testing.TB, archive []byte, change func(name string, content []byte) []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -63,7 +63,7 @@ func TestSaveAndLoad(t *testing.T) {
 	from.push(t, "team/app:2", two)
 
 	archive := saved(t, from, "team/app:1")
-	for range 2 { // the second time everything is there
+	for range 2 { // the second time the store has everything
 		if names, err := to.registry.Load(t.Context(), bytes.NewReader(archive), ""); err != nil || !slices.Equal(names, []string{"team/app:1"}) {
 			t.Fatalf("loaded %v, %v", names, err)
 		}
@@ -169,7 +169,7 @@ func TestVerify(t *testing.T) {
 	path := func(content string) string {
 		return filepath.Join(s.dir, "content", "blobs", "sha256", digest.FromString(content).Encoded())
 	}
-	// A disk that lost one and wrote another wrong.
+	// The disk has lost one blob and damaged another.
 	if err := os.Chmod(path("code"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestVerify(t *testing.T) {
 	if !s.has(t, digest.FromString("weights").String()) {
 		t.Error("what was not damaged went")
 	}
-	// The same push again sends what was dropped and mends both names.
+	// The same push sends the dropped blobs again, which repairs both names.
 	s.push(t, "app:1", img)
 	if leases, err := s.stores.Leases.List(inStore(t.Context())); err != nil || len(leases) != 0 {
 		t.Errorf("leases left: %v, %v", leases, err)

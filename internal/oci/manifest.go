@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// maxManifest is the largest manifest or config that is read into memory: the size that the OCI distribution
-	// specification 1.1, "Pushing Manifests", asks registries to accept at least.
+	// maxManifest is the maximum size of a manifest or config that is read into memory. The OCI distribution
+	// specification 1.1, "Pushing Manifests", requires registries to accept at least this size.
 	maxManifest = 4 << 20
-	// maxReferences bounds the layers of an image and the images of an index. The kernel mounts far fewer layers
-	// (overlayfs: 500), and without a bound 4 MiB of "{},{},..." would become hundreds of MiB of descriptors.
+	// maxReferences is the maximum number of layers of an image and of images in an index. The kernel mounts far fewer
+	// layers (overlayfs: 500). Without a limit, 4 MiB of "{},{},..." would become hundreds of MiB of descriptors.
 	maxReferences = 4096
 )
 
-// errNested refuses what no builder makes: without it a few small indexes can be walked in 4096^n ways.
+// errNested rejects nested indexes, which no builder creates. A few small ones could be traversed in 4096^n ways.
 var errNested = errors.New("want an index of images, got an index within an index")
 
 // manifest is what an image manifest or index refers to.
@@ -33,7 +33,7 @@ type manifest struct {
 	children  []ocispec.Descriptor // of an index
 }
 
-// descriptors is a list that refuses to grow without bound while it is read.
+// descriptors is a list whose length is limited while it is decoded.
 type descriptors []ocispec.Descriptor
 
 func (d *descriptors) UnmarshalJSON(raw []byte) error {
@@ -59,7 +59,7 @@ func (d *descriptors) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// parseManifest reads a manifest from outside. mediaType is what the sender said it is, or empty.
+// parseManifest parses an untrusted manifest. mediaType is what the sender declared, or empty.
 func parseManifest(raw []byte, mediaType string) (manifest, error) {
 	var doc struct {
 		SchemaVersion int                 `json:"schemaVersion"`
@@ -95,7 +95,7 @@ func parseManifest(raw []byte, mediaType string) (manifest, error) {
 	default:
 		return manifest{}, fmt.Errorf("mediaType: want an OCI or Docker image manifest or index, got %q", clip(m.mediaType))
 	}
-	// A document that can be read both ways is one that two programs may read differently (CVE-2021-41190).
+	// Two programs could read a document with both kinds of content differently (CVE-2021-41190).
 	if m.index {
 		if doc.Manifests == nil || doc.Config != nil || doc.Layers != nil {
 			return manifest{}, errors.New("an index: want manifests, and neither config nor layers")
@@ -135,7 +135,7 @@ func checkDescriptor(field string, desc ocispec.Descriptor) error {
 	return nil
 }
 
-// references are the descriptors that must be present for the manifest to be whole, config first.
+// references returns the descriptors that must be present for the manifest to be complete, config first.
 func (m manifest) references() []ocispec.Descriptor {
 	if m.index {
 		return m.children
@@ -143,13 +143,13 @@ func (m manifest) references() []ocispec.Descriptor {
 	return append([]ocispec.Descriptor{m.config}, m.layers...)
 }
 
-// gcLabels are the labels by which containerd's garbage collector sees that the manifest holds what it refers to,
-// spelled as containerd spells them for images it pulls.
+// gcLabels returns the labels that tell containerd's garbage collector what the manifest refers to. They are the same
+// as containerd's labels for images that it pulls.
 func (m manifest) gcLabels() map[string]string {
 	labels := make(map[string]string)
 	seen := make(map[string]int)
 	for _, desc := range m.references() {
-		desc.Annotations = nil // one of them would change the label
+		desc.Annotations = nil // an annotation could change the label
 		for _, key := range images.ChildGCLabels(desc) {
 			n := seen[key]
 			seen[key] = n + 1
@@ -162,7 +162,7 @@ func (m manifest) gcLabels() map[string]string {
 	return labels
 }
 
-// imageConfig is what is read of an image's config. The rest, above all its history, is left in the blob.
+// imageConfig has the fields that are read from an image's config. The others, mainly the history, are ignored.
 type imageConfig struct {
 	ocispec.Platform
 	Config struct {
@@ -179,7 +179,7 @@ type imageConfig struct {
 	} `json:"rootfs"`
 }
 
-// parseConfig reads an image's config from outside and checks it against the number of its manifest's layers.
+// parseConfig parses an untrusted image config and checks it against the number of layers in its manifest.
 func parseConfig(raw []byte, layers int) (imageConfig, error) {
 	var config imageConfig
 	if err := json.Unmarshal(raw, &config); err != nil {

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// Progress is how far the pull of an image has come.
+// Progress is the progress of a pull.
 type Progress struct {
-	Image string    `json:"image"`
-	Began time.Time `json:"began"`
-	Total int64     `json:"total"` // bytes of the image; 0 while it is not known
-	Done  int64     `json:"done"`  // that have come now
-	Here  int64     `json:"here"`  // that were here before
-	// Wire is what came over the network, with what a registry that knows no ranges sent twice.
-	Wire  int64 `json:"wire"`
-	Blobs int   `json:"blobs"`
-	Whole int   `json:"whole"` // blobs that are there
+	Image string
+	Began time.Time
+	Total int64 // bytes of the image; 0 while it is not known
+	Done  int64 // bytes received or copied so far
+	Here  int64 // bytes that were in the store before
+	// Wire is the number of bytes received over the network, including what a registry without ranges sent twice.
+	Wire  int64
+	Blobs int
+	Whole int // blobs that are complete
 }
 
-// pulling is a pull under way.
+// pulling is a pull in progress.
 type pulling struct {
 	mu  sync.Mutex
 	far Progress
@@ -37,7 +37,7 @@ func (p *pulling) now() (far Progress) {
 	return far
 }
 
-// Active lists the pulls under way, by name.
+// Active returns the progress of all current pulls, by name.
 func (p *Puller) Active() []Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()

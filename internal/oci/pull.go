@@ -23,23 +23,24 @@ import (
 )
 
 const (
-	// maxFetches bounds the blobs that come in at a time, over all images: enough to fill a line, few enough that none
-	// waits long for its turn on it. containerd and Docker take three an image.
+	// maxFetches is the number of blobs that are fetched at a time, over all images. It is high enough to use the full
+	// bandwidth and low enough that no blob waits long. containerd and Docker fetch three per image.
 	maxFetches = 4
-	// asideManifests bounds the images of an index that are looked into because it does not say what they are for.
+	// asideManifests is the number of images in an index that are fetched to find their platform because the index does
+	// not say it.
 	asideManifests = 16
-	// knownFor is how long an answer about a tag counts, so that the check of a write and the reconciliation right
-	// after it mean the same and ask once.
+	// knownFor is how long an answer about a tag is cached, so that the check of a write and the following
+	// reconciliation use the same image and ask only once.
 	knownFor = 30 * time.Second
-	// askLimit bounds the questions of Resolve to a registry, with all their tries.
+	// askLimit limits the time of Resolve's requests to a registry, with all retries.
 	askLimit = 15 * time.Second
 )
 
-// Puller brings images from other registries into the store.
+// Puller pulls images from other registries into the store.
 //
-// A name without a registry's host is this server's own and never leaves the machine. One with a host is looked for in
-// the store first: an image that was pushed here under that name stands for the registry's. What was pulled before is
-// used as it is when it is asked for by digest; a tag is asked for again.
+// A name without a registry host belongs to this server and is never requested elsewhere. A name with a host is looked
+// up in the store first: an image that was pushed here under that name replaces the registry's image. An image that was
+// pulled before is used without asking if it is requested by digest. A tag is asked for again.
 type Puller struct {
 	stores  Stores
 	images  *Images
@@ -50,26 +51,27 @@ type Puller struct {
 
 	mu    sync.Mutex
 	known map[string]answer        // by name and login
-	turns map[string]chan struct{} // by image or blob that is on its way
+	busy  map[string]chan struct{} // by image or blob that is being pulled; closed when the pull ends
 	pulls map[*pulling]struct{}
 }
 
-// answer is what a registry said a tag means.
+// answer is what a tag means according to a registry.
 type answer struct {
 	digest digest.Digest
 	at     time.Time
 }
 
-// NewPuller returns a puller into stores. free tells the bytes that the store's disk has left; nil: it is not asked.
+// NewPuller returns a puller into stores. free returns the free bytes on the store's disk. If it is nil, free space is
+// not checked.
 func NewPuller(stores Stores, client *remote.Client, free func() (int64, error), log *slog.Logger) *Puller {
 	return &Puller{
 		stores: stores, images: NewImages(stores), client: client, free: free, log: log, fetches: semaphore.NewWeighted(maxFetches),
-		known: map[string]answer{}, turns: map[string]chan struct{}{}, pulls: map[*pulling]struct{}{},
+		known: map[string]answer{}, busy: map[string]chan struct{}{}, pulls: map[*pulling]struct{}{},
 	}
 }
 
-// Resolve says which image a name means now, without pulling it. It fails with ErrNotFound, ErrPlatform, or
-// remote.ErrUnauthorized, and otherwise when its registry cannot be reached in time.
+// Resolve returns the digest that a name currently means, without pulling the image. It fails with ErrNotFound,
+// ErrPlatform or remote.ErrUnauthorized, or with another error if the registry cannot be reached in time.
 func (p *Puller) Resolve(ctx context.Context, name string, login remote.Login) (digest.Digest, error) {
 	ctx = inNamespace(ctx)
 	ref, err := ParseReference(name)
@@ -110,7 +112,7 @@ func (p *Puller) Resolve(ctx context.Context, name string, login remote.Login) (
 	return found.target.Digest, nil
 }
 
-// fault is an error of a registry in the words of this package's callers.
+// fault converts an error of a registry to the errors of this package.
 func (p *Puller) fault(ref Reference, err error) error {
 	switch {
 	case errors.Is(err, remote.ErrNotFound):
@@ -121,24 +123,24 @@ func (p *Puller) fault(ref Reference, err error) error {
 	return fmt.Errorf("image %q: %w", ref, err)
 }
 
-// chosen is an image as its registry has it, and the part of it that this machine runs.
+// chosen is an image in a registry, and the part of it that this machine runs.
 type chosen struct {
 	target ocispec.Descriptor // what the tag means: an index or an image
 	raw    []byte
 	parsed manifest
-	// children are the manifests of an index that come along: of the image for this machine.
+	// children are the manifests of an index that are pulled: those of the image for this machine.
 	children []part
 	image    manifest // for this machine
 }
 
-// part is a manifest within an index.
+// part is a manifest in an index.
 type part struct {
 	desc   ocispec.Descriptor
 	raw    []byte
 	parsed manifest
 }
 
-// choose asks a registry what a name means, and finds in it what this machine runs.
+// choose asks a registry what a name means, and selects what this machine runs.
 func (p *Puller) choose(ctx context.Context, ref Reference, login remote.Login) (chosen, error) {
 	asked := ref.Tag
 	if ref.Digest != "" {
@@ -192,7 +194,7 @@ func (p *Puller) choose(ctx context.Context, ref Reference, login remote.Login) 
 	return chosen{}, p.images.wrongPlatform(strings.Join(offered, ", "))
 }
 
-// ask reads one manifest of a registry.
+// ask fetches one manifest from a registry.
 func (p *Puller) ask(ctx context.Context, ref Reference, tagOrDigest string, login remote.Login) (part, error) {
 	var got remote.Manifest
 	err := retry(ctx, func() (progress bool, err error) {
@@ -210,7 +212,7 @@ func (p *Puller) ask(ctx context.Context, ref Reference, tagOrDigest string, log
 	return part{desc, got.Raw, parsed}, nil
 }
 
-// suits reads an image's config, which comes along, and says whether this machine runs it.
+// suits fetches an image's config and checks whether this machine can run the image.
 func (p *Puller) suits(ctx context.Context, ref Reference, m manifest, login remote.Login) error {
 	if !images.IsConfigType(m.config.MediaType) {
 		return fmt.Errorf("want a container image, got an artifact with config %q", clip(m.config.MediaType))
@@ -239,8 +241,8 @@ func (p *Puller) suits(ctx context.Context, ref Reference, m manifest, login rem
 	return nil
 }
 
-// lease holds what has come of a blob, whole or not, until its image does or a day has passed: a pull that is taken up
-// again finds it, also in another process.
+// lease holds a complete or partial blob until its image does, or for a day. A pull that is tried again finds it, also
+// in another process.
 func (p *Puller) lease(ctx context.Context, d digest.Digest) (leases.Lease, error) {
 	id := "penstock-pull-" + d.Encoded()
 	lease, err := p.stores.Leases.Create(ctx, leases.WithID(id), leases.WithExpiration(leaseTime), leases.WithLabel(leaseLabel, "pull"))
@@ -250,15 +252,15 @@ func (p *Puller) lease(ctx context.Context, d digest.Digest) (leases.Lease, erro
 	return lease, err
 }
 
-// Pull makes sure that an image is in the store, by the name that it is asked for. What is there of it is not asked
-// for again. Its errors are those of Resolve.
+// Pull makes sure that the store has an image under the requested name. It does not fetch what the store has. It
+// returns the same errors as Resolve.
 func (p *Puller) Pull(ctx context.Context, name string, login remote.Login) (Image, Progress, error) {
 	ctx = inNamespace(ctx)
 	ref, err := ParseReference(name)
 	if err != nil {
 		return Image{}, Progress{}, err
 	}
-	leave, err := p.turn(ctx, "image "+ref.String())
+	leave, err := p.alone(ctx, "image "+ref.String())
 	if err != nil {
 		return Image{}, Progress{}, err
 	}
@@ -315,7 +317,7 @@ func (p *Puller) pull(ctx context.Context, ref Reference, login remote.Login, pr
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	// From here on it is a matter of moments, and of this machine only.
+	// The rest is quick and needs only this machine.
 	ctx = context.WithoutCancel(ctx)
 	labels := map[string]string{pulledLabel: stamp()}
 	for _, child := range found.children {
@@ -327,7 +329,7 @@ func (p *Puller) pull(ctx context.Context, ref Reference, login remote.Login, pr
 	return ownFault(p.stores.keep(ctx, ref, found.parsed, found.target, found.raw, true, labels))
 }
 
-// room refuses an image that the disk cannot hold before any of it has come.
+// room fails if the disk has no room for an image. It is called before anything is fetched.
 func (p *Puller) room(ctx context.Context, blobs []ocispec.Descriptor) error {
 	if p.free == nil {
 		return nil
@@ -348,7 +350,7 @@ func (p *Puller) room(ctx context.Context, blobs []ocispec.Descriptor) error {
 	return nil
 }
 
-// ownFault is an error of the registry endpoint's functions for people who did not ask it.
+// ownFault removes the registry protocol's form from an error, for callers that did not use the protocol.
 func ownFault(err error) error {
 	if answer, ok := errors.AsType[*protocolError](err); ok && answer.Status < http.StatusInternalServerError {
 		return errors.New(answer.Message)
@@ -356,25 +358,25 @@ func ownFault(err error) error {
 	return err
 }
 
-// turn waits until nobody else works on what key names. The caller calls leave.
-func (p *Puller) turn(ctx context.Context, key string) (leave func(), err error) {
+// alone waits until nobody else pulls what key names. The caller must call leave.
+func (p *Puller) alone(ctx context.Context, key string) (leave func(), err error) {
 	for {
 		p.mu.Lock()
-		busy, ok := p.turns[key]
+		other, ok := p.busy[key]
 		if !ok {
 			mine := make(chan struct{})
-			p.turns[key] = mine
+			p.busy[key] = mine
 			p.mu.Unlock()
 			return func() {
 				p.mu.Lock()
-				delete(p.turns, key)
+				delete(p.busy, key)
 				p.mu.Unlock()
 				close(mine)
 			}, nil
 		}
 		p.mu.Unlock()
 		select {
-		case <-busy:
+		case <-other:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

@@ -30,12 +30,12 @@ import (
 
 var otherArch = map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
 
-// upstream is a registry of somebody else: ours, behind what a test puts before it.
+// upstream is another registry: our own implementation behind a handler that a test can change.
 type upstream struct {
 	*server
 	front *httptest.Server
 	host  string
-	bytes atomic.Int64 // of blobs that were sent
+	bytes atomic.Int64 // bytes of blobs that were sent
 
 	mu   sync.Mutex
 	seen []*http.Request
@@ -125,7 +125,7 @@ func TestPullMovesOnlyWhatIsMissing(t *testing.T) {
 	if err != nil || len(leases) != 0 {
 		t.Errorf("leases after all pulls: got %v, %v, want none", leases, err)
 	}
-	// Once resolved, an image is the same without its registry.
+	// Once resolved, an image does not need its registry.
 	from.front.Close()
 	again := name + "@" + digestOf(t, one)
 	if image, _, err := puller.Pull(t.Context(), again, remote.Login{}); err != nil || image.Digest.String() != digestOf(t, one) {
@@ -162,7 +162,7 @@ func TestPullTakesThisMachinesPartOfAnIndex(t *testing.T) {
 	if _, err := puller.Resolve(t.Context(), from.host+"/multi@"+digestOf(t, other), remote.Login{}); !errors.Is(err, oci.ErrPlatform) {
 		t.Errorf("the other machine's: got %v, want ErrPlatform", err)
 	}
-	// What a backup takes along.
+	// A backup includes the image.
 	if err := to.images.Export(t.Context(), func(_ string, _ int64, content io.Reader) error {
 		_, err := io.Copy(io.Discard, content)
 		return err
@@ -192,7 +192,7 @@ func TestNamesOfThisServerStayHere(t *testing.T) {
 	}
 }
 
-// cut ends the connection after so many bytes of a body.
+// cut ends the connection after a number of bytes of a body.
 type cut struct {
 	http.ResponseWriter
 	left int
@@ -215,7 +215,7 @@ func TestPullGoesOnWhereItWasCutOff(t *testing.T) {
 	weights := string(randomBytes(1 << 20))
 	for what, test := range map[string]struct {
 		ranges bool
-		want   int64 // bytes sent at most
+		want   int64 // maximum number of bytes sent
 	}{
 		"with ranges":               {true, 1<<20 + 1<<16},
 		"a registry without ranges": {false, 2<<20 + 1<<16},
@@ -252,7 +252,7 @@ func TestPullGoesOnAfterARestart(t *testing.T) {
 	from := newUpstream(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if broken && strings.HasSuffix(r.URL.Path, layer) {
 			if r.Header.Get("Range") != "" {
-				http.Error(w, "no", http.StatusTeapot) // ends the pull
+				http.Error(w, "no", http.StatusTeapot) // stops the pull
 				return
 			}
 			w = &cut{w, 600_000}

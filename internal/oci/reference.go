@@ -8,30 +8,30 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Reference is the name of an image as users write it, taken apart.
+// Reference is an image name, split into its parts.
 type Reference struct {
-	Host       string // registry host, empty for an image of this server
+	Host       string // host of the registry; empty for an image of this server
 	Repository string
-	Tag        string        // empty only when there is a digest
-	Digest     digest.Digest // wins over the tag
+	Tag        string        // empty only if there is a digest
+	Digest     digest.Digest // takes precedence over the tag
 }
 
-// localPrefix stands in the image store before the names of this server's own images. No name with a registry
-// host can begin with it, for a host has a dot or a colon or is "localhost".
+// localPrefix precedes the names of this server's own images in the image store. No name with a registry host can begin
+// with it, because a host has a dot or a colon or is "localhost".
 const localPrefix = "local/"
 
-// maxRepository is the longest repository, host included, that registries in the field accept.
+// maxRepository is the longest repository name, including the host, that common registries accept.
 const maxRepository = 255
 
-// The grammars are those of the OCI distribution specification 1.1, "Pulling manifests".
+// The patterns are from the OCI distribution specification 1.1, "Pulling manifests".
 var (
 	repositoryGrammar = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tagGrammar        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	hostGrammar       = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$`)
 )
 
-// ParseReference reads an image name: langdetect, langdetect:1, team/langdetect@sha256:..., docker.io/library/nginx:1.
-// Without tag and digest the tag is latest.
+// ParseReference parses an image name: langdetect, langdetect:1, team/langdetect@sha256:..., docker.io/library/nginx:1.
+// The default tag is latest.
 func ParseReference(s string) (Reference, error) {
 	fail := func(want string) (Reference, error) {
 		return Reference{}, fmt.Errorf("image name %q: %s", clip(s), want)
@@ -77,8 +77,8 @@ func ParseReference(s string) (Reference, error) {
 	return ref, nil
 }
 
-// splitHost takes a registry host off a name by Docker's rule: the first of several parts is a host when it has
-// a dot or a colon or is localhost.
+// splitHost splits off a registry host by Docker's rule: if a name has several parts, the first is a host if it has a
+// dot or a colon or is localhost.
 func splitHost(name string) (host, repository string) {
 	first, rest, ok := strings.Cut(name, "/")
 	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
@@ -87,7 +87,7 @@ func splitHost(name string) (host, repository string) {
 	return "", name
 }
 
-// String is the name as users write it.
+// String returns the name as users write it.
 func (r Reference) String() string {
 	var b strings.Builder
 	b.WriteString(r.repository())
@@ -100,7 +100,7 @@ func (r Reference) String() string {
 	return b.String()
 }
 
-// repository is the name without tag and digest: what stands between /v2/ and /manifests/ of the registry.
+// repository returns the name without tag and digest: the part between /v2/ and /manifests/ in the registry's paths.
 func (r Reference) repository() string {
 	if r.Host != "" {
 		return r.Host + "/" + r.Repository
@@ -108,7 +108,7 @@ func (r Reference) repository() string {
 	return r.Repository
 }
 
-// storeName is the name of the image's record in containerd's image store.
+// storeName returns the name of the image's record in containerd's image store.
 func (r Reference) storeName() string {
 	name := r.repository()
 	if r.Host == "" {
@@ -120,7 +120,7 @@ func (r Reference) storeName() string {
 	return name + ":" + r.Tag
 }
 
-// fromStoreName is the inverse of storeName; ok is false for records that are none of ours.
+// fromStoreName is the inverse of storeName. ok is false for records of other programs.
 func fromStoreName(name string) (ref Reference, ok bool) {
 	ref, err := ParseReference(strings.TrimPrefix(name, localPrefix))
 	if err != nil || ref.storeName() != name {
@@ -129,8 +129,8 @@ func fromStoreName(name string) (ref Reference, ok bool) {
 	return ref, true
 }
 
-// parseDigest accepts sha256 only: it is what containerd's writer computes while a blob streams in, so that
-// nothing has to be read a second time to be verified.
+// parseDigest accepts only sha256. containerd's writer computes it while a blob arrives, so nothing must be read again
+// to verify it.
 func parseDigest(s string) (digest.Digest, error) {
 	d := digest.Digest(s)
 	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
@@ -139,7 +139,7 @@ func parseDigest(s string) (digest.Digest, error) {
 	return d, nil
 }
 
-// clip keeps hostile input from filling an error message.
+// clip shortens untrusted input for an error message.
 func clip(s string) string {
 	const limit = 300
 	if len(s) <= limit {

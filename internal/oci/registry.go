@@ -10,23 +10,23 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Registry is the registry endpoint: an http.Handler for the OCI distribution specification 1.1 under /v2/.
-// Who may call it is decided before it, by the server.
+// Registry is an http.Handler for the OCI distribution specification 1.1 under /v2/. The server authorizes requests
+// before they reach it.
 //
-// A repository is a name only: a blob that the server has is there for every repository. Blobs that no image refers to
-// go by themselves; one that an image has is not deleted alone.
+// A repository is only a name: every blob in the store is available in every repository. Blobs that no image refers to
+// are removed automatically. Blobs of an image cannot be deleted on their own.
 type Registry struct {
 	stores  Stores
 	uploads *uploads
 	log     *slog.Logger
 }
 
-// NewRegistry returns a registry over stores. The caller calls Close when no request is left.
+// NewRegistry returns a registry that uses stores. The caller must call Close when no request is left.
 func NewRegistry(stores Stores, log *slog.Logger) *Registry {
 	return &Registry{stores: stores, uploads: newUploads(stores), log: log}
 }
 
-// Close closes the uploads that wait for their next chunk. They can be resumed by a Registry opened later.
+// Close closes the uploads that wait for their next chunk. A later Registry can resume them.
 func (r *Registry) Close() { r.uploads.close() }
 
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -43,7 +43,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	answer.write(w)
 }
 
-// serve finds the handler. Repositories have slashes, so the path is read from its end.
+// serve finds the handler. Repository names contain slashes, so it parses the path from the end.
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) error {
 	path, ok := strings.CutPrefix(req.URL.Path, "/v2/")
 	switch {
@@ -118,7 +118,7 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) error {
 	return refuse(http.StatusNotFound, "UNSUPPORTED", "no such route: %q", clip(req.URL.Path))
 }
 
-// byMethod holds a route's handlers; get serves HEAD as well.
+// byMethod has the handlers of a route. get serves HEAD too.
 type byMethod struct {
 	get, post, put, patch, delete func(http.ResponseWriter, *http.Request) error
 }
@@ -137,7 +137,7 @@ func (m byMethod) serve(w http.ResponseWriter, req *http.Request) error {
 
 func (r *Registry) version(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write([]byte("{}")) // the client has gone when this fails
+	_, _ = w.Write([]byte("{}")) // fails only if the client has left
 	return nil
 }
 
@@ -150,7 +150,7 @@ func checkRepository(name string) error {
 	return nil
 }
 
-// inRepository is the reference of a tag or digest of a repository that has been checked.
+// inRepository returns the reference of a tag or digest in a repository whose name has been checked.
 func inRepository(repository, tagOrDigest string) (Reference, error) {
 	var ref Reference
 	ref.Host, ref.Repository = splitHost(repository)
@@ -170,7 +170,7 @@ func inRepository(repository, tagOrDigest string) (Reference, error) {
 	return ref, nil
 }
 
-// orUnknown turns containerd's "not found" into the registry's.
+// orUnknown converts containerd's "not found" to a registry error.
 func orUnknown(err error, code, format string, args ...any) error {
 	if errdefs.IsNotFound(err) {
 		return refuse(http.StatusNotFound, code, format, args...)

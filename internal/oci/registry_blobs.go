@@ -16,7 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// blob answers GET and HEAD, with ranges.
+// blob serves GET and HEAD requests, with ranges.
 func (r *Registry) blob(w http.ResponseWriter, req *http.Request, dgst string) error {
 	d, err := parseDigest(dgst)
 	if err != nil {
@@ -35,7 +35,8 @@ func (r *Registry) blob(w http.ResponseWriter, req *http.Request, dgst string) e
 	return nil
 }
 
-// deleteBlob removes a blob that no image has. A push that counts on it is told so by its manifest, and sends it again.
+// deleteBlob removes a blob that no image has. If a push relies on the blob, its manifest gets an error, and the client
+// sends the blob again.
 func (r *Registry) deleteBlob(w http.ResponseWriter, req *http.Request, dgst string) error {
 	d, err := parseDigest(dgst)
 	if err != nil {
@@ -70,7 +71,7 @@ func (r *Registry) deleteBlob(w http.ResponseWriter, req *http.Request, dgst str
 	return nil
 }
 
-// startUpload answers POST: a mount, a whole blob at once, or the begin of an upload.
+// startUpload handles POST: a mount, a complete blob, or the start of an upload.
 func (r *Registry) startUpload(w http.ResponseWriter, req *http.Request, repository string) error {
 	ctx := req.Context()
 	query := req.URL.Query()
@@ -112,7 +113,7 @@ func (r *Registry) startUpload(w http.ResponseWriter, req *http.Request, reposit
 		return nil
 	}
 	if err := r.receive(w, req, u); err != nil {
-		r.uploads.drop(ctx, u) // the client was never told its name
+		r.uploads.drop(ctx, u) // the client does not know its name
 		return err
 	}
 	if err := r.uploads.commit(ctx, u, want); err != nil {
@@ -122,7 +123,7 @@ func (r *Registry) startUpload(w http.ResponseWriter, req *http.Request, reposit
 	return nil
 }
 
-// mount makes a blob that another repository brought wait, like an uploaded one, for this repository's manifest.
+// mount holds a blob from another repository for this repository's manifest, as if it had been uploaded.
 func (r *Registry) mount(ctx context.Context, repository string, d digest.Digest) (bool, error) {
 	if _, err := r.stores.Content.Info(ctx, d); err != nil {
 		return false, ignoreNotFound(err)
@@ -133,7 +134,7 @@ func (r *Registry) mount(ctx context.Context, repository string, d digest.Digest
 	}
 	err = r.stores.Leases.AddResource(ctx, lease, leases.Resource{ID: d.String(), Type: "content"})
 	if err == nil {
-		_, err = r.stores.Content.Info(ctx, d) // it may have been collected before the lease had it
+		_, err = r.stores.Content.Info(ctx, d) // it may have been collected before the lease held it
 	}
 	if err != nil {
 		return false, errors.Join(ignoreNotFound(err), r.stores.Leases.Delete(context.WithoutCancel(ctx), lease))
@@ -141,7 +142,7 @@ func (r *Registry) mount(ctx context.Context, repository string, d digest.Digest
 	return true, nil
 }
 
-// upload answers for an upload that has begun.
+// upload returns the handlers for an upload that has begun.
 func (r *Registry) upload(repository, id string) byMethod {
 	with := func(handle func(w http.ResponseWriter, req *http.Request, u *upload) error) func(http.ResponseWriter, *http.Request) error {
 		return func(w http.ResponseWriter, req *http.Request) error {
@@ -189,7 +190,7 @@ func (r *Registry) upload(repository, id string) byMethod {
 	}
 }
 
-// receive appends the request's body to the upload; with a Content-Range only if it continues where the upload is.
+// receive appends the request's body to the upload. A Content-Range must start where the upload ends.
 func (r *Registry) receive(w http.ResponseWriter, req *http.Request, u *upload) error {
 	all := &patientReader{body: req.Body, control: http.NewResponseController(w)}
 	body := io.Reader(all)
@@ -225,8 +226,8 @@ func (r *Registry) receive(w http.ResponseWriter, req *http.Request, u *upload) 
 	return nil
 }
 
-// parseChunkRange reads the Content-Range of a chunk, which by the specification is <first>-<last> and nothing
-// else; the form that HTTP has, "bytes 0-9/*", is accepted because clients send it.
+// parseChunkRange parses the Content-Range of a chunk. By the specification it is <first>-<last> and nothing else.
+// HTTP's form "bytes 0-9/*" is also accepted, because clients send it.
 func parseChunkRange(s string) (first, last int64, err error) {
 	chunk, _, _ := strings.Cut(strings.TrimPrefix(s, "bytes "), "/")
 	from, to, ok := strings.Cut(chunk, "-")
@@ -242,7 +243,7 @@ func parseChunkRange(s string) (first, last int64, err error) {
 	return first, last, nil
 }
 
-// patientReader gives each read of a body its own time: a large upload may take long, a silent one may not.
+// patientReader sets a new time limit for each read of a body. A large upload can take long, but it must not stall.
 type patientReader struct {
 	body    io.Reader
 	control *http.ResponseController
@@ -250,10 +251,10 @@ type patientReader struct {
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
-	// A deadline a second is exact enough and costs nothing beside a read for every chunk.
+	// Setting the deadline at most once per second is exact enough, and cheaper than setting it for every read.
 	if now := time.Now(); now.Sub(p.set) > time.Second {
 		p.set = now
-		_ = p.control.SetReadDeadline(now.Add(idleLimit)) // not every ResponseWriter can; the server's own limits hold then
+		_ = p.control.SetReadDeadline(now.Add(idleLimit)) // not every ResponseWriter supports it; then the server's own limits apply
 	}
 	n, err := p.body.Read(b)
 	if err == io.EOF {
@@ -266,7 +267,7 @@ func uploadState(w http.ResponseWriter, u *upload) {
 	h := w.Header()
 	h.Set("Location", "/v2/"+u.repository+"/blobs/uploads/"+u.id)
 	h.Set("Docker-Upload-Uuid", u.id)
-	// The header cannot say "nothing yet"; this is how the distribution project says it.
+	// The header cannot express an empty range. The distribution project uses 0-0 for it.
 	h.Set("Range", "0-"+strconv.FormatInt(max(u.offset-1, 0), 10))
 }
 

@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// manifest answers for a manifest by tag or digest.
+// manifest returns the handlers for a manifest by tag or digest.
 func (r *Registry) manifest(repository, tagOrDigest string) byMethod {
 	with := func(handle func(w http.ResponseWriter, req *http.Request, ref Reference) error) func(http.ResponseWriter, *http.Request) error {
 		return func(w http.ResponseWriter, req *http.Request) error {
@@ -48,11 +48,11 @@ func (r *Registry) getManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	h.Set("Content-Length", strconv.Itoa(len(raw)))
 	h.Set("Docker-Content-Digest", target.Digest.String())
 	h.Set("ETag", `"`+target.Digest.String()+`"`)
-	_, _ = w.Write(raw) // the client has gone when this fails
+	_, _ = w.Write(raw) // fails only if the client has left
 	return nil
 }
 
-// manifestBlob reads a manifest; a blob that is none is not found.
+// manifestBlob reads a manifest. A blob that is not a manifest is reported as not found.
 func (r *Registry) manifestBlob(ctx context.Context, target ocispec.Descriptor) (raw []byte, mediaType string, err error) {
 	info, err := r.stores.Content.Info(ctx, target.Digest)
 	if err != nil {
@@ -106,7 +106,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	if err := r.stores.checkReferences(ctx, m, false); err != nil {
 		return err
 	}
-	// From here on a client that leaves does not stop what it asked for half-way.
+	// From here on the operation completes even if the client leaves.
 	ctx = context.WithoutCancel(ctx)
 	target := ocispec.Descriptor{MediaType: m.mediaType, Digest: dgst, Size: int64(len(raw))}
 	labels := map[string]string{}
@@ -125,7 +125,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	return nil
 }
 
-// deleteManifest removes a tag, or by digest all names of the repository that lead to the manifest.
+// deleteManifest removes a tag, or for a digest all names in the repository that lead to the manifest.
 func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, ref Reference) error {
 	found, err := r.stores.remove(req.Context(), ref)
 	if err != nil {
@@ -182,7 +182,7 @@ func (r *Registry) catalog(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, "application/json", map[string]any{"repositories": repositories})
 }
 
-// page sorts names and cuts out what n and last ask for, with a Link to the rest.
+// page sorts names and returns the page that n and last ask for. It sets a Link header to the next page.
 func page(w http.ResponseWriter, req *http.Request, names []string) ([]string, error) {
 	slices.Sort(names)
 	names = slices.Compact(names)
@@ -220,6 +220,6 @@ func writeJSON(w http.ResponseWriter, mediaType string, v any) error {
 	h := w.Header()
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client has gone when this fails
+	_, _ = w.Write(body) // fails only if the client has left
 	return nil
 }

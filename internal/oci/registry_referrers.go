@@ -13,14 +13,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// subjectLabel marks the record of a manifest that says something of another one, as a signature does; its value is
-// that one's digest.
+// subjectLabel marks the record of a manifest that refers to another one as its subject, like a signature. Its value is
+// the digest of the subject.
 const subjectLabel = "penstock/subject"
 
-// maxReferrers bounds an answer: clients read it whole.
+// maxReferrers is the maximum number of referrers in a response. Clients read the whole response.
 const maxReferrers = 1000
 
-// referrer is what a list of referrers tells of a manifest.
+// referrer is a manifest in a list of referrers.
 type referrer struct {
 	ArtifactType string              `json:"artifactType"`
 	Config       *ocispec.Descriptor `json:"config"`
@@ -28,7 +28,7 @@ type referrer struct {
 	Annotations  map[string]string   `json:"annotations"`
 }
 
-// subjectOf is the manifest that another one says something of, "" when it says nothing of any.
+// subjectOf returns the subject of a manifest, or "" if it has none.
 func subjectOf(raw []byte) (digest.Digest, error) {
 	var doc referrer
 	if err := json.Unmarshal(raw, &doc); err != nil {
@@ -40,7 +40,7 @@ func subjectOf(raw []byte) (digest.Digest, error) {
 	return doc.Subject.Digest, checkDescriptor("subject", *doc.Subject)
 }
 
-// referrers answers with the manifests of a repository whose subject is the digest: none is no error.
+// referrers responds with the manifests of a repository whose subject is dgst. The list can be empty.
 func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repository, dgst string) error {
 	d, err := parseDigest(dgst)
 	if err != nil {
@@ -59,7 +59,7 @@ func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repositor
 			continue
 		}
 		if slices.ContainsFunc(index.Manifests, func(m ocispec.Descriptor) bool { return m.Digest == record.Target.Digest }) {
-			continue // two names of one manifest
+			continue // a second name of the same manifest
 		}
 		raw, mediaType, err := r.manifestBlob(ctx, record.Target)
 		if errdefs.IsNotFound(err) {
@@ -72,7 +72,7 @@ func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repositor
 		if err := json.Unmarshal(raw, &doc); err != nil {
 			return err
 		}
-		// The specification's rule for manifests that name no type of their own.
+		// The specification requires this for manifests without an artifact type.
 		if doc.ArtifactType == "" && doc.Config != nil {
 			doc.ArtifactType = doc.Config.MediaType
 		}

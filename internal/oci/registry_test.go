@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -71,7 +73,8 @@ func TestIndexPullsBackWhole(t *testing.T) {
 	if err := validate.Index(got, validate.Fast); err != nil {
 		t.Error(err)
 	}
-	// The records that held its images until the index came are gone: one name, and deleting it frees all.
+	// The records that held the images until the index arrived are gone. There is one name, and deleting it frees
+	// everything.
 	list, err := s.images.List(t.Context())
 	if err != nil || len(list) != 1 || list[0].Name != "multi:1" || list[0].Problem != "" {
 		t.Errorf("list: got %+v, %v, want multi:1", list, err)
@@ -134,7 +137,8 @@ func TestTagMovesToItsNewManifest(t *testing.T) {
 	s.push(t, "app:1", old)
 	s.push(t, "app:1", newImage(t, runtime.GOARCH, "new"))
 	s.collect(t)
-	// A revision that is being made may mean the old one: it stays by its digest until a collector finds it unneeded.
+	// A revision that is being created may mean the old image. It is kept by its digest until a collector finds that
+	// nothing needs it.
 	if _, err := s.images.Resolve(t.Context(), "app:1@"+digestOf(t, old)); err != nil || !s.has(t, digest.FromString("new").String()) {
 		t.Errorf("after a second push: %v, want both", err)
 	}
@@ -155,7 +159,7 @@ func TestUploadInProgressOutlivesCollectionAndRestart(t *testing.T) {
 	}
 	s.collect(t)
 	chunk(100_000, 200_000, http.StatusAccepted)
-	// Not the next byte: said where to go on.
+	// The chunk does not start at the next byte. The response says where to continue.
 	if got := chunk(250_000, 300_000, http.StatusRequestedRangeNotSatisfiable).Header.Get("Range"); got != "0-199999" {
 		t.Errorf("range after a gap: got %s, want 0-199999", got)
 	}
@@ -173,7 +177,7 @@ func TestUploadInProgressOutlivesCollectionAndRestart(t *testing.T) {
 	s.answer(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", http.MethodPatch, loc, "x")
 }
 
-// A client that loses its connection goes on where the server is.
+// A client that loses its connection continues where the server is.
 func TestUploadResumesAfterLostConnection(t *testing.T) {
 	s := newServer(t)
 	blob := randomBytes(1 << 20)
@@ -183,17 +187,31 @@ func TestUploadResumesAfterLostConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", loc, len(blob))
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", loc, len(blob))
+	// The registry asks for the body when this request has the upload to itself. Without that, the next request could
+	// come first, and the bytes of this one would be written after it.
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("got %q, %v; want 100 Continue", line, err)
+	}
 	if _, err := conn.Write(blob[:700_000]); err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
-	state := s.answer(t, http.StatusNoContent, "", http.MethodGet, loc, "") // waits for the lost request's turn to end
+	state := s.answer(t, http.StatusNoContent, "", http.MethodGet, loc, "") // waits for the end of the lost request
 	var last int
 	if _, err := fmt.Sscanf(state.Header.Get("Range"), "0-%d", &last); err != nil || last+1 > 700_000 {
 		t.Fatalf("range: got %q, %v", state.Header.Get("Range"), err)
 	}
-	s.answer(t, http.StatusCreated, "", http.MethodPut, loc+"?digest="+d, string(blob[last+1:]))
+	from := last + 1
+	if last == 0 {
+		from = 0 // "0-0" also means that nothing has arrived
+	}
+	s.answer(t, http.StatusCreated, "", http.MethodPut, loc+"?digest="+d, string(blob[from:]),
+		"Content-Range", fmt.Sprintf("%d-%d", from, len(blob)-1))
 	if !s.has(t, d) {
 		t.Error("resumed blob: not there")
 	}
@@ -216,7 +234,7 @@ func TestMonolithicUploadMountAndRanges(t *testing.T) {
 	empty := digest.FromString("").String()
 	s.answer(t, http.StatusCreated, "", http.MethodPost, "/v2/a/blobs/uploads/?digest="+empty, "")
 	s.answer(t, http.StatusOK, "", http.MethodGet, "/v2/a/blobs/"+empty, "")
-	// A second upload of what is there is no error.
+	// Uploading an existing blob again is no error.
 	s.answer(t, http.StatusCreated, "", http.MethodPost, "/v2/a/blobs/uploads/?digest="+d, "0123456789")
 
 	loc := s.answer(t, http.StatusAccepted, "", http.MethodPost, "/v2/a/blobs/uploads/", "").Header.Get("Location")
@@ -245,7 +263,7 @@ func TestTagsArePaged(t *testing.T) {
 	}
 }
 
-// What a client must not get away with, and what it is told.
+// TestHostileRequests checks that invalid requests are refused, and with which error.
 func TestHostileRequests(t *testing.T) {
 	s := newServer(t)
 	img := newImage(t, "amd64", "layer")
@@ -328,7 +346,7 @@ func TestHostileRequests(t *testing.T) {
 	for chunk, status := range chunks {
 		s.answer(t, status, "", http.MethodPatch, upload(), "abc", "Content-Range", chunk)
 	}
-	// A body that does not say its length has more than its range says.
+	// A body without a declared length has more bytes than its range.
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, s.URL+upload(), io.MultiReader(strings.NewReader("abc")))
 	if err != nil {
 		t.Fatal(err)
@@ -342,7 +360,7 @@ func TestHostileRequests(t *testing.T) {
 	if resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("chunk longer than its range: got %d, want 400", resp.StatusCode)
 	}
-	// Nothing of all that took a name or is in the list.
+	// None of these requests created a name or an image.
 	list, err := s.images.List(t.Context())
 	if err != nil || len(list) != 1 || list[0].Name != "app:1" || list[0].Problem != "" {
 		t.Errorf("list: got %+v, %v, want app:1", list, err)
@@ -351,7 +369,7 @@ func TestHostileRequests(t *testing.T) {
 
 func TestUploadsAtOnce(t *testing.T) {
 	s := newServer(t)
-	// More than are kept open between chunks: the oldest are closed, and resume all the same.
+	// More uploads are open than can stay open between chunks. The oldest are closed, and can still be resumed.
 	const n = 40
 	locs := make([]string, n)
 	for i := range locs {
@@ -409,8 +427,8 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// FuzzManifest puts any bytes as a manifest: nothing but an answer in the protocol's form may come of it, and the
-// list of images must still work.
+// FuzzManifest puts arbitrary bytes as a manifest. The response must have the protocol's form, and the list of images
+// must still work.
 func FuzzManifest(f *testing.F) {
 	s := newServer(f)
 	img := newImage(f, "amd64", "layer")

@@ -9,7 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// read returns a small blob whole. The size is that in the store, whatever the descriptor says.
+// read returns the content of a small blob. It uses the size in the store and not the size in the descriptor.
 func (s Stores) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	blob, err := s.Content.ReaderAt(ctx, ocispec.Descriptor{Digest: desc.Digest})
 	if err != nil {
@@ -42,8 +42,8 @@ func (s Stores) manifest(ctx context.Context, desc ocispec.Descriptor) (manifest
 	return m, nil
 }
 
-// names are the names of the image records that ref means: the one of its tag, or those of its repository that
-// lead to its digest.
+// names returns the names of the image records that ref means: the record of its tag, or all records of its repository
+// that lead to its digest.
 func (s Stores) names(ctx context.Context, ref Reference) ([]string, error) {
 	if ref.Digest == "" {
 		record, err := s.Images.Get(ctx, ref.storeName())

@@ -7,13 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -21,12 +19,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"go.etcd.io/bbolt"
 
 	"penstock/internal/oci"
+	"penstock/internal/oci/ocitest"
 )
 
-// server is the registry over a real content store and metadata database of containerd's, without its daemon.
+// server is the registry with containerd's real content store and metadata database, without its daemon.
 type server struct {
 	*httptest.Server
 	stores   oci.Stores
@@ -38,34 +36,15 @@ type server struct {
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	dir := t.TempDir()
-	store, err := local.NewStore(filepath.Join(dir, "content"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bolt, err := bbolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bbolt.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := metadata.NewDB(bolt, store, nil)
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := db.Init(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s := &server{db: db, dir: dir, stores: oci.Stores{
-		Content: db.ContentStore(), Images: metadata.NewImageStore(db), Leases: metadata.NewLeaseManager(db),
-	}}
+	stores, db, dir := ocitest.Open(t)
+	s := &server{db: db, dir: dir, stores: stores}
 	s.images = oci.NewImages(s.stores)
 	s.open(t)
 	t.Cleanup(func() { s.Close(); s.registry.Close() })
 	return s
 }
 
-// open begins to serve; after a reopen it is a new process over the same disk, as far as the registry can tell.
+// open starts to serve. When it is called again, the registry behaves like a new process on the same disk.
 func (s *server) open(t testing.TB) {
 	if s.Server != nil {
 		s.Close()
@@ -99,7 +78,7 @@ func (s *server) collect(t testing.TB) {
 	}
 }
 
-// do sends a request and returns the answer with its body read.
+// do sends a request and returns the response and its body.
 func (s *server) do(t testing.TB, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
@@ -121,7 +100,7 @@ func (s *server) do(t testing.TB, method, path, body string, header ...string) (
 	return resp, string(raw)
 }
 
-// answer fails the test unless the answer has the status and, if not empty, the error code.
+// answer fails the test unless the response has the status and, if not empty, the error code.
 func (s *server) answer(t testing.TB, status int, code, method, path, body string, header ...string) *http.Response {
 	t.Helper()
 	resp, got := s.do(t, method, path, body, header...)
@@ -131,7 +110,7 @@ func (s *server) answer(t testing.TB, status int, code, method, path, body strin
 	return resp
 }
 
-// blobs are the digests that the store has.
+// has reports whether the store has a blob.
 func (s *server) has(t testing.TB, dgst string) bool {
 	t.Helper()
 	resp, _ := s.do(t, http.MethodHead, "/v2/any/blobs/"+dgst, "")
@@ -142,7 +121,7 @@ func inStore(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, oci.Namespace)
 }
 
-// newImage makes an image for arch with a layer of each content.
+// newImage returns an image for arch with one layer for each content.
 func newImage(t testing.TB, arch string, layers ...string) v1.Image {
 	t.Helper()
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)

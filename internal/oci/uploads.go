@@ -18,26 +18,27 @@ import (
 )
 
 const (
-	// leaseTime is how long an upload may take, and how long its blob then waits for a manifest. It is also how
-	// long a push that broke off can be taken up again.
+	// leaseTime is how long an upload can take, and how long its blob then waits for a manifest. An interrupted push
+	// can be resumed for the same time.
 	leaseTime = 24 * time.Hour
-	// idleLimit ends an upload's request whose body has stopped coming. The upload itself can be resumed.
+	// idleLimit ends an upload request whose body has stopped arriving. The upload itself can be resumed.
 	idleLimit = 2 * time.Minute
-	// maxBusy bounds the uploads that are written to at a time; one more is told to come again (429).
+	// maxBusy is the number of uploads that are written to at a time. Further requests get a 429.
 	maxBusy = 64
-	// maxIdle bounds the uploads that wait for their next chunk with an open file. Beyond it the oldest is closed;
-	// its next chunk reads back what is there, for containerd's writer keeps its hash in memory only.
+	// maxIdle is the number of uploads that wait for their next chunk with an open file. If there are more, the oldest
+	// is closed. Its next chunk must read the existing bytes again, because containerd's writer keeps its hash only in
+	// memory.
 	maxIdle = 16
-	// takeOver is how long a request waits for the one before it on the same upload: that of a client that lost
-	// its connection and comes again sooner than the server has noticed.
+	// takeOver is how long a request waits for an earlier one on the same upload. This happens if a client loses its
+	// connection and comes back before the server has noticed.
 	takeOver = 5 * time.Second
 )
 
-// leaseLabel marks the leases of uploads; its value is the repository.
+// leaseLabel marks the leases of uploads. Its value is the repository.
 const leaseLabel = "penstock/upload"
 
-// uploads are the blobs on their way in. What is in the store is the truth, so that an upload outlives the
-// process; the map only keeps writers open between chunks, which spares reading back what came before.
+// uploads are the blobs that are being uploaded. The store has the authoritative state, so an upload survives the
+// process. The map only keeps writers open between chunks, which avoids reading the existing bytes again.
 type uploads struct {
 	stores Stores
 
@@ -46,10 +47,10 @@ type uploads struct {
 	busy int
 }
 
-// upload is one blob on its way in. It belongs to the request that has its turn.
+// upload is a blob that is being uploaded. One request at a time works on it.
 type upload struct {
 	repository, id string
-	turn           chan struct{} // holds one element while no request works on the upload
+	free           chan struct{} // holds one element while no request works on the upload
 	writer         content.Writer
 	offset         int64
 
@@ -65,7 +66,7 @@ func newUploads(stores Stores) *uploads {
 	return &uploads{stores: stores, open: make(map[string]*upload)}
 }
 
-// start begins an upload. The caller calls release.
+// start begins an upload. The caller must call release.
 func (us *uploads) start(ctx context.Context, repository string) (*upload, error) {
 	u, err := us.take(ctx, &upload{repository: repository, id: rand.Text()})
 	if err != nil {
@@ -84,7 +85,7 @@ func (us *uploads) start(ctx context.Context, repository string) (*upload, error
 	return u, nil
 }
 
-// resume takes up an upload that was started before, by this process or one before it. The caller calls release.
+// resume continues an upload that was started earlier, by this process or a previous one. The caller must call release.
 func (us *uploads) resume(ctx context.Context, repository, id string) (*upload, error) {
 	unknown := refuse(http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "upload %q of %q: not known; it ended or is older than %v", clip(id), repository, leaseTime)
 	if len(id) > 64 || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
@@ -108,7 +109,8 @@ func (us *uploads) resume(ctx context.Context, repository, id string) (*upload, 
 	return u, nil
 }
 
-// take waits for the turn on an upload, which is the one that is open under the same reference if there is one.
+// take waits until no other request works on the upload. If an upload is open under the same reference, it returns that
+// one.
 func (us *uploads) take(ctx context.Context, u *upload) (*upload, error) {
 	us.mu.Lock()
 	if us.busy >= maxBusy {
@@ -119,8 +121,8 @@ func (us *uploads) take(ctx context.Context, u *upload) (*upload, error) {
 	if known, ok := us.open[u.ref()]; ok {
 		u = known
 	} else {
-		u.turn = make(chan struct{}, 1)
-		u.turn <- struct{}{}
+		u.free = make(chan struct{}, 1)
+		u.free <- struct{}{}
 		us.open[u.ref()] = u
 	}
 	u.waiting++
@@ -130,7 +132,7 @@ func (us *uploads) take(ctx context.Context, u *upload) (*upload, error) {
 	defer limit.Stop()
 	var err error
 	select {
-	case <-u.turn:
+	case <-u.free:
 		return u, nil
 	case <-limit.C:
 		err = refuse(http.StatusConflict, "BLOB_UPLOAD_INVALID", "upload %s: another request is writing to it", u.id)
@@ -144,7 +146,8 @@ func (us *uploads) take(ctx context.Context, u *upload) (*upload, error) {
 	return nil, err
 }
 
-// leave counts a request out; us.mu is held. With nobody left to use it an upload without a writer is forgotten.
+// leave counts a request out. If no request uses the upload any more and it has no writer, it is removed from the map.
+// us.mu is held.
 func (us *uploads) leave(u *upload) {
 	u.waiting--
 	if u.waiting == 0 && u.writer == nil {
@@ -152,30 +155,30 @@ func (us *uploads) leave(u *upload) {
 	}
 }
 
-// release ends a request's turn. The writer stays open for the next chunk if there is one.
+// release lets the next request work on the upload. The writer stays open for another chunk.
 func (us *uploads) release(u *upload) {
 	us.mu.Lock()
 	us.busy--
 	us.leave(u)
 	u.used = time.Now()
-	u.turn <- struct{}{}
+	u.free <- struct{}{}
 	stale := us.oldestIdle()
 	if stale != nil {
-		<-stale.turn // does not block: nobody waits for it, and newcomers need us.mu
+		<-stale.free // does not block: nobody waits for it, and new requests need us.mu
 		stale.waiting++
 	}
 	us.mu.Unlock()
 	if stale == nil {
 		return
 	}
-	closeWriter(stale) // it syncs; whoever resumes it waits for its turn meanwhile
+	closeWriter(stale) // it syncs; whoever resumes this upload waits meanwhile
 	us.mu.Lock()
 	us.leave(stale)
-	stale.turn <- struct{}{}
+	stale.free <- struct{}{}
 	us.mu.Unlock()
 }
 
-// oldestIdle is the upload to close when more than maxIdle are open, or nil; us.mu is held.
+// oldestIdle returns the upload to close if more than maxIdle are open, or nil. us.mu is held.
 func (us *uploads) oldestIdle() *upload {
 	var oldest *upload
 	idle := 0
@@ -194,13 +197,13 @@ func (us *uploads) oldestIdle() *upload {
 	return oldest
 }
 
-// close closes what waits for a next chunk. Uploads can be resumed by the next process.
+// close closes the uploads that wait for a chunk. The next process can resume them.
 func (us *uploads) close() {
 	us.mu.Lock()
 	var idle []*upload
 	for ref, u := range us.open {
 		if u.waiting == 0 {
-			<-u.turn
+			<-u.free
 			delete(us.open, ref)
 			idle = append(idle, u)
 		}
@@ -212,7 +215,7 @@ func (us *uploads) close() {
 }
 
 func (us *uploads) openWriter(ctx context.Context, u *upload) error {
-	// The writer outlives the request.
+	// The writer must outlive the request.
 	ctx = leases.WithLease(context.WithoutCancel(ctx), u.leaseID())
 	w, err := us.stores.Content.Writer(ctx, content.WithRef(u.ref()))
 	if err != nil {
@@ -228,12 +231,12 @@ func (us *uploads) openWriter(ctx context.Context, u *upload) error {
 
 func closeWriter(u *upload) {
 	if u.writer != nil {
-		_ = u.writer.Close() // what was written is read back and verified later
+		_ = u.writer.Close() // what was written is read again and verified later
 		u.writer = nil
 	}
 }
 
-// append writes body to the upload's end. What came before a failure is kept, unless the disk failed.
+// append appends body to the upload. If it fails, what has arrived is kept, unless the disk failed.
 func (us *uploads) append(ctx context.Context, u *upload, body io.Reader) error {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
@@ -241,7 +244,7 @@ func (us *uploads) append(ctx context.Context, u *upload, body io.Reader) error 
 		n, rerr := body.Read(*buf)
 		if n > 0 {
 			if _, err := u.writer.Write((*buf)[:n]); err != nil {
-				// The writer's count is wrong after a short write, and a full disk should not stay full.
+				// After a short write the writer's count is wrong, and dropping the upload frees space on a full disk.
 				us.drop(ctx, u)
 				return fmt.Errorf("write upload: %w", err)
 			}
@@ -256,13 +259,13 @@ func (us *uploads) append(ctx context.Context, u *upload, body io.Reader) error 
 	}
 }
 
-// commit verifies the upload against its digest and makes it a blob. The upload's lease holds the blob until a
-// manifest does. An upload with the wrong digest is dropped: no further byte could make it right.
+// commit verifies the upload against its digest and makes it a blob. The upload's lease holds the blob until a manifest
+// does. An upload with the wrong digest is dropped, because further bytes cannot correct it.
 func (us *uploads) commit(ctx context.Context, u *upload, want digest.Digest) error {
-	// A client that has gone does not undo what it sent whole.
+	// The commit completes even if the client has left, because it sent everything.
 	ctx = leases.WithLease(context.WithoutCancel(ctx), u.leaseID())
 	err := u.writer.Commit(ctx, u.offset, want)
-	u.writer = nil // Commit closes it in any case
+	u.writer = nil // Commit always closes it
 	if err == nil || errdefs.IsAlreadyExists(err) {
 		return nil
 	}
@@ -273,11 +276,11 @@ func (us *uploads) commit(ctx context.Context, u *upload, want digest.Digest) er
 	return fmt.Errorf("commit upload: %w", err)
 }
 
-// drop removes an upload with all that came of it.
+// drop removes an upload with everything it has stored.
 func (us *uploads) drop(ctx context.Context, u *upload) {
 	closeWriter(u)
 	ctx = context.WithoutCancel(ctx)
-	// What is left over when these fail goes when the lease expires.
+	// If these calls fail, the rest is removed when the lease expires.
 	_ = us.stores.Content.Abort(ctx, u.ref())
 	_ = us.stores.Leases.Delete(ctx, leases.Lease{ID: u.leaseID()})
 }

@@ -16,21 +16,21 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Damage is a blob that is not what its digest says, or is not there.
+// Damage is a blob that differs from its digest or is missing.
 type Damage struct {
-	Digest digest.Digest `json:"digest"`
-	Fault  string        `json:"fault"`
-	Images []string      `json:"images"` // that have it
+	Digest digest.Digest
+	Fault  string
+	Images []string // images that contain it
 }
 
-// Verified is what a look at every blob found.
+// Verified is the result of checking every blob.
 type Verified struct {
-	Blobs  int      `json:"blobs"`
-	Bytes  int64    `json:"bytes"`
-	Damage []Damage `json:"damage"`
+	Blobs  int
+	Bytes  int64
+	Damage []Damage
 }
 
-// Verify reads every blob of every image and computes its digest again.
+// Verify reads every blob of every image and verifies its digest.
 func (im *Images) Verify(ctx context.Context) (Verified, error) {
 	ctx = inNamespace(ctx)
 	found := Verified{Damage: []Damage{}}
@@ -64,8 +64,8 @@ func (im *Images) Verify(ctx context.Context) (Verified, error) {
 	return found, nil
 }
 
-// parts are the digests of all that an image should have here, as far as its manifests can be read. Of an index that was
-// pulled some images are elsewhere.
+// parts returns the digests of everything that an image should have in this store, as far as its manifests can be read.
+// A pulled index may have only some of its images here.
 func (im *Images) parts(ctx context.Context, target ocispec.Descriptor) []digest.Digest {
 	all := []digest.Digest{target.Digest}
 	m, err := im.stores.manifest(ctx, target)
@@ -118,8 +118,9 @@ func (s Stores) verify(ctx context.Context, d digest.Digest) (size int64, err er
 	return size, nil
 }
 
-// Drop removes damaged blobs, so that the next push or pull of an image that has one brings it again, and no more: what
-// else these images have is held for a day. Their manifests go too, because a client that finds one sends nothing.
+// Drop removes damaged blobs, so that the next push or pull of an image with one of them brings it again. It brings
+// nothing else, because the other blobs of these images are held for a day. The manifests are removed too, because a
+// client that finds a manifest sends nothing.
 func (im *Images) Drop(ctx context.Context, damage []Damage) error {
 	ctx = inNamespace(ctx)
 	gone := map[digest.Digest]bool{}

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// maxScanned are the layers whose models are remembered.
+	// maxScanned is the number of layers whose models are cached.
 	maxScanned = 1024
-	// maxUnpacked bounds how much of a compressed layer is looked at: twice the largest image that Azure takes on a
-	// dedicated profile would still be less.
+	// maxUnpacked limits how much of a compressed layer is read. It is more than twice the largest image that Azure
+	// accepts on a dedicated profile.
 	maxUnpacked = 512 << 30
 )
 
-// scanned remembers what layers hold. A layer never changes, so nothing in it grows old.
+// scanned caches what layers contain. Layers never change, so entries do not become outdated.
 type scanned struct {
 	mu     sync.Mutex
 	layers map[digest.Digest]weights.Layer
@@ -45,8 +45,8 @@ func (s *scanned) put(d digest.Digest, layer weights.Layer) {
 	s.layers[d] = layer
 }
 
-// Weights returns the model files of an image, by path. An uncompressed layer is looked at in place, whatever its
-// size; a compressed one has to be read whole, once.
+// Weights returns the model files of an image, by path. An uncompressed layer is read in place, whatever its size is. A
+// compressed layer must be read whole once.
 func (im *Images) Weights(ctx context.Context, image Image) ([]weights.File, error) {
 	ctx = inNamespace(ctx)
 	found, err := im.forPlatform(ctx, image.Record.Target)
@@ -73,7 +73,7 @@ func (im *Images) scan(ctx context.Context, desc ocispec.Descriptor) (weights.La
 		return weights.Layer{}, err
 	}
 	defer blob.Close()
-	// What the layer says of itself is not always so; its first bytes are.
+	// The media type of a layer may be wrong, so check its first bytes.
 	magic := make([]byte, 16)
 	if _, err := blob.ReadAt(magic, 0); err != nil && !errors.Is(err, io.EOF) {
 		return weights.Layer{}, err

@@ -16,28 +16,31 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"penstock/internal/atomicfile"
 )
 
 const (
 	authorityLife = 10 * 365 * 24 * time.Hour
-	leafLife      = 365 * 24 * time.Hour // clients of some platforms refuse more than 398 days
+	leafLife      = 365 * 24 * time.Hour // clients on some platforms reject certificates valid for more than 398 days
 	renewBefore   = 30 * 24 * time.Hour
-	// clockSlack lets a client whose clock is a little behind trust a certificate at once.
+	renewAgain    = 12 * time.Hour
+	// clockSlack backdates certificates, so that a client whose clock is slightly behind accepts them at once.
 	clockSlack = 5 * time.Minute
 )
 
-// Authority issues certificates. Its methods may be called from many goroutines.
+// Authority issues certificates. Its methods are safe for concurrent use.
 type Authority struct {
 	dir     string
 	certPEM []byte
 	cert    *x509.Certificate
 	key     *ecdsa.PrivateKey
 
-	mu sync.Mutex // over the files of leaves, so that two callers of one set of names get one certificate
+	mu sync.Mutex // guards the leaf files, so that two callers with the same names get the same certificate
 }
 
-// LoadOrCreate loads the authority that is kept in dir, or makes one. It refuses a key that others than its owner may
-// read, and never replaces a damaged one: clients were told to trust it.
+// LoadOrCreate loads the authority in dir, or creates one. It rejects a key that anyone but its owner can read. It never
+// replaces a damaged authority, because clients already trust it.
 func LoadOrCreate(dir string) (*Authority, error) {
 	a, err := loadOrCreate(dir)
 	if err != nil {
@@ -54,7 +57,7 @@ func loadOrCreate(dir string) (*Authority, error) {
 	certPEM, certErr := os.ReadFile(certPath)
 	keyPEM, keyErr := readSecret(keyPath)
 	if errors.Is(certErr, os.ErrNotExist) {
-		// The certificate is written last: a key without one is what a crash between the two leaves.
+		// The certificate is written last. A key without a certificate is left by a crash between the two writes.
 		if keyErr != nil && !errors.Is(keyErr, os.ErrNotExist) {
 			return nil, keyErr
 		}
@@ -78,24 +81,32 @@ func loadOrCreate(dir string) (*Authority, error) {
 	return &Authority{dir: dir, certPEM: certPEM, cert: pair.leaf, key: pair.key}, nil
 }
 
-// CertPEM is the authority's certificate, for clients to trust.
+// CertPEM returns the authority's certificate, which clients must trust.
 func (a *Authority) CertPEM() []byte { return slices.Clone(a.certPEM) }
 
-// Issue returns a certificate, with the authority's behind it, and its key for a server of the given names: host names,
-// wildcards ("*.penstock.localhost") and IP addresses. The same names give the same certificate until it nears its end,
-// over restarts too.
-func (a *Authority) Issue(names []string) (certPEM, keyPEM []byte, err error) {
-	certPEM, keyPEM, err = a.issue(names)
+// Issue returns a certificate (followed by the authority's) and its key for a server with the given names: host names,
+// wildcards ("*.penstock.localhost") and IP addresses. The same names give the same certificate, even after a restart, until
+// the time renew. From then on Issue returns a new one.
+func (a *Authority) Issue(names []string) (certPEM, keyPEM []byte, renew time.Time, err error) {
+	certPEM, keyPEM, end, err := a.issue(names)
 	if err != nil {
-		return nil, nil, fmt.Errorf("certificate of %s: %w", strings.Join(names, ", "), err)
+		return nil, nil, time.Time{}, fmt.Errorf("certificate of %s: %w", strings.Join(names, ", "), err)
 	}
-	return certPEM, keyPEM, nil
+	renew = end.Add(-renewBefore)
+	// No certificate is valid longer than the authority's. In the authority's last days, a new certificate ends when the
+	// previous one does.
+	if soon := time.Now().Add(renewAgain); renew.Before(soon) {
+		renew = soon
+	}
+	return certPEM, keyPEM, renew, nil
 }
 
-func (a *Authority) issue(names []string) (certPEM, keyPEM []byte, err error) {
+// issue is Issue with an explicit end of validity.
+func (a *Authority) issue(names []string) (certPEM, keyPEM []byte, end time.Time, err error) {
+	fail := func(err error) ([]byte, []byte, time.Time, error) { return nil, nil, time.Time{}, err }
 	template, err := leafTemplate(names)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	sorted := slices.Compact(slices.Sorted(slices.Values(template.DNSNames)))
 	for _, ip := range template.IPAddresses {
@@ -112,13 +123,13 @@ func (a *Authority) issue(names []string) (certPEM, keyPEM []byte, err error) {
 		certPEM, keyPEM = splitLeaf(content)
 		pair, err := parsePair(certPEM, keyPEM)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w; remove it to have it made again", path, err)
+			return fail(fmt.Errorf("%s: %w; remove it to have it made again", path, err))
 		}
 		if pair.leaf.CheckSignatureFrom(a.cert) == nil && time.Until(pair.leaf.NotAfter) > renewBefore {
-			return certPEM, keyPEM, nil
+			return certPEM, keyPEM, pair.leaf.NotAfter, nil
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
-		return nil, nil, err
+		return fail(err)
 	}
 
 	if template.NotAfter.After(a.cert.NotAfter) {
@@ -126,13 +137,13 @@ func (a *Authority) issue(names []string) (certPEM, keyPEM []byte, err error) {
 	}
 	certPEM, keyPEM, err = sign(template, a.cert, a.key)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	certPEM = append(certPEM, a.certPEM...)
-	if err := writeWhole(path, slices.Concat(keyPEM, certPEM)); err != nil {
-		return nil, nil, err
+	if err := atomicfile.Write(path, slices.Concat(keyPEM, certPEM), 0o600); err != nil {
+		return fail(err)
 	}
-	return certPEM, keyPEM, nil
+	return certPEM, keyPEM, template.NotAfter, nil
 }
 
 func leafTemplate(names []string) (*x509.Certificate, error) {
@@ -161,7 +172,7 @@ func leafTemplate(names []string) (*x509.Certificate, error) {
 	return t, nil
 }
 
-// validHost follows RFC 1123, section 2.1, with the underscore that host names in use have.
+// validHost follows RFC 1123, section 2.1, and also allows underscores, which exist in practice.
 func validHost(host string) bool {
 	if len(host) == 0 || len(host) > 253 {
 		return false
@@ -182,7 +193,7 @@ func create(certPath, keyPath string) (certPEM, keyPEM []byte, err error) {
 		return nil, nil, err
 	}
 	template := &x509.Certificate{
-		// The name tells two authorities apart in a trust store.
+		// The name distinguishes authorities in a trust store.
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("Penstock CA of %s, %s", host, now.UTC().Format(time.DateOnly))},
 		NotBefore:             now.Add(-clockSlack),
 		NotAfter:              now.Add(authorityLife),
@@ -195,8 +206,8 @@ func create(certPath, keyPath string) (certPEM, keyPEM []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := writeWhole(keyPath, keyPEM); err != nil {
+	if err := atomicfile.Write(keyPath, keyPEM, 0o600); err != nil {
 		return nil, nil, err
 	}
-	return certPEM, keyPEM, writeWhole(certPath, certPEM)
+	return certPEM, keyPEM, atomicfile.Write(certPath, certPEM, 0o600)
 }

@@ -11,7 +11,7 @@ import (
 	"fmt"
 )
 
-// pair is a certificate and the key that it is of.
+// pair is a certificate with its private key.
 type pair struct {
 	leaf *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -29,7 +29,7 @@ func parsePair(certPEM, keyPEM []byte) (pair, error) {
 	return pair{both.Leaf, key}, nil
 }
 
-// sign makes a key and a certificate of it, signed by an authority, or by the new key itself when parent is nil.
+// sign creates a key and its certificate, signed by parent, or self-signed if parent is nil.
 func sign(template, parent *x509.Certificate, authority *ecdsa.PrivateKey) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -38,7 +38,7 @@ func sign(template, parent *x509.Certificate, authority *ecdsa.PrivateKey) (cert
 	if parent == nil {
 		parent, authority = template, key
 	}
-	// A template without a serial number is given a random one.
+	// x509 gives a template without a serial number a random one.
 	cert, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, authority)
 	if err != nil {
 		return nil, nil, err
@@ -52,7 +52,7 @@ func sign(template, parent *x509.Certificate, authority *ecdsa.PrivateKey) (cert
 	return certPEM, keyPEM, nil
 }
 
-// splitLeaf parts the file of a leaf, which has the key first.
+// splitLeaf splits a leaf file into key and certificate. The key comes first.
 func splitLeaf(content []byte) (certPEM, keyPEM []byte) {
 	at := bytes.Index(content, []byte("-----BEGIN CERTIFICATE-----"))
 	if at < 0 {

@@ -31,7 +31,7 @@ func authority(t testing.TB, dir string) *pki.Authority {
 
 func issue(t testing.TB, a *pki.Authority, names ...string) *x509.Certificate {
 	t.Helper()
-	certPEM, keyPEM, err := a.Issue(names)
+	certPEM, keyPEM, _, err := a.Issue(names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func pool(t testing.TB, a *pki.Authority) *x509.CertPool {
 
 func TestClientThatTrustsTheAuthorityTrustsTheServer(t *testing.T) {
 	a := authority(t, t.TempDir())
-	certPEM, keyPEM, err := a.Issue([]string{"127.0.0.1", "localhost"})
+	certPEM, keyPEM, _, err := a.Issue([]string{"127.0.0.1", "localhost"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +144,18 @@ func TestLeafIsRenewedBeforeItsEnd(t *testing.T) {
 		if !issue(t, authority(t, dir), "localhost").Equal(second) {
 			t.Error("after a restart: another leaf than the renewed one")
 		}
+		_, _, renew, err := a.Issue([]string{"localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(renew) - time.Minute)
+		if !issue(t, a, "localhost").Equal(second) {
+			t.Error("before the time that was said: another leaf")
+		}
+		time.Sleep(2 * time.Minute)
+		if issue(t, a, "localhost").Equal(second) {
+			t.Error("after the time that was said: still the old leaf")
+		}
 		time.Sleep(10 * 365 * 24 * time.Hour)
 		if _, err := pki.LoadOrCreate(dir); err == nil || !strings.Contains(err.Error(), "expired on") {
 			t.Errorf("after ten years: got %v, want that it expired", err)
@@ -183,11 +195,11 @@ func TestCallersAtOnceGetOneLeaf(t *testing.T) {
 func TestNamesThatAreNone(t *testing.T) {
 	a := authority(t, t.TempDir())
 	for _, name := range []string{"", "a b", "-a", "a..b", "*", "*.", "a.*.b", "http://a", "a/../b", "모델", strings.Repeat("a", 64), "fe80::1%eth0"} {
-		if _, _, err := a.Issue([]string{"localhost", name}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("name %q: want", name)) {
+		if _, _, _, err := a.Issue([]string{"localhost", name}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("name %q: want", name)) {
 			t.Errorf("name %q: got %v", name, err)
 		}
 	}
-	if _, _, err := a.Issue(nil); err == nil {
+	if _, _, _, err := a.Issue(nil); err == nil {
 		t.Error("a certificate of no name")
 	}
 }
@@ -247,7 +259,7 @@ func TestWhatIsWrongWithAFileIsSaid(t *testing.T) {
 			}
 			a, err := pki.LoadOrCreate(dir)
 			if err == nil {
-				_, _, err = a.Issue([]string{"localhost"})
+				_, _, _, err = a.Issue([]string{"localhost"})
 			}
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), paths[0]) {
 				t.Errorf("got %v, want %q and %s", err, test.want, paths[0])

@@ -8,13 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"penstock/internal/atomicfile"
 )
 
-// secretBytes makes a token or a key that cannot be guessed: 256 bits.
+// secretBytes is the size of tokens and keys: 256 bits cannot be guessed.
 const secretBytes = 32
 
-// TokenFile returns the API token that is kept at path and makes a random one when there is none. It refuses a file that
-// others than its owner may read.
+// TokenFile returns the API token in the file at path. It creates a random token if there is no file. It rejects a file that
+// anyone but its owner can read.
 func TokenFile(path string) (string, error) {
 	token, err := secretFile(path, "remove it to have a new one made")
 	if err != nil {
@@ -23,7 +25,7 @@ func TokenFile(path string) (string, error) {
 	return token, nil
 }
 
-// KeyFile returns the key that is kept at path, under which secrets are sealed, as TokenFile does a token.
+// KeyFile returns the key in the file at path, which encrypts secrets. It works like TokenFile.
 func KeyFile(path string) ([]byte, error) {
 	text, err := secretFile(path, "restore it from a backup: the secrets that were sealed under it cannot be read with another")
 	if err != nil {
@@ -39,7 +41,7 @@ func KeyFile(path string) ([]byte, error) {
 	return key, nil
 }
 
-// secretFile returns the hexadecimal digits that a file holds. otherwise says what to do when it holds something else.
+// secretFile returns the hexadecimal digits in a file. otherwise is the advice in the error if the file has other content.
 func secretFile(path, otherwise string) (string, error) {
 	content, err := readSecret(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -49,7 +51,7 @@ func secretFile(path, otherwise string) (string, error) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return "", err
 		}
-		return made, writeWhole(path, []byte(made+"\n"))
+		return made, atomicfile.Write(path, []byte(made+"\n"), 0o600)
 	}
 	if err != nil {
 		return "", err

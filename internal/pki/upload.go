@@ -12,17 +12,17 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// Upload is a certificate that somebody brings along, with its key.
+// Upload is a certificate uploaded by a user, with its key.
 type Upload struct {
 	Leaf  *x509.Certificate
 	Chain []byte // PEM, the leaf first
 	Key   string // PEM of PKCS #8
 }
 
-// minRSA is the least size of an RSA key that browsers and Go's own clients take.
+// minRSA is the smallest RSA key size that browsers and Go's clients accept.
 const minRSA = 2048
 
-// ReadUpload reads a PFX (PKCS #12) file, or PEM with the certificate, those that it was signed by, and the key.
+// ReadUpload parses a PFX (PKCS #12) file, or PEM with the certificate, its chain and the key.
 func ReadUpload(file []byte, password string) (Upload, error) {
 	if bytes.Contains(file, []byte("-----BEGIN ")) {
 		return readPEM(file, password)
@@ -91,7 +91,7 @@ func parseKey(block *pem.Block) (key any, err error) {
 	return key, nil
 }
 
-// newUpload puts the certificate of the key first, wherever it stood.
+// newUpload puts the certificate that belongs to the key first.
 func newUpload(key any, certs []*x509.Certificate) (Upload, error) {
 	signer, ok := key.(crypto.Signer)
 	if !ok {

@@ -15,46 +15,47 @@ import (
 	"syscall"
 	"time"
 
+	"penstock/internal/network/direct"
 	"penstock/internal/resource"
 )
 
-// maxRedirects is Kubernetes' bound on the redirects that a probe follows (pkg/probe/http).
+// maxRedirects is the number of redirects that a probe follows, as in Kubernetes (pkg/probe/http).
 const maxRedirects = 10
 
-// maxBody bounds what is read of a probe's answer; more of it is of no interest (Kubernetes reads as much).
+// maxBody limits how much of a probe's response is read. Kubernetes has the same limit.
 const maxBody = 10 << 10
 
-// errNothing is the answer to a probe that asks nothing. What a user sends is checked long before; a record that an
-// earlier version wrote is not.
+// errNothing is the failure of a probe without an action. Such a probe is rejected when a user writes it, but a record
+// written by an earlier version may contain one.
 var errNothing = errors.New("it has neither httpGet nor tcpSocket")
 
-// errTimeout is the answer that did not come in time.
+// errTimeout is the failure of a probe without a response in time.
 var errTimeout = errors.New("timeout")
 
-// ErrBusy is the answer that did not come in time while others got bytes of theirs.
+// ErrBusy is the failure of a probe without a response in time, while other requests received response data.
 var ErrBusy = fmt.Errorf("%w while the replica was answering", errTimeout)
 
-// statusError is an HTTP answer outside 200 to 399.
+// statusError is an HTTP response with a status outside 200 to 399.
 type statusError int
 
 func (e statusError) Error() string { return "status code: " + strconv.Itoa(int(e)) }
 
-// asker asks one container. Connections always go to the replica's address: a host name in a probe is what the request
-// says, never another machine for the platform to call.
+// asker sends probes to one container. Connections always go to the replica's address. A host name in a probe only sets the
+// Host header; the platform never connects to another machine.
 type asker struct {
 	addr   netip.Addr
-	port   func(context.Context) (int, error) // of Detected
+	port   func(context.Context) (int, error) // resolves Detected
 	dialer net.Dialer
 	client *http.Client
 }
 
 func newAsker(addr netip.Addr, port func(context.Context) (int, error)) *asker {
-	a := &asker{addr: addr, port: port}
+	a := &asker{addr: addr, port: port, dialer: net.Dialer{Control: direct.Control}}
 	a.client = &http.Client{
 		Transport: &http.Transport{
-			DisableKeepAlives:  true, // each question is about accepting connections too
+			DisableKeepAlives:  true, // each probe also tests whether the container accepts connections
 			DisableCompression: true,
-			TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // as Kubernetes: it asks for life, not for identity
+			TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // as in Kubernetes: a probe checks health, not identity
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				_, port, err := net.SplitHostPort(address)
 				if err != nil {
@@ -64,7 +65,7 @@ func newAsker(addr netip.Addr, port func(context.Context) (int, error)) *asker {
 			},
 		},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			// A redirect to elsewhere is an answer (below 400), not a place to go.
+			// A redirect to another host counts as a response below 400 and is not followed.
 			if r.URL.Hostname() != via[0].URL.Hostname() {
 				return http.ErrUseLastResponse
 			}
@@ -77,7 +78,7 @@ func newAsker(addr netip.Addr, port func(context.Context) (int, error)) *asker {
 	return a
 }
 
-// ask returns nil when the container answers as the probe wants within its timeout.
+// ask returns nil if the container responds within the timeout as the probe requires.
 func (a *asker) ask(ctx context.Context, p resource.Probe) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.Timeout, errTimeout)
 	defer cancel()
@@ -139,7 +140,7 @@ func (a *asker) http(ctx context.Context, g *resource.HTTPGet) error {
 		return err
 	}
 	defer resp.Body.Close()
-	// The end of the body is not waited for: a page that streams is alive.
+	// Do not wait for the end of the body: a streaming response shows that the container is alive.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
 	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
 		return statusError(resp.StatusCode)
@@ -147,7 +148,7 @@ func (a *asker) http(ctx context.Context, g *resource.HTTPGet) error {
 	return nil
 }
 
-// Message says in Azure's words what a failed answer was.
+// Message describes a probe failure in Azure's words.
 func (v Verdict) Message() string {
 	name := string(v.Check.Type)
 	if v.Check.Type == resource.Startup {
@@ -168,7 +169,7 @@ func (v Verdict) Message() string {
 	return fmt.Sprintf("Probe of %s failed: %v", name, v.Err)
 }
 
-// port is the one that refused the connection.
+// port returns the port that refused the connection.
 func (v Verdict) port() int {
 	if op, ok := errors.AsType[*net.OpError](v.Err); ok {
 		if at, ok := op.Addr.(*net.TCPAddr); ok {

@@ -7,15 +7,15 @@ import (
 	"penstock/internal/resource"
 )
 
-// Under resource.Fast a container that has not succeeded yet is asked again after 1, 2, 4 ... 100 ms: often enough that
-// a replica is used as soon as it can be, seldom enough that asking costs a loading process nothing.
+// With resource.Fast, a container that has not succeeded yet is probed again after 1, 2, 4 ... 100 ms. This is often enough
+// to use a replica as soon as it is ready, and rare enough to cost a loading process nothing.
 const (
 	quickest = time.Millisecond
 	quick    = 100 * time.Millisecond
 )
 
-// Core decides when a container is asked and what its answers mean. It reads no clock and does no I/O; it is not safe
-// for calls at once.
+// Core decides when a container is probed and what the results mean. It reads no clock, does no I/O, and is not safe for
+// concurrent use.
 type Core struct {
 	fast   bool
 	killed bool
@@ -26,10 +26,9 @@ type check struct {
 	Check
 	due    time.Time
 	asking bool
-	// pause is the time to the next question until the first success, under resource.Fast.
+	// pause is the time until the next probe before the first success, with resource.Fast.
 	pause time.Duration
-	// counts is when a question may first be asked of which the failure counts: what was asked earlier was asked only
-	// because we are fast.
+	// counts is the earliest start of a probe whose failure counts. Earlier probes are extra ones of resource.Fast.
 	counts    time.Time
 	good, bad int // in a row
 	busy      int // in a row
@@ -37,42 +36,42 @@ type check struct {
 	passing   bool
 }
 
-// Verdict is what one answer means.
+// Verdict is the meaning of one probe result.
 type Verdict struct {
 	Check Check
-	// Err says why the answer was a failure; nil for a success.
+	// Err is the reason of a failure, or nil for a success.
 	Err error
-	// Counted is set for a failure that counts towards the threshold, and Failures is how many did so in a row.
+	// Counted is set for a failure that counts towards the threshold. Failures is the number of such failures in a row.
 	Counted  bool
 	Failures int
-	// Busy is set for a failure that does not count because the replica was answering, and is how many there were in a
-	// row.
+	// Busy is set for a failure that does not count because the replica was sending responses. It is the number of such
+	// failures in a row.
 	Busy int
-	// Kill says that the container is to be ended and started again.
+	// Kill says that the container must be restarted.
 	Kill bool
-	// Changed is set when Started or Ready is not what it was.
+	// Changed is set if Started or Ready changed.
 	Changed        bool
 	Started, Ready bool
 }
 
-// NewCore returns the state of a container whose process started at that time, before any question.
+// NewCore returns the state of a container whose process started at that time and has not been probed.
 func NewCore(checks []Check, started time.Time, b resource.Behaviour) *Core {
 	c := &Core{fast: b != resource.Azure}
 	for _, k := range checks {
 		first := started.Add(k.InitialDelay)
 		s := check{Check: k, due: first, counts: first, pause: quickest, passing: k.Type == resource.Liveness}
 		if c.fast && k.Type != resource.Liveness {
-			s.due = started // readiness is asked as soon as the startup probe has let it
+			s.due = started // the readiness probe runs as soon as the startup probe has succeeded
 		}
 		c.checks = append(c.checks, s)
 	}
 	return c
 }
 
-// Started says whether the startup probe, if there is one, has succeeded.
+// Started reports whether the startup probe has succeeded, or there is none.
 func (c *Core) Started() bool { return c.all(resource.Startup) }
 
-// Ready says whether the container may be given requests.
+// Ready reports whether the container may get requests.
 func (c *Core) Ready() bool { return c.Started() && c.all(resource.Readiness) }
 
 func (c *Core) all(t resource.ProbeType) bool {
@@ -84,8 +83,8 @@ func (c *Core) all(t resource.ProbeType) bool {
 	return true
 }
 
-// Due returns the checks to ask now, of which the answers are expected, and how long it is until the next one is due:
-// a negative wait means that none is before another answer.
+// Due returns the checks to run now and the time until the next one is due. Each returned check must be followed by Answer.
+// A negative wait means that no check is due before the next result.
 func (c *Core) Due(now time.Time) (ask []int, wait time.Duration) {
 	wait = -1
 	if c.killed {
@@ -113,7 +112,7 @@ func (c *Core) Due(now time.Time) (ask []int, wait time.Duration) {
 // Check returns the i-th check.
 func (c *Core) Check(i int) Check { return c.checks[i].Check }
 
-// Answer takes the answer to check i, which was asked at one time and came at another.
+// Answer records the result of check i, with the times at which it was started and finished.
 func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 	s := &c.checks[i]
 	wasStarted, wasReady := c.Started(), c.Ready()
@@ -146,15 +145,15 @@ func (c *Core) success(s *check, asked, came time.Time) {
 	s.due = later(asked.Add(s.Period), came)
 }
 
-// spare notes a failure that does not count: what others were sent is as good a sign of life as an answer, so it ends a
-// row of failures too.
+// spare records a failure that does not count. Responses to other requests show that the container is alive, so they also
+// end a series of failures.
 func (c *Core) spare(s *check, asked, came time.Time) int {
 	s.good, s.bad, s.busy = 0, 0, s.busy+1
 	s.due = later(asked.Add(s.Period), came)
 	return s.busy
 }
 
-// failure notes a failure and says whether it counts.
+// failure records a failure and reports whether it counts.
 func (c *Core) failure(s *check, asked, came time.Time) bool {
 	s.good, s.busy = 0, 0
 	s.due = later(asked.Add(s.Period), came)
@@ -166,8 +165,8 @@ func (c *Core) failure(s *check, asked, came time.Time) bool {
 		return false
 	}
 	s.bad++
-	// One period after the other from the end of the delay, so that asking often does not stretch the time that a
-	// container has; after a long gap, from here.
+	// Count one period after the other from the end of the initial delay, so that extra probes do not extend the time that
+	// a container has. After a long gap, count from now.
 	s.counts = s.counts.Add(s.Period)
 	if !s.counts.After(asked) {
 		s.counts = asked.Add(s.Period)
@@ -175,13 +174,13 @@ func (c *Core) failure(s *check, asked, came time.Time) bool {
 	return true
 }
 
-// fails applies a check that has reached its threshold and says whether the container is to be killed.
+// fails applies a check that has reached its threshold, and reports whether the container must be killed.
 func (c *Core) fails(s *check) bool {
 	if s.Type == resource.Readiness {
 		s.passing = false
 		return false
 	}
-	// Loading a model takes as long as it takes; only a user's own probe sets an end to it.
+	// Loading a model may take any time. Only a user's own probe limits it.
 	return !s.Implicit || !c.fast
 }
 

@@ -1,6 +1,6 @@
-// Package probe asks the containers of a replica how they are and decides what the answers mean.
+// Package probe runs the health probes of a replica's containers and decides what their results mean.
 //
-//	Checks ──> Core (pure: what is due, what an answer means)  <──>  Run (sockets and timers)  ──> Verdict
+//	Checks ──> Core (pure: what is due, what a result means)  <──>  Run (sockets and timers)  ──> Verdict
 //	 own and implicit                                                                              started, ready, kill
 package probe
 
@@ -12,15 +12,15 @@ import (
 	"penstock/internal/resource"
 )
 
-// Check is a probe and where it comes from.
+// Check is a probe and its origin.
 type Check struct {
 	resource.Probe
-	// Implicit is set when the platform added the probe because the template has none of this type.
+	// Implicit is set if the platform added the probe because the template has none of this type.
 	Implicit bool
 }
 
-// Kubernetes' defaults for what a probe leaves out (kubernetes.io/docs/tasks/configure-pod-container/
-// configure-liveness-readiness-startup-probes), which are Azure's too.
+// Defaults for fields that a probe leaves out, as in Kubernetes (kubernetes.io/docs/tasks/configure-pod-container/
+// configure-liveness-readiness-startup-probes) and Azure.
 const (
 	defaultPeriod  = 10 * time.Second
 	defaultTimeout = time.Second
@@ -28,7 +28,7 @@ const (
 	defaultSuccess = 1
 )
 
-// implicit lists the probes of an app with ingress whose template names none of the type
+// implicit lists the probes that an app with ingress gets if its template has none of the type
 // (learn.microsoft.com/azure/container-apps/health-probes, "Default configuration"). The page gives no numbers for
 // Liveness, so Kubernetes' defaults hold.
 func implicit(port int) []resource.Probe {
@@ -40,15 +40,15 @@ func implicit(port int) []resource.Probe {
 	}
 }
 
-// Detected stands for a target port that nobody has named: Target.Port is asked for it each time.
+// Detected stands for a target port that is not configured. Target.Port returns the actual port for each probe.
 const Detected = -1
 
-// Checks returns what is asked of a container: its own probes and, for a type that it has none of, the implicit one on
-// the target port. targetPort is 0 for containers that take no requests. With Detected the implicit readiness probe is
-// there beside one of the container's own: without a port it gets no requests.
+// Checks returns the checks of a container: its own probes and, for each type without one, the implicit probe on the target
+// port. targetPort is 0 for containers that get no requests. With Detected the implicit readiness probe is added even if the
+// container has its own, because a container without a port can get no requests.
 //
-// Under resource.Fast there is no implicit liveness probe: a full accept queue looks like a dead process to it, and
-// killing what is only busy makes things worse.
+// With resource.Fast there is no implicit liveness probe. It cannot tell a full accept queue from a dead process, and killing
+// a process that is only busy makes things worse.
 func Checks(own []resource.Probe, targetPort int, b resource.Behaviour) []Check {
 	var list []Check
 	for _, p := range own {

@@ -10,16 +10,16 @@ import (
 	"penstock/internal/resource"
 )
 
-// Target is the container to ask.
+// Target is the container to probe.
 type Target struct {
 	Address netip.Addr
-	// Started is when its process started; delays are counted from it.
+	// Started is when its process started. Initial delays count from then.
 	Started   time.Time
 	Checks    []Check
 	Behaviour resource.Behaviour
-	// Port says which port is meant by Detected. It is asked for one check at a time or for several at once.
+	// Port returns the port that Detected stands for. It may be called concurrently.
 	Port func(context.Context) (int, error)
-	// Answered says whether the container has sent a byte of an answer to anybody since then. nil: nobody knows.
+	// Answered reports whether the container has sent response data to any request since then. It may be nil.
 	Answered func(since time.Time) bool
 }
 
@@ -29,9 +29,8 @@ type answer struct {
 	err         error
 }
 
-// Run asks the container until ctx ends or a verdict says that it must be killed, and reports every change and every
-// failure that counts or was spared, one after another. A container that nothing is asked of is reported ready at once. When Run
-// returns, no question is under way.
+// Run probes the container until ctx ends or a verdict says that it must be killed. It reports every change and every failure,
+// one after another. A container without checks is reported ready at once. When Run returns, no probe is running.
 func Run(ctx context.Context, t Target, report func(Verdict)) {
 	core := NewCore(t.Checks, t.Started, t.Behaviour)
 	if core.Started() {
@@ -46,7 +45,7 @@ func Run(ctx context.Context, t Target, report func(Verdict)) {
 	defer cancel()
 
 	ask := newAsker(t.Address, t.Port)
-	answers := make(chan answer, len(t.Checks)) // each check has one question under way at most
+	answers := make(chan answer, len(t.Checks)) // each check runs at most once at a time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

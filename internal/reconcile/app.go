@@ -15,10 +15,16 @@ import (
 	"penstock/internal/store"
 )
 
-// app makes what runs of one app equal to its document.
+// app makes the replicas of one app match its document.
 func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 	app, err := r.cfg.Store.Apps().Get(ctx, id)
+	if errors.Is(err, resource.ErrNotFound) {
+		return r.ended(ctx, id, false)
+	}
 	if err != nil {
+		return err
+	}
+	if err := r.ended(ctx, id, true); err != nil {
 		return err
 	}
 	revisions, err := r.cfg.Store.Revisions().List(ctx, store.Scope{Parent: id})
@@ -26,7 +32,7 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		return err
 	}
 	slices.SortFunc(revisions, func(a, b resource.Revision) int { return a.Created.Compare(b.Created) })
-	if app.Provisioning == resource.Deleting {
+	if app.Provisioning() == resource.Deleting {
 		return r.delete(ctx, app, revisions)
 	}
 	env, err := r.cfg.Store.Environments().Get(ctx, app.Environment)
@@ -48,27 +54,41 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 			return err
 		}
 	}
-	// What Apply changes brings us back.
-	running, err := r.engine.look(ctx, r.cfg.Runtime)
+	// The engine reports the changes that Apply makes, and that triggers the next pass.
+	running, err := r.look(ctx, id)
 	if err != nil {
 		return err
 	}
+	counts := map[string]replicaCount{}
 	refused := map[string]error{}
 	for _, rev := range revisions {
+		key := rev.ID.Key()
 		if !wants(app, rev) {
+			r.cfg.Scale.Forget(rev.ID)
 			continue
 		}
-		w := runtimes.Workload{Revision: rev, Replicas: replicasWanted(rev), Env: appEnv(app, env, rev)}
-		err := r.apply(ctx, w, stale(rev, running[rev.ID.Key()]))
+		c := r.countReplicas(app, rev, running[key])
+		counts[key] = c
+		w := runtimes.Workload{Revision: rev, Replicas: c.wanted, Env: appEnv(app, env, rev), Standby: rev.Settings.Standby}
+		err := r.apply(ctx, w, c)
 		if err != nil && !errors.Is(err, runtimes.ErrTooLarge) {
 			return fmt.Errorf("apply revision %s: %w", rev.Name(), err)
 		}
-		refused[rev.ID.Key()] = err
+		refused[key] = err
 	}
 	for i, rev := range revisions {
-		v := judge(rev, wants(app, rev), running[rev.ID.Key()], refused[rev.ID.Key()])
+		key := rev.ID.Key()
+		var v verdict
+		if wants(app, rev) {
+			v = judge(rev, counts[key], running[key], refused[key])
+		} else {
+			v = verdict{resource.RevisionStopped, ""}
+		}
 		if revisions[i], err = r.note(ctx, app, rev, v); err != nil {
 			return err
+		}
+		if rev.Ready.IsZero() && !revisions[i].Ready.IsZero() {
+			r.Touch(app.ID) // it follows its scale rules from now on
 		}
 		if rev.ID.Key() == latest.ID.Key() {
 			latest = revisions[i]
@@ -87,14 +107,14 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		key := rev.ID.Key()
 		left += len(running[key])
 		if wants(app, rev) {
-			going[key] = outgoing(rev, running[key])
+			going[key] = outgoing(rev, running[key], counts[key])
 		} else {
 			going[key] = staying(running[key])
 		}
 		all = append(all, going[key]...)
 	}
 	r.departures.set(app.ID, all)
-	version, err := r.publish(ctx)
+	version, err := r.publish(ctx, app.ID)
 	if err != nil || !r.table.isOpen() {
 		return err
 	}
@@ -114,10 +134,10 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 	return r.purge(ctx, app, revisions, running)
 }
 
-// wants says whether a revision is to have replicas.
-func wants(app resource.App, rev resource.Revision) bool { return rev.Active && !app.Stopped }
+// wants reports whether a revision should have replicas.
+func wants(app resource.App, rev resource.Revision) bool { return rev.Active() && !app.Stopped }
 
-// latest returns the revision of the app's template, making it when there is none.
+// latest returns the revision for the app's template and creates it if there is none.
 func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.Environment, revisions []resource.Revision) (latest resource.Revision, made bool, err error) {
 	settings, err := env.Settings(app.Tags)
 	if err != nil {
@@ -134,8 +154,8 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 			return latest, false, err
 		}
 	} else if app.Observed < app.Generation && settings.Behaviour != resource.Azure && app.Template.RevisionSuffix == "" {
-		// A tag that was pushed again makes a new revision when somebody writes the app; Azure compares the text only.
-		// An image that has been deleted since is no reason to refuse what does not need it.
+		// If a tag was pushed again, the next write of the app creates a revision; Azure compares only the text. An
+		// image that has been deleted since is no reason to refuse a write that does not need it.
 		images, err = r.digests(ctx, app.Keyring(), app.Template)
 		fresh = err == nil && !reflect.DeepEqual(latest.Images, images)
 	}
@@ -144,8 +164,8 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 		if latest.Settings == settings && latest.Serving == serving {
 			return latest, false, nil
 		}
-		latest, err = r.cfg.Store.Revisions().Put(ctx, latest.ID, func(rev *resource.Revision, _ bool) error {
-			rev.Settings, rev.Serving = settings, serving
+		latest, err = r.cfg.Store.Revisions().Observe(ctx, latest.ID, func(_ resource.Revision, status *resource.RevisionStatus) error {
+			status.Settings, status.Serving = settings, serving
 			return nil
 		})
 		return latest, false, err
@@ -158,51 +178,44 @@ func (r *Reconciler) latest(ctx context.Context, app resource.App, env resource.
 	if err != nil {
 		return latest, false, err
 	}
-	latest, err = r.cfg.Store.Revisions().Put(ctx, app.ID.Child("revisions", name), func(rev *resource.Revision, exists bool) error {
-		if exists {
-			return nil // made before a crash; the app did not learn of it
-		}
-		*rev = resource.Revision{
-			ID:          app.ID.Child("revisions", name),
-			Environment: app.Environment,
-			Created:     time.Now().UTC(),
-			Generation:  app.Generation,
-			Template:    app.Template,
-			Serving:     serving,
-			Settings:    settings,
-			Images:      images,
-			Active:      true,
-			State:       resource.RevisionActivating,
-		}
-		return nil
-	})
+	// If the revision already exists, it was created before a crash and the app's status does not name it yet.
+	latest, _, err = r.cfg.Store.Revisions().Create(ctx, resource.Revision{
+		ID:             app.ID.Child("revisions", name),
+		Environment:    app.Environment,
+		Created:        time.Now().UTC(),
+		Generation:     app.Generation,
+		Template:       app.Template,
+		Images:         images,
+		RevisionStatus: resource.RevisionStatus{Serving: serving, Settings: settings, State: resource.RevisionActivating},
+	}, nil)
 	if err != nil {
 		return latest, false, err
 	}
-	_, err = r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
-		if !exists {
-			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
-		}
-		a.LatestRevision = name
+	_, err = r.cfg.Store.Apps().Observe(ctx, app.ID, func(_ resource.App, status *resource.AppStatus) error {
+		status.LatestRevision = name
 		return nil
 	})
 	if err != nil {
 		return latest, false, err
 	}
 	r.emit(app.ID, name, "RevisionCreation", "Creating new revision: "+name, 0)
+	if s := app.Template.Scale; s.Min == 0 && len(s.Rules) == 0 && app.Configuration.Ingress == nil {
+		r.warn(app.ID, name, "NothingWakesTheApp", fmt.Sprintf("The app has no ingress and no scale rule: after %v without activity it goes to zero "+
+			"and nothing starts it again. Set template.scale.minReplicas to 1 or add a rule", s.Cooldown))
+	}
 	r.cfg.Created(latest)
 	return latest, true, nil
 }
 
-// configure brings the app's configuration, which the latest revision has already, to the other active ones. In Single
-// mode the one before keeps what it served with until its end.
+// configure applies the app's configuration, which the latest revision has already, to the other active revisions. In
+// Single mode the previous revision keeps its configuration until it ends.
 func (r *Reconciler) configure(ctx context.Context, latest resource.Revision, revisions []resource.Revision) error {
 	for i, rev := range revisions {
-		if !rev.Active || rev.Settings == latest.Settings && rev.Serving == latest.Serving {
+		if !rev.Active() || rev.Settings == latest.Settings && rev.Serving == latest.Serving {
 			continue
 		}
-		changed, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, _ bool) error {
-			rev.Settings, rev.Serving = latest.Settings, latest.Serving
+		changed, err := r.cfg.Store.Revisions().Observe(ctx, rev.ID, func(_ resource.Revision, status *resource.RevisionStatus) error {
+			status.Settings, status.Serving = latest.Settings, latest.Serving
 			return nil
 		})
 		if err != nil {
@@ -225,23 +238,20 @@ func (r *Reconciler) digests(ctx context.Context, keys resource.Keyring, t resou
 	return images, nil
 }
 
-// note keeps the verdict on a revision, and tells of it when it is news.
+// note stores the verdict on a revision and emits an event if it changed.
 func (r *Reconciler) note(ctx context.Context, app resource.App, rev resource.Revision, v verdict) (resource.Revision, error) {
 	if rev.State == v.state && rev.Reason == v.reason && (v.state != resource.RevisionRunning || !rev.Ready.IsZero()) {
 		return rev, nil
 	}
 	now := time.Now().UTC()
 	was := rev.State
-	rev, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, exists bool) error {
-		if !exists {
-			return fmt.Errorf("revision %s: %w", rev.Name(), resource.ErrNotFound)
-		}
-		rev.State, rev.Reason = v.state, v.reason
+	rev, err := r.cfg.Store.Revisions().Observe(ctx, rev.ID, func(_ resource.Revision, status *resource.RevisionStatus) error {
+		status.State, status.Reason = v.state, v.reason
 		switch {
 		case v.state == resource.RevisionStopped:
-			rev.Ready = time.Time{} // the next start is a first one again
-		case v.state == resource.RevisionRunning && rev.Ready.IsZero():
-			rev.Ready = now
+			status.Ready = time.Time{} // the next start is a first one again
+		case v.state == resource.RevisionRunning && status.Ready.IsZero():
+			status.Ready = now
 		}
 		return nil
 	})
@@ -259,15 +269,16 @@ func (r *Reconciler) note(ctx context.Context, app resource.App, rev resource.Re
 	return rev, nil
 }
 
-// promote makes the newest of the active revisions that are ready the latest ready one; in Single mode it has the app's
-// traffic. With rollout replace that mode takes the latest also when it is not ready and has no room beside the old
-// one, whose requests then wait for it.
+// promote makes the newest ready revision among the active ones the latest ready one. In Single mode it gets the app's
+// traffic. With rollout replace, Single mode also promotes the latest revision if it is not ready because there is no
+// room for it beside the old one; its requests then wait.
 func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resource.Revision, revisions []resource.Revision, replicas []resource.Replica) (resource.App, error) {
 	next := latest.Name()
-	// In the order of their age; one that is older than the latest ready one takes its place only when that is off.
+	// From the newest to the oldest. A revision that is older than the latest ready one replaces it only if that one is
+	// inactive.
 	for i := len(revisions) - 1; i >= 0; i-- {
 		rev := revisions[i]
-		if rev.Active && (isReady(rev) || rev.Name() == app.LatestReadyRevision) {
+		if rev.Active() && (isReady(rev) || rev.Name() == app.LatestReadyRevision) {
 			next = rev.Name()
 			break
 		}
@@ -284,36 +295,34 @@ func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resou
 		}
 		r.emit(app.ID, latest.Name(), "RevisionReplacing", fmt.Sprintf("No room for revision %q beside %q: the old one ends first, and requests wait", latest.Name(), app.LatestReadyRevision), 0)
 	}
-	return r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
-		if !exists {
-			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
-		}
-		a.LatestReadyRevision = next
+	return r.cfg.Store.Apps().Observe(ctx, app.ID, func(_ resource.App, status *resource.AppStatus) error {
+		status.LatestReadyRevision = next
 		return nil
 	})
 }
 
-// provisionLimit is how long a client may wait for a revision that neither gets ready nor fails, as one whose model
-// loads does. It ends the operation, not the revision: that goes on, and a later success counts.
+// provisionLimit is how long a client waits for a revision that neither becomes ready nor fails, for example because
+// its model loads slowly. The limit ends the operation, not the revision: the revision keeps starting, and a later
+// success counts.
 const provisionLimit = 20 * time.Minute
 
-// appliedLimit bounds the wait for ingresses to route by a new table. They do within a millisecond or two; one that
-// hangs must not hold up the others.
+// appliedLimit bounds the wait until ingresses route by a new table. Normally they do so within a millisecond or two.
+// One that hangs must not delay the other apps.
 const appliedLimit = 2 * time.Second
 
-// settle ends the app's latest generation, well or badly. left is the number of its replicas. version is the table that
-// has its routes: who is told that a change is done finds it done.
+// settle completes the app's latest generation as succeeded or failed. left is the number of its replicas. version is
+// the table with its routes: when a client learns that a change is done, the routes are in effect.
 func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resource.Revision, left int, version uint64) error {
 	want, why := resource.Succeeded, ""
 	switch {
 	case app.Stopped && left > 0:
-		return nil // the engine's next change brings us back
-	case app.Stopped, !latest.Active:
+		return nil // the engine's next change triggers another pass
+	case app.Stopped, !latest.Active():
 	case isReady(latest):
 	case app.Observed == app.Generation:
 		return nil
 	case app.Configuration.Mode == resource.Multiple && latest.Generation < app.Generation && latest.State == resource.RevisionActivationFailed:
-		// The write is of the configuration, and that is as it should be.
+		// Only the configuration was written, and it is in effect.
 	case latest.State == resource.RevisionActivationFailed:
 		want, why = resource.Failed, latest.Reason
 	default:
@@ -328,22 +337,19 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 	if want == resource.Failed {
 		why = fmt.Sprintf("Failed to provision revision for container app '%s'. Error details: %s", app.ID.Base(), why)
 	}
-	if app.Observed == app.Generation && app.Provisioning == want {
+	if app.Observed == app.Generation && app.Provisioning() == want {
 		return nil
 	}
 	applied, done := context.WithTimeout(ctx, appliedLimit)
 	defer done()
 	if err := r.cfg.Routes.Applied(applied, version); err != nil {
-		r.cfg.Log.Warn("an ingress does not answer for its routes", "app", app.ID, "version", version)
+		r.cfg.Log.Warn("an ingress does not confirm the new routes", "app", app.ID, "version", version)
 	}
 	settled := false
-	_, err := r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
-		if !exists {
-			return fmt.Errorf("app %s: %w", app.ID.Base(), resource.ErrNotFound)
-		}
-		// A write of the user that came meanwhile is judged by the next look.
-		if settled = a.Generation == app.Generation && a.Provisioning != resource.Deleting; settled {
-			a.Provisioning, a.ProvisioningError, a.Observed = want, why, a.Generation
+	_, err := r.cfg.Store.Apps().Observe(ctx, app.ID, func(now resource.App, status *resource.AppStatus) error {
+		// If a user wrote the app in the meantime, the next pass settles that write.
+		if settled = now.Generation == app.Generation && now.Deleted.IsZero(); settled {
+			status.Progress = resource.Progress{Observed: app.Generation, Failure: why}
 		}
 		return nil
 	})
@@ -360,17 +366,17 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 	return nil
 }
 
-// waitsForRoom says whether a replica has not been started because the machine's memory is promised to others.
+// waitsForRoom reports whether a replica has not been started because the machine's memory is reserved for others.
 func waitsForRoom(r resource.Replica) bool {
 	return r.State == resource.ReplicaWaiting && r.Failures == 0 && r.Restarts == 0
 }
 
-// isReady says whether a revision may have its app's traffic.
+// isReady reports whether a revision can get its app's traffic.
 func isReady(rev resource.Revision) bool {
 	return !rev.Ready.IsZero() && rev.State != resource.RevisionActivationFailed
 }
 
-// ready says where an app's requests go.
+// ready describes for users where an app's requests go.
 func ready(app resource.App) string {
 	var to []string
 	for _, share := range app.Shares() {
@@ -381,19 +387,20 @@ func ready(app resource.App) string {
 	return "Container app is ready; its requests go " + strings.Join(to, ", ")
 }
 
-// deactivate marks, in Single mode, the revisions that are neither the latest nor take its traffic until it is ready. In
-// Multiple mode their user does.
+// deactivate marks, in Single mode, the revisions that are neither the latest nor serve traffic until the latest is
+// ready. In Multiple mode users deactivate revisions.
 func (r *Reconciler) deactivate(ctx context.Context, app resource.App, revisions []resource.Revision, latest resource.Revision) ([]resource.Revision, error) {
 	if app.Configuration.Mode == resource.Multiple {
 		return revisions, nil
 	}
 	for i, rev := range revisions {
 		keep := !rev.Off && (rev.ID.Key() == latest.ID.Key() || rev.Name() == app.LatestReadyRevision)
-		if rev.Active == keep {
+		if rev.Active() == keep {
 			continue
 		}
-		changed, err := r.cfg.Store.Revisions().Put(ctx, rev.ID, func(rev *resource.Revision, _ bool) error {
-			rev.Active = keep
+		changed, err := r.cfg.Store.Revisions().Observe(ctx, rev.ID, func(_ resource.Revision, status *resource.RevisionStatus) error {
+			// If a user activates it in the meantime, the next pass handles that.
+			status.Retired, status.RetiredAt = !keep, rev.Activations
 			return nil
 		})
 		if err != nil {
@@ -407,7 +414,7 @@ func (r *Reconciler) deactivate(ctx context.Context, app resource.App, revisions
 	return revisions, nil
 }
 
-// fail ends a generation of which nothing could be made.
+// fail marks the current generation as failed.
 func (r *Reconciler) fail(ctx context.Context, app resource.App, cause error) error {
 	if ctx.Err() != nil {
 		return cause
@@ -415,20 +422,18 @@ func (r *Reconciler) fail(ctx context.Context, app resource.App, cause error) er
 	if app.Observed == app.Generation {
 		return nil
 	}
-	_, err := r.cfg.Store.Apps().Put(ctx, app.ID, func(a *resource.App, exists bool) error {
-		if exists && a.Generation == app.Generation && a.Provisioning != resource.Deleting {
-			a.Provisioning, a.ProvisioningError, a.Observed = resource.Failed, cause.Error(), a.Generation
-		}
+	_, err := r.cfg.Store.Apps().Observe(ctx, app.ID, func(_ resource.App, status *resource.AppStatus) error {
+		status.Progress = resource.Progress{Observed: app.Generation, Failure: cause.Error()}
 		return nil
 	})
 	r.warn(app.ID, "", "ContainerAppFailed", cause.Error())
 	return err
 }
 
-// delete takes the app out of the routes, ends its replicas when their requests are over or their grace is, and then
-// removes its documents.
+// delete removes the app from the routes, stops its replicas once their requests have ended or the grace period is
+// over, and then removes its documents.
 func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []resource.Revision) error {
-	running, err := r.engine.look(ctx, r.cfg.Runtime)
+	running, err := r.look(ctx, app.ID)
 	if err != nil {
 		return err
 	}
@@ -437,12 +442,13 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 		all = append(all, staying(running[rev.ID.Key()])...)
 	}
 	r.departures.set(app.ID, all)
-	version, err := r.publish(ctx)
+	version, err := r.publish(ctx, app.ID)
 	if err != nil || !r.table.isOpen() {
 		return err
 	}
 	left := 0
 	for _, rev := range revisions {
+		r.cfg.Scale.Forget(rev.ID)
 		rest := running[rev.ID.Key()]
 		left += len(rest)
 		r.depart(ctx, rev, staying(rest), version, rev.Template.Grace)
@@ -451,10 +457,14 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 		}
 	}
 	if left > 0 {
-		return nil // the engine's next change brings us back
+		return nil // the engine's next change triggers another pass
+	}
+	if err := r.ended(ctx, app.ID, true); err != nil { // of those that have gone since the look began
+		return err
 	}
 	r.departures.set(app.ID, nil)
 	for _, rev := range revisions {
+		r.cfg.Scale.Forget(rev.ID)
 		if err := r.cfg.Runtime.Remove(ctx, rev.ID); err != nil {
 			return err
 		}
@@ -465,10 +475,23 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 	if err := r.cfg.Forget(app.ID); err != nil {
 		return err
 	}
-	return r.cfg.Store.Apps().Delete(ctx, app.ID)
+	if err := r.cfg.Store.Apps().Delete(ctx, app.ID); err != nil {
+		return err
+	}
+	r.engine.forget(app.ID.Key())
+	return nil
 }
 
-// purge deletes the oldest inactive revisions above the limit, but for those that a share of the requests names.
+// look reads the replicas of an app from the engine and publishes its routes.
+func (r *Reconciler) look(ctx context.Context, app resource.ID) (map[string][]resource.Replica, error) {
+	running, err := r.engine.look(ctx, r.cfg.Runtime, app)
+	if err == nil {
+		r.table.touch(app)
+	}
+	return running, err
+}
+
+// purge deletes the oldest inactive revisions above the limit, except those that traffic refers to.
 func (r *Reconciler) purge(ctx context.Context, app resource.App, revisions []resource.Revision, running map[string][]resource.Replica) error {
 	named := map[string]bool{app.LatestRevision: true, app.LatestReadyRevision: true}
 	for _, share := range app.Shares() {
@@ -480,7 +503,7 @@ func (r *Reconciler) purge(ctx context.Context, app resource.App, revisions []re
 	}
 	var inactive []resource.ID
 	for _, rev := range revisions {
-		if !rev.Active && !named[rev.Name()] && len(running[rev.ID.Key()]) == 0 {
+		if !rev.Active() && !named[rev.Name()] && len(running[rev.ID.Key()]) == 0 {
 			inactive = append(inactive, rev.ID)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"penstock/internal/resource"
 )
 
-// departures are the replicas that are to go. From the moment that one is in it no table leads to it, and it ends when
-// no ingress has a request on it any more.
+// departures are the replicas that are being removed. Once a replica is in it, no table routes to the replica. The
+// replica is stopped when no ingress has a request on it any more.
 type departures struct {
 	mu sync.Mutex
 	by map[string]*departure // by replica
@@ -20,23 +20,23 @@ type departures struct {
 type departure struct {
 	app    string // key
 	began  time.Time
-	cancel context.CancelFunc // nil before somebody waits for its requests
-	done   bool               // no request is left, or they were given long enough
+	cancel context.CancelFunc // nil until somebody waits for its requests
+	done   bool               // no request is left, or the drain limit has passed
 }
 
-// set makes going the replicas of an app that are to go. One that was and is not any more stays.
+// set makes going the app's replicas that are being removed. A replica that is no longer among them stays.
 func (d *departures) set(app resource.ID, going []resource.Replica) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	named := map[string]bool{}
+	key, named := app.Key(), map[string]bool{}
 	for _, replica := range going {
 		named[replica.Name] = true
 		if d.by[replica.Name] == nil {
-			d.by[replica.Name] = &departure{app: app.Key(), began: time.Now()}
+			d.by[replica.Name] = &departure{app: key, began: time.Now()}
 		}
 	}
 	for name, one := range d.by {
-		if one.app != app.Key() || named[name] {
+		if one.app != key || named[name] {
 			continue
 		}
 		if one.cancel != nil {
@@ -52,7 +52,7 @@ func (d *departures) has(replica string) bool {
 	return d.by[replica] != nil
 }
 
-// done returns those of the replicas that may end.
+// done returns the replicas that can be stopped.
 func (d *departures) done(replicas []resource.Replica) (names []string, since time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,8 +69,8 @@ func (d *departures) done(replicas []resource.Replica) (names []string, since ti
 	return names, since
 }
 
-// depart waits, beside the reconciling, for the requests on replicas that are to go, at most as long as limit says, and
-// then asks for a look at their app. version is a table that leads to none of them.
+// depart waits in the background for the requests on replicas that are being removed, at most until limit, and then
+// triggers another pass over their app. version is a table that routes to none of them.
 func (r *Reconciler) depart(ctx context.Context, rev resource.Revision, going []resource.Replica, version uint64, limit time.Duration) {
 	for _, replica := range going {
 		r.departures.mu.Lock()
@@ -89,7 +89,7 @@ func (r *Reconciler) depart(ctx context.Context, rev resource.Revision, going []
 			case errors.Is(err, context.DeadlineExceeded):
 				r.warn(rev.App(), rev.Name(), "DrainLimitReached", fmt.Sprintf("requests on replica %s had not ended after %s; they are cut", replica.Name, limit))
 			case err != nil:
-				return // it stays after all, or the platform ends
+				return // it stays after all, or the server stops
 			}
 			r.departures.mu.Lock()
 			one.done = true
@@ -99,7 +99,7 @@ func (r *Reconciler) depart(ctx context.Context, rev resource.Revision, going []
 	}
 }
 
-// remove ends the replicas of a revision that is not wanted any more when no request is left on any of them.
+// remove stops the replicas of a revision that is no longer wanted, once none of them has a request.
 func (r *Reconciler) remove(ctx context.Context, rev resource.Revision, going []resource.Replica) error {
 	done, since := r.departures.done(going)
 	if len(going) == 0 || len(done) < len(going) {

@@ -13,7 +13,7 @@ func TestTheIngressOfAnEnvironment(t *testing.T) {
 	first := w.put(func(*resource.App) {}).LatestRevision
 	_, err := w.store.Environments().Put(t.Context(), environment, func(e *resource.Environment, _ bool) error {
 		e.Ingress = resource.EnvironmentIngress{IdleTimeout: 30 * time.Minute, MaxHeaders: 200}
-		e.Provisioning = resource.InProgress
+		e.Generation++
 		return nil
 	})
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"penstock/internal/store"
 )
 
-// job begins the executions of a job that are due, and brings each that is under way as far as it can be brought now.
+// job starts the executions of a job that are due, and advances each running one as far as possible now.
 //
 //	schedule, or a user's start ──► execution ──► replicas are named ─► stored ─► runtime.Apply
 //	                                    ▲                                              │
 //	                                    └── their ends are stored ◄─ runtime.Replicas ◄┘
 //
-// A replica is named in the store before it is asked for, and its end is in the store before the engine may forget it.
+// A replica's name is stored before the engine is asked for it, and its end is stored before the engine may forget it.
 // So nothing runs twice, whenever this process ends.
 func (r *Reconciler) job(ctx context.Context, id resource.ID) error {
 	job, err := r.cfg.Store.Jobs().Get(ctx, id)
@@ -29,7 +29,7 @@ func (r *Reconciler) job(ctx context.Context, id resource.ID) error {
 	if err != nil {
 		return err
 	}
-	if job.Provisioning == resource.Deleting {
+	if job.Provisioning() == resource.Deleting {
 		return r.deleteJob(ctx, job, executions)
 	}
 	env, err := r.cfg.Store.Environments().Get(ctx, job.Environment)
@@ -44,7 +44,7 @@ func (r *Reconciler) job(ctx context.Context, id resource.ID) error {
 		return err
 	}
 	executions = append(executions, begun...)
-	running, err := r.engine.look(ctx, r.cfg.Runtime)
+	running, err := replicasOf(ctx, r.cfg.Runtime, job.ID)
 	if err != nil {
 		return err
 	}
@@ -67,41 +67,33 @@ func (r *Reconciler) job(ctx context.Context, id resource.ID) error {
 	return errors.Join(errs...)
 }
 
-// lookAgain bounds the wait for a time of the day, because the clock of the machine may be set meanwhile.
+// lookAgain bounds the wait for a scheduled time, because the machine's clock can be changed in the meantime.
 const lookAgain = time.Minute
 
-// executions lists those of a job, the oldest first.
+// executions lists the executions of a job, the oldest first.
 func (r *Reconciler) executions(ctx context.Context, job resource.ID) ([]resource.Execution, error) {
 	all, err := r.cfg.Store.Executions().List(ctx, store.Scope{Parent: job})
-	for i := range all {
-		all[i].Replicas = slices.Clone(all[i].Replicas) // what is read is shared
-	}
 	slices.SortFunc(all, func(a, b resource.Execution) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name(), b.Name()))
 	})
 	return all, err
 }
 
-// provisionJob ends a write of the job. There is nothing to provision before an execution begins.
+// provisionJob completes a write of the job. There is nothing to provision before an execution starts.
 func (r *Reconciler) provisionJob(ctx context.Context, job resource.Job) error {
-	if job.Observed == job.Generation && job.Provisioning == resource.Succeeded {
+	if job.Observed == job.Generation {
 		return nil
 	}
-	_, err := r.cfg.Store.Jobs().Put(ctx, job.ID, func(j *resource.Job, exists bool) error {
-		if !exists {
-			return fmt.Errorf("job %s: %w", job.ID.Base(), resource.ErrNotFound)
-		}
-		if j.Generation == job.Generation && j.Provisioning != resource.Deleting {
-			j.Provisioning, j.ProvisioningError, j.Observed = resource.Succeeded, "", j.Generation
-		}
+	_, err := r.cfg.Store.Jobs().Observe(ctx, job.ID, func(_ resource.Job, status *resource.JobStatus) error {
+		status.Progress = resource.Progress{Observed: job.Generation}
 		return nil
 	})
 	return err
 }
 
-// deleteJob ends all executions of a job and then removes its documents.
+// deleteJob stops all executions of a job and then removes its documents.
 func (r *Reconciler) deleteJob(ctx context.Context, job resource.Job, executions []resource.Execution) error {
-	running, err := r.engine.look(ctx, r.cfg.Runtime)
+	running, err := replicasOf(ctx, r.cfg.Runtime, job.ID)
 	if err != nil {
 		return err
 	}
@@ -113,7 +105,7 @@ func (r *Reconciler) deleteJob(ctx context.Context, job resource.Job, executions
 		}
 	}
 	if left > 0 {
-		return nil // the engine's next change brings us back
+		return nil // the engine's next change triggers another pass
 	}
 	for _, e := range executions {
 		if err := r.cfg.Store.Executions().Delete(ctx, e.ID); err != nil {
@@ -126,11 +118,11 @@ func (r *Reconciler) deleteJob(ctx context.Context, job resource.Job, executions
 	return r.cfg.Store.Jobs().Delete(ctx, job.ID)
 }
 
-// history is how many executions that succeeded, and how many others, are kept when they are over
+// history is how many succeeded executions, and how many others, are kept after they have ended
 // (learn.microsoft.com/azure/container-apps/jobs, "Job execution history").
 const history = 100
 
-// purgeExecutions deletes the oldest executions that are over, above the limit.
+// purgeExecutions deletes the oldest ended executions above the limit.
 func (r *Reconciler) purgeExecutions(ctx context.Context, executions []resource.Execution, running map[string][]resource.Replica) error {
 	kept := map[bool]int{}
 	for _, e := range slices.Backward(executions) {

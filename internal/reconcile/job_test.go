@@ -19,9 +19,9 @@ func (w *world) writeJob(change func(j *resource.Job)) {
 	w.t.Helper()
 	_, err := w.store.Jobs().Put(w.t.Context(), batch, func(j *resource.Job, exists bool) error {
 		if !exists {
-			j.ID, j.Environment, j.Since = batch, environment, time.Now().UTC()
+			j.ID, j.Environment, j.ScheduledFrom = batch, environment, time.Now().UTC()
 			j.Configuration = resource.JobConfiguration{
-				Trigger: resource.TriggerManual, Plan: resource.Plan{Timeout: time.Hour, Parallelism: 1, Completions: 1},
+				Trigger: resource.TriggerManual, ExecutionPolicy: resource.ExecutionPolicy{Timeout: time.Hour, Parallelism: 1, Completions: 1},
 			}
 			j.Template = resource.Template{
 				Grace:      10 * time.Second,
@@ -30,7 +30,6 @@ func (w *world) writeJob(change func(j *resource.Job)) {
 		}
 		change(j)
 		j.Generation++
-		j.Provisioning = resource.InProgress
 		return nil
 	})
 	if err != nil {
@@ -39,7 +38,7 @@ func (w *world) writeJob(change func(j *resource.Job)) {
 	w.reconciler.Touch(batch)
 	w.until("the job is written", func() bool {
 		j, err := w.store.Jobs().Get(w.t.Context(), batch)
-		return err == nil && j.Observed == j.Generation && j.Provisioning == resource.Succeeded
+		return err == nil && j.Observed == j.Generation && j.Provisioning() == resource.Succeeded
 	})
 }
 
@@ -51,7 +50,7 @@ func (w *world) startJob(name string) {
 		w.t.Fatal(err)
 	}
 	e := j.NewExecution(name, j.Template, time.Now().UTC())
-	if _, err := w.store.Executions().Put(w.t.Context(), e.ID, func(kept *resource.Execution, _ bool) error { *kept = e; return nil }); err != nil {
+	if _, _, err := w.store.Executions().Create(w.t.Context(), e, nil); err != nil {
 		w.t.Fatal(err)
 	}
 	w.reconciler.Touch(batch)
@@ -294,7 +293,7 @@ func TestSchedule(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.writeJob(func(j *resource.Job) {
-				j.Configuration.Trigger, j.Configuration.Cron, j.Since = resource.TriggerSchedule, test.cron, test.since
+				j.Configuration.Trigger, j.Configuration.Cron, j.ScheduledFrom = resource.TriggerSchedule, test.cron, test.since
 			})
 			for range 3 { // it is begun once, however often it is looked at
 				w.stop()
@@ -322,7 +321,7 @@ func TestSchedule(t *testing.T) {
 func TestSuspendedScheduleBeginsNothing(t *testing.T) {
 	w := newWorld(t)
 	w.writeJob(func(j *resource.Job) {
-		j.Configuration.Trigger, j.Configuration.Cron, j.Since = resource.TriggerSchedule, "* * * * *", time.Now().Add(-time.Hour)
+		j.Configuration.Trigger, j.Configuration.Cron, j.ScheduledFrom = resource.TriggerSchedule, "* * * * *", time.Now().Add(-time.Hour)
 		j.Suspended = true
 	})
 	if names := w.allExecutions(); len(names) > 0 {
@@ -335,12 +334,13 @@ func TestHistoryIsBounded(t *testing.T) {
 	w.writeJob(func(*resource.Job) {})
 	old := time.Now().Add(-24 * time.Hour).UTC()
 	for i := range 205 {
-		e := resource.Execution{ID: batch.Child("executions", fmt.Sprintf("batch-%03d", i)), Created: old.Add(time.Duration(i) * time.Second), Ended: old.Add(time.Hour)}
+		e := resource.Execution{ID: batch.Child("executions", fmt.Sprintf("batch-%03d", i)), Created: old.Add(time.Duration(i) * time.Second)}
+		e.Ended = old.Add(time.Hour)
 		e.State = []resource.ExecutionState{resource.ExecutionSucceeded, resource.ExecutionFailed}[i%2]
 		if i == 1 {
 			e.State = resource.ExecutionStopped
 		}
-		if _, err := w.store.Executions().Put(t.Context(), e.ID, func(kept *resource.Execution, _ bool) error { *kept = e; return nil }); err != nil {
+		if _, _, err := w.store.Executions().Create(t.Context(), e, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -357,7 +357,7 @@ func TestJobIsDeletedWithWhatRuns(t *testing.T) {
 	w.writeJob(func(j *resource.Job) { j.Template.Containers[0].Image = fake.Echo })
 	w.startJob("batch-a")
 	w.until("it runs", func() bool { return w.execution("batch-a").State == resource.ExecutionRunning })
-	if _, err := w.store.Jobs().Put(t.Context(), batch, func(j *resource.Job, _ bool) error { j.Provisioning = resource.Deleting; return nil }); err != nil {
+	if _, err := w.store.Jobs().Put(t.Context(), batch, func(j *resource.Job, _ bool) error { j.Deleted = time.Now(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	w.reconciler.Touch(batch)

@@ -7,28 +7,22 @@ import (
 	"penstock/internal/resource"
 )
 
-// failedStarts is the number of failed starts in a row after which a revision that has never been ready is given up:
-// whoever waits for it is answered. The engine goes on trying, and a success brings it back.
+// failedStarts is the number of failed starts in a row after which a revision that has never been ready counts as
+// failed, and waiting requests are refused. The engine keeps trying, and a success makes the revision ready.
 const failedStarts = 3
 
-// verdict is what a revision's replicas say about it.
+// verdict is the state of a revision, derived from its replicas.
 type verdict struct {
 	state  resource.RevisionState
 	reason string
 }
 
-// replicasWanted is how many replicas a revision has. Nothing scales yet: it is at least one.
-func replicasWanted(rev resource.Revision) int { return max(1, rev.Template.Scale.Min) }
-
-// judge says how a revision is. wanted says whether it is to have replicas; refused is why the engine would not take it, or nil.
-func judge(rev resource.Revision, wanted bool, replicas []resource.Replica, refused error) verdict {
-	if !wanted {
-		return verdict{resource.RevisionStopped, ""}
-	}
+// judge returns the state of a revision that should have replicas. refused is the engine's error, or nil.
+func judge(rev resource.Revision, c replicaCount, replicas []resource.Replica, refused error) verdict {
 	if refused != nil {
 		return verdict{resource.RevisionActivationFailed, refused.Error()}
 	}
-	ready, reason, lost := 0, "", false
+	ready, crowded, reason, lost := 0, 0, "", false
 	for _, replica := range replicas {
 		if replica.State == resource.ReplicaReady {
 			ready++
@@ -37,21 +31,30 @@ func judge(rev resource.Revision, wanted bool, replicas []resource.Replica, refu
 		if why := trouble(replica); why != "" && reason == "" {
 			reason = fmt.Sprintf("replica %s: %s", replica.Name, why)
 		}
+		if waitsForRoom(replica) {
+			crowded++
+		}
 		lost = lost || replica.Hopeless || replica.Failures >= failedStarts
 	}
 	switch {
-	case ready >= replicasWanted(rev):
+	case c.wanted == 0:
+		return verdict{resource.RevisionScaledToZero, ""} // also after a failed start: the next request starts another one
+	case ready >= c.wanted, ready > 0 && reason == "" && !rev.Ready.IsZero():
+		return verdict{resource.RevisionRunning, ""} // more may be on their way
+	case rev.Ready.IsZero() && ready >= max(1, rev.Template.Scale.Min) && ready+crowded >= c.wanted:
+		// It started with as many replicas as the previous revision, and there is not enough room for all of both.
 		return verdict{resource.RevisionRunning, ""}
 	case ready == 0 && lost:
 		return verdict{resource.RevisionActivationFailed, reason}
-	case rev.Ready.IsZero():
+	case rev.Ready.IsZero(), ready == 0 && reason == "":
 		return verdict{resource.RevisionActivating, reason}
 	default:
 		return verdict{resource.RevisionDegraded, reason}
 	}
 }
 
-// trouble says why a replica is not ready. One that is just started again has no reason of its own, but had an end.
+// trouble returns why a replica is not ready. A replica that is restarting has no reason of its own, so it is that of
+// its last end.
 func trouble(replica resource.Replica) string {
 	if replica.Reason != "" {
 		return replica.Reason

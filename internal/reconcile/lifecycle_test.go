@@ -39,13 +39,13 @@ func TestAStoppedAppHasNothingAndComesBack(t *testing.T) {
 	end := w.request(revision)
 	w.write(func(a *resource.App) { a.Stopped = true })
 	w.until("its host is not known", func() bool { return w.ask(host) == "no route" })
-	if len(w.running(revision)) != 2 || w.app().Provisioning != resource.InProgress {
+	if len(w.running(revision)) != 2 || w.app().Provisioning() != resource.InProgress {
 		t.Error("it stopped while a request was on it")
 	}
 	end()
 	app := w.settled()
-	if app.Provisioning != resource.Succeeded || len(w.running(revision)) > 0 {
-		t.Errorf("stopped: %s, replicas %v", app.Provisioning, w.running(revision))
+	if app.Provisioning() != resource.Succeeded || len(w.running(revision)) > 0 {
+		t.Errorf("stopped: %s, replicas %v", app.Provisioning(), w.running(revision))
 	}
 	w.until("it is told", func() bool { return w.saw("ContainerAppStopped") })
 	if got := w.ask(revision + ".example.localhost"); got != "no route" {
@@ -55,12 +55,12 @@ func TestAStoppedAppHasNothingAndComesBack(t *testing.T) {
 	app = w.put(func(a *resource.App) { a.Template.Containers[0].Env = []resource.EnvVar{{Name: "MODE", Value: "new"}} })
 	w.stop()
 	w.start()
-	if app.Provisioning != resource.Succeeded || len(w.running(app.LatestRevision)) > 0 {
-		t.Errorf("written while stopped: %s, replicas %v", app.Provisioning, w.running(app.LatestRevision))
+	if app.Provisioning() != resource.Succeeded || len(w.running(app.LatestRevision)) > 0 {
+		t.Errorf("written while stopped: %s, replicas %v", app.Provisioning(), w.running(app.LatestRevision))
 	}
 	app = w.put(func(a *resource.App) { a.Stopped = false })
-	if app.Provisioning != resource.Succeeded || app.LatestReadyRevision != app.LatestRevision || app.LatestRevision == revision {
-		t.Errorf("started: %s, latest %s, ready %s", app.Provisioning, app.LatestRevision, app.LatestReadyRevision)
+	if app.Provisioning() != resource.Succeeded || app.LatestReadyRevision != app.LatestRevision || app.LatestRevision == revision {
+		t.Errorf("started: %s, latest %s, ready %s", app.Provisioning(), app.LatestRevision, app.LatestReadyRevision)
 	}
 	if got := w.ask(host); !strings.Contains(got, app.LatestRevision) {
 		t.Errorf("answer %q, want one of %s", got, app.LatestRevision)
@@ -88,8 +88,8 @@ func TestARestartPutsNewReplicasFirst(t *testing.T) {
 	if n := fewest(revision); n < 2 {
 		t.Errorf("a table had only %d replicas", n)
 	}
-	if app := w.app(); app.LatestRevision != revision || app.Provisioning != resource.Succeeded {
-		t.Errorf("the app has revision %s and is %s", app.LatestRevision, app.Provisioning)
+	if app := w.app(); app.LatestRevision != revision || app.Provisioning() != resource.Succeeded {
+		t.Errorf("the app has revision %s and is %s", app.LatestRevision, app.Provisioning())
 	}
 }
 
@@ -139,7 +139,7 @@ func TestARestartReplacesWhatDoesNotServeAtOnce(t *testing.T) {
 func TestADeletedEnvironmentGivesItsAddressesBack(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.store.Environments().Put(t.Context(), environment, func(e *resource.Environment, _ bool) error {
-		e.Provisioning = resource.Deleting
+		e.Deleted = time.Now()
 		return nil
 	})
 	if err != nil {

@@ -43,7 +43,10 @@ func (w *world) shares(host string) string {
 func (w *world) setActive(revision string, active bool) {
 	w.t.Helper()
 	_, err := w.store.Revisions().Put(w.t.Context(), chat.Child("revisions", revision), func(rev *resource.Revision, _ bool) error {
-		rev.Active, rev.Off = active, !active
+		rev.Off = !active
+		if active {
+			rev.Activations++
+		}
 		return nil
 	})
 	if err != nil {
@@ -60,8 +63,8 @@ func TestRequestsAreSharedAsTheUserSays(t *testing.T) {
 		t.Errorf("without shares: %s", got)
 	}
 	app := w.put(multiple("v2", v1, v2))
-	if app.Provisioning != resource.Succeeded || app.LatestReadyRevision != "chat--v2" {
-		t.Fatalf("%s, ready %s: %s", app.Provisioning, app.LatestReadyRevision, app.ProvisioningError)
+	if app.Provisioning() != resource.Succeeded || app.LatestReadyRevision != "chat--v2" {
+		t.Fatalf("%s, ready %s: %s", app.Provisioning(), app.LatestReadyRevision, app.ProvisioningError())
 	}
 	if got := w.shares(host); got != "v1=90 v2=10" {
 		t.Errorf("shares: %s", got)
@@ -111,8 +114,8 @@ func TestLatestRevisionIsTheLatestReadyOne(t *testing.T) {
 		multiple("v2", latest)(a)
 		a.Template.Containers[0].Image = fake.Exit
 	})
-	if app.Provisioning != resource.Failed || app.LatestReadyRevision != "chat--v1" || app.LatestRevision != "chat--v2" {
-		t.Errorf("%s, latest %s, ready %s", app.Provisioning, app.LatestRevision, app.LatestReadyRevision)
+	if app.Provisioning() != resource.Failed || app.LatestReadyRevision != "chat--v1" || app.LatestRevision != "chat--v2" {
+		t.Errorf("%s, latest %s, ready %s", app.Provisioning(), app.LatestRevision, app.LatestReadyRevision)
 	}
 	if got := w.shares(host); got != "v1=100" {
 		t.Errorf("shares: %s", got)
@@ -121,8 +124,8 @@ func TestLatestRevisionIsTheLatestReadyOne(t *testing.T) {
 	app = w.put(func(a *resource.App) {
 		a.Configuration.Ingress.Traffic = []resource.Traffic{{Latest: true, Weight: 50}, {Revision: "chat--v2", Weight: 50}}
 	})
-	if app.Provisioning != resource.Succeeded {
-		t.Errorf("new shares: %s: %s", app.Provisioning, app.ProvisioningError)
+	if app.Provisioning() != resource.Succeeded {
+		t.Errorf("new shares: %s: %s", app.Provisioning(), app.ProvisioningError())
 	}
 	// The share of the broken one fails with its reason; nothing moves by itself.
 	if got := w.shares(host); got != "v1=50 v2=50" {
@@ -195,8 +198,8 @@ func TestTheOnlyRevisionOfASingleAppDeactivated(t *testing.T) {
 	revision := w.put(func(*resource.App) {}).LatestRevision
 	w.setActive(revision, false)
 	w.until("the app has nothing", func() bool { return w.ask(host) == "no route" && len(w.running(revision)) == 0 })
-	if app := w.put(func(a *resource.App) { a.Configuration.Ingress.AllowInsecure = true }); app.Provisioning != resource.Succeeded {
-		t.Errorf("a write that changes no template: %s", app.Provisioning)
+	if app := w.put(func(a *resource.App) { a.Configuration.Ingress.AllowInsecure = true }); app.Provisioning() != resource.Succeeded {
+		t.Errorf("a write that changes no template: %s", app.Provisioning())
 	}
 	now := w.put(func(a *resource.App) { a.Template.Scale.Min = 2 }).LatestRevision
 	if now == revision {

@@ -16,8 +16,8 @@ func TestAPortThatNobodyNamed(t *testing.T) {
 		a.Configuration.Ingress.TargetPort = 0
 		a.Template.Containers[0].Env = listens
 	})
-	if app.Provisioning != resource.Succeeded || app.Configuration.Ingress.TargetPort != 0 {
-		t.Fatalf("got %s, port %d: %s", app.Provisioning, app.Configuration.Ingress.TargetPort, app.ProvisioningError)
+	if app.Provisioning() != resource.Succeeded || app.Configuration.Ingress.TargetPort != 0 {
+		t.Fatalf("got %s, port %d: %s", app.Provisioning(), app.Configuration.Ingress.TargetPort, app.ProvisioningError())
 	}
 	first := app.LatestRevision
 	served := func(when string) {

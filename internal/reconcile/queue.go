@@ -8,7 +8,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// queue hands out keys to work on: each at most once at a time, and once more when it was touched meanwhile.
+// queue hands out keys to work on. Each key is worked on once at a time, and again if it was touched in the meantime.
 type queue struct {
 	mu      sync.Mutex
 	ready   []resource.ID
@@ -27,7 +27,7 @@ func newQueue() *queue {
 	}
 }
 
-// touch asks for work on id, as soon as nobody works on it.
+// touch queues id, or has it queued again when the current work on it ends.
 func (q *queue) touch(id resource.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -70,7 +70,7 @@ func (q *queue) later(id resource.ID, d time.Duration) {
 	q.timers[key] = time.AfterFunc(d, func() { q.touch(id) })
 }
 
-// next waits for a key to work on. The caller calls done when it has.
+// next waits for a key to work on. The caller must call done after the work.
 func (q *queue) next(ctx context.Context) (resource.ID, bool) {
 	for {
 		q.mu.Lock()
@@ -94,7 +94,7 @@ func (q *queue) next(ctx context.Context) (resource.ID, bool) {
 	}
 }
 
-// done says that the work on id is over; a touch that came meanwhile counts now.
+// done ends the work on id and queues it again if it was touched in the meantime.
 func (q *queue) done(id resource.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package reconcile makes what runs equal to what was asked for. It works on one app, job or environment at a time, from
-// what is and not from what happened, so it may be called at any time, any number of times, and again after a crash.
+// Package reconcile makes the running replicas match what users asked for. It works on one app, job or environment at a
+// time and compares states instead of replaying events, so it can run at any time, any number of times, and again after
+// a crash.
 //
 //	ARM write ──► store ──► Touch(app)            engine: a replica changed ──► Touch(app)
 //	                           │
@@ -19,61 +20,84 @@ import (
 	"sync"
 	"time"
 
+	"penstock/internal/jobplan"
 	"penstock/internal/link"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes"
 	"penstock/internal/store"
 )
 
-// Images tells which image a reference means now, to who has these keys.
+// Images resolves references to images, with the credentials of an app.
 type Images interface {
 	Digest(ctx context.Context, keys resource.Keyring, ref string) (string, error)
 }
 
-// Routes takes what ingresses are to route by, says when they do, and when they have stopped to use a replica.
+// Routes publishes the routing table to ingresses and reports when they use it and when they no longer use a replica.
 type Routes interface {
 	Publish(t link.Table) (version uint64)
 	Applied(ctx context.Context, version uint64) error
 	Drained(ctx context.Context, version uint64, replica string) error
+	// InFlight returns the requests on each replica, by name.
+	InFlight() map[string]int
 }
 
-// Config is what a Reconciler works with. All fields are needed that do not say otherwise.
+// Scaler decides how many replicas revisions have.
+type Scaler interface {
+	// Wanted returns how many replicas a revision of an app should have, and why. It is given the current replicas,
+	// except those that are being removed. It must not block. When the answer changes, Touch is called for the app.
+	Wanted(app resource.App, rev resource.Revision, replicas []resource.Replica) (n int, reason string)
+	// Forget drops a revision that should have no replicas.
+	Forget(revision resource.ID)
+}
+
+// fixed is a Scaler that does not scale.
+type fixed struct{}
+
+func (fixed) Wanted(_ resource.App, rev resource.Revision, _ []resource.Replica) (int, string) {
+	return max(1, rev.Template.Scale.Min), "minReplicas"
+}
+
+func (fixed) Forget(resource.ID) {}
+
+// Config is what a Reconciler needs. Fields are required unless they say otherwise.
 type Config struct {
 	Store   *store.Store
 	Runtime runtimes.Runtime
 	Images  Images
 	Routes  Routes
-	// Certificate makes or finds the certificate of a domain's host names.
-	Certificate func(names []string) (link.Certificate, error)
-	// Key opens the private key of a certificate that was uploaded, as PEM.
+	// Scale decides how many replicas revisions have. If it is nil, they have minReplicas, and at least one.
+	Scale Scaler
+	// Certificate finds or creates the certificate for a domain's host names, and returns when to ask for the next one.
+	Certificate func(names []string) (cert link.Certificate, renew time.Time, err error)
+	// Key decrypts the private key of an uploaded certificate, as PEM.
 	Key func(resource.Certificate) ([]byte, error)
-	// Addresses says which addresses replicas of an environment have, and where they reach the ingress. Zero values are
-	// for replicas without a network of their own.
-	Addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
-	// Release gives back the addresses of an environment that is deleted. nil: it has none.
+	// Addresses returns the addresses of an environment's replicas, and where they reach the ingress. They are zero if
+	// replicas have no network of their own.
+	Addresses func(environment resource.ID) (addresses netip.Prefix, gateway netip.Addr, err error)
+	// Release frees the addresses of a deleted environment. It can be nil if environments have none.
 	Release func(environment resource.ID) error
-	// Expose lets replicas reach these ports of their gateways, and no others. nil: they have no gateways.
+	// Expose lets replicas reach these ports of their gateways, and no others. It can be nil if there are no gateways.
 	Expose func(ports []netip.AddrPort) error
 	// Domain is the parent of the environments' domains.
 	Domain string
 	Emit   func(resource.Event)
-	// Created is told of each new revision, once or, after a crash, not at all. It must not block.
+	// Created is called for each new revision, once or, after a crash, not at all. It must not block.
 	Created func(resource.Revision)
-	// Forget drops what is kept about an app or a job beside its documents: its logs.
+	// Forget deletes what is stored about an app or a job besides its documents: its logs.
 	Forget func(id resource.ID) error
-	// Backoff spaces out the tries of executions; the zero value is Kubernetes'.
-	Backoff Backoff
+	// Backoff is the pause between the tries of an execution. The zero value has the pauses of Kubernetes.
+	Backoff jobplan.Backoff
 	Log     *slog.Logger
 }
 
 const (
 	workers = 4
-	// A key that failed is tried again after firstRetry, doubling up to lastRetry.
+	// A failed key is retried after firstRetry, doubling up to lastRetry.
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
 )
 
-// Reconciler keeps all apps and environments of a server.
+// Reconciler reconciles all apps, jobs and environments of a server.
 type Reconciler struct {
 	cfg   Config
 	queue *queue
@@ -83,26 +107,29 @@ type Reconciler struct {
 
 	engine     snapshots
 	departures departures
-	tasks      sync.WaitGroup // those that wait for requests to end
+	tasks      sync.WaitGroup // goroutines that wait for requests to end
 	table      table
 }
 
-// New starts nothing.
+// New returns a Reconciler and starts nothing.
 func New(cfg Config) *Reconciler {
+	if cfg.Scale == nil {
+		cfg.Scale = fixed{}
+	}
 	if cfg.Release == nil {
 		cfg.Release = func(resource.ID) error { return nil }
 	}
 	if cfg.Expose == nil {
 		cfg.Expose = func([]netip.AddrPort) error { return nil }
 	}
-	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}}
+	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}, table: newTable()}
 }
 
-// Touch asks for a look at an app, a job or an environment. It never blocks.
+// Touch requests a pass over an app, a job or an environment. It never blocks.
 func (r *Reconciler) Touch(id resource.ID) { r.queue.touch(id) }
 
-// Run reconciles until ctx ends. It looks at everything once before it publishes the first routes, so that ingresses
-// go on with their last table until there is a better one; then it calls ready.
+// Run reconciles until ctx ends. It reconciles everything once before it publishes the first routes, so that ingresses
+// keep their last table until there is a better one. Then it calls ready.
 func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	defer r.queue.close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -124,7 +151,7 @@ func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	for _, id := range all {
 		r.Touch(id)
 	}
-	if _, err := r.publish(ctx); err != nil {
+	if _, err := r.publish(ctx, resource.ID{}); err != nil {
 		return err
 	}
 	ready()
@@ -134,7 +161,7 @@ func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// first reconciles everything there is, and tells what runs that nobody asked for.
+// first reconciles everything, and reports running replicas that belong to no document.
 func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	environments, err := r.cfg.Store.Environments().List(ctx, store.Scope{})
 	if err != nil {
@@ -164,13 +191,22 @@ func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	for _, id := range all {
 		r.once(ctx, id)
 	}
+	ends, err := r.cfg.Runtime.Ended(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, end := range ends {
+		if app := end.Revision.Parent(); !known[app.Key()] {
+			r.once(ctx, app)
+		}
+	}
 	replicas, err := r.cfg.Runtime.Replicas(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, replica := range replicas {
 		if !known[replica.Revision.Parent().Key()] {
-			r.cfg.Log.Warn("a replica runs whose app or job is not in the database; it is left alone",
+			r.cfg.Log.Warn("a running replica belongs to no app or job in the database; it is not touched",
 				"replica", replica.Name, "revision", replica.Revision)
 		}
 	}
@@ -188,7 +224,7 @@ func (r *Reconciler) work(ctx context.Context) {
 	}
 }
 
-// once reconciles id and, when that fails, asks for another try.
+// once reconciles id and schedules a retry if that fails.
 func (r *Reconciler) once(ctx context.Context, id resource.ID) {
 	var err error
 	switch {
@@ -203,7 +239,7 @@ func (r *Reconciler) once(ctx context.Context, id resource.ID) {
 		return
 	}
 	if errors.Is(err, resource.ErrNotFound) {
-		err = nil // deleted while we looked
+		err = nil // deleted in the meantime
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -222,13 +258,12 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 	if err != nil {
 		return err
 	}
-	apps, err := r.cfg.Store.Apps().List(ctx, store.Scope{})
-	if err != nil {
-		return err
-	}
-	apps = slices.DeleteFunc(apps, func(a resource.App) bool { return a.Environment.Key() != id.Key() })
-	switch env.Provisioning {
+	switch env.Provisioning() {
 	case resource.Deleting:
+		apps, err := r.appsIn(ctx, id)
+		if err != nil {
+			return err
+		}
 		if len(apps) > 0 {
 			return fmt.Errorf("environment %s: app %s is still in it", id.Base(), apps[0].ID.Base())
 		}
@@ -236,7 +271,7 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 		if err != nil {
 			return err
 		}
-		if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Key() == id.Key() }); i >= 0 {
+		if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Equal(id) }); i >= 0 {
 			return fmt.Errorf("environment %s: job %s is still in it", id.Base(), jobs[i].ID.Base())
 		}
 		certificates, err := r.cfg.Store.Certificates().List(ctx, store.Scope{Parent: id})
@@ -258,32 +293,48 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 			}
 		}
 		if err := r.cfg.Release(id); err != nil {
-			// A replica that nobody knows may be in it; the next start of the server tries again.
+			// An unknown replica may still use them. The next start of the server tries again.
 			r.cfg.Log.Warn("a deleted environment keeps its addresses", "environment", id.Base(), "err", err)
 		}
 		if err := r.cfg.Store.Environments().Delete(ctx, id); err != nil {
 			return err
 		}
 	case resource.InProgress:
-		_, err := r.cfg.Store.Environments().Put(ctx, id, func(e *resource.Environment, exists bool) error {
-			if !exists {
-				return fmt.Errorf("environment %s: %w", id.Base(), resource.ErrNotFound)
+		_, err := r.cfg.Store.Environments().Observe(ctx, id, func(_ resource.Environment, status *resource.EnvironmentStatus) error {
+			if status.DefaultDomain == "" {
+				status.DefaultDomain = environmentDomain(id, r.cfg.Domain)
 			}
-			if e.DefaultDomain == "" {
-				e.DefaultDomain = environmentDomain(id, r.cfg.Domain)
-			}
-			if e.Provisioning == resource.InProgress {
-				e.Provisioning = resource.Succeeded
-			}
+			status.Progress = resource.Progress{Observed: env.Generation}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+		apps, err := r.appsIn(ctx, id)
+		if err != nil {
+			return err
+		}
 		for _, app := range apps {
-			r.Touch(app.ID) // its tags hold for them too
+			r.Touch(app.ID) // the environment's tags apply to them too
 		}
 	}
-	_, err = r.publish(ctx)
-	return err
+	if _, err := r.publish(ctx, id); err != nil {
+		return err
+	}
+	if renew := r.table.renewal(id); !renew.IsZero() {
+		// The machine's clock can be changed, or the machine suspended, in the meantime.
+		r.queue.later(id, min(time.Until(renew), renewalCheck))
+	}
+	return nil
+}
+
+// renewalCheck is the longest time between two checks of an environment's certificate.
+const renewalCheck = 24 * time.Hour
+
+func (r *Reconciler) appsIn(ctx context.Context, environment resource.ID) ([]resource.App, error) {
+	apps, err := r.cfg.Store.Apps().List(ctx, store.Scope{})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(apps, func(a resource.App) bool { return !a.Environment.Equal(environment) }), nil
 }

@@ -1,7 +1,6 @@
 package reconcile_test
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +24,8 @@ var quickly = local.Backoff{First: time.Millisecond, Max: time.Millisecond}
 func TestAnAppIsServedByItsRevision(t *testing.T) {
 	w := newWorld(t)
 	app := w.put(func(*resource.App) {})
-	if app.Provisioning != resource.Succeeded || app.LatestRevision == "" || app.LatestReadyRevision != app.LatestRevision {
-		t.Fatalf("got %s, latest %q, ready %q: %s", app.Provisioning, app.LatestRevision, app.LatestReadyRevision, app.ProvisioningError)
+	if app.Provisioning() != resource.Succeeded || app.LatestRevision == "" || app.LatestReadyRevision != app.LatestRevision {
+		t.Fatalf("got %s, latest %q, ready %q: %s", app.Provisioning(), app.LatestRevision, app.LatestReadyRevision, app.ProvisioningError())
 	}
 	if got := w.ask(host); !strings.Contains(got, app.LatestRevision) {
 		t.Errorf("answer %q is not of revision %s", got, app.LatestRevision)
@@ -68,8 +67,8 @@ func TestABrokenRevisionTakesNoTraffic(t *testing.T) {
 	w := newWorld(t)
 	old := w.put(func(*resource.App) {}).LatestRevision
 	app := w.put(func(a *resource.App) { a.Template.Containers[0].Image = fake.Exit })
-	if app.Provisioning != resource.Failed || !strings.Contains(app.ProvisioningError, "chat") {
-		t.Errorf("got %s: %q", app.Provisioning, app.ProvisioningError)
+	if app.Provisioning() != resource.Failed || !strings.Contains(app.ProvisioningError(), "chat") {
+		t.Errorf("got %s: %q", app.Provisioning(), app.ProvisioningError())
 	}
 	if app.LatestReadyRevision != old || app.LatestRevision == old {
 		t.Errorf("latest %s, ready %s, want ready %s", app.LatestRevision, app.LatestReadyRevision, old)
@@ -82,8 +81,8 @@ func TestABrokenRevisionTakesNoTraffic(t *testing.T) {
 	})
 
 	app = w.put(func(a *resource.App) { a.Template.Containers[0].Image = fake.Echo })
-	if app.Provisioning != resource.Succeeded {
-		t.Errorf("the mended app is %s: %s", app.Provisioning, app.ProvisioningError)
+	if app.Provisioning() != resource.Succeeded {
+		t.Errorf("the mended app is %s: %s", app.Provisioning(), app.ProvisioningError())
 	}
 }
 
@@ -99,8 +98,8 @@ func TestARevisionWithoutRoomBesideTheOldOne(t *testing.T) {
 	}
 
 	app := w.put(func(a *resource.App) { a.Tags = map[string]string{"penstock.rollout": "replace"} })
-	if app.Provisioning != resource.Succeeded || app.LatestReadyRevision == old {
-		t.Errorf("rollout replace: %s, ready %s: %s", app.Provisioning, app.LatestReadyRevision, app.ProvisioningError)
+	if app.Provisioning() != resource.Succeeded || app.LatestReadyRevision == old {
+		t.Errorf("rollout replace: %s, ready %s: %s", app.Provisioning(), app.LatestReadyRevision, app.ProvisioningError())
 	}
 	if got := w.ask(host); !strings.Contains(got, app.LatestRevision) {
 		t.Errorf("answer %q, want one of %s", got, app.LatestRevision)
@@ -110,8 +109,8 @@ func TestARevisionWithoutRoomBesideTheOldOne(t *testing.T) {
 func TestARevisionThatNeverWasReadyAnswersWithItsReason(t *testing.T) {
 	w := newWorld(t)
 	app := w.put(func(a *resource.App) { a.Template.Containers[0].Image = fake.Exit })
-	if app.Provisioning != resource.Failed {
-		t.Fatalf("got %s", app.Provisioning)
+	if app.Provisioning() != resource.Failed {
+		t.Fatalf("got %s", app.Provisioning())
 	}
 	w.until("waiting requests learn why", func() bool { return strings.Contains(w.ask(host), "exit") })
 }
@@ -121,7 +120,7 @@ func TestAWriteThatGetsNowhereEndsWithItsReason(t *testing.T) {
 	// It listens on another port than it is asked on, and was written so long ago that its time is over.
 	w.stop()
 	_, err := w.store.Apps().Put(t.Context(), chat, func(a *resource.App, _ bool) error {
-		a.ID, a.Environment, a.Generation, a.Provisioning = chat, environment, 1, resource.InProgress
+		a.ID, a.Environment, a.Generation = chat, environment, 1
 		a.Modified = time.Now().Add(-time.Hour)
 		a.Configuration.Ingress = &resource.Ingress{External: true, TargetPort: 9999}
 		a.Template.Containers = []resource.Container{{
@@ -136,8 +135,8 @@ func TestAWriteThatGetsNowhereEndsWithItsReason(t *testing.T) {
 	}
 	w.start()
 	app := w.settled()
-	if app.Provisioning != resource.Failed || !strings.Contains(app.ProvisioningError, "not ready after 20m0s") {
-		t.Errorf("got %s: %s", app.Provisioning, app.ProvisioningError)
+	if app.Provisioning() != resource.Failed || !strings.Contains(app.ProvisioningError(), "not ready after 20m0s") {
+		t.Errorf("got %s: %s", app.Provisioning(), app.ProvisioningError())
 	}
 }
 
@@ -188,7 +187,7 @@ func TestRoutesTellWhoIsWhoseNeighbour(t *testing.T) {
 func TestTheScaleRuleTellsHowFullAReplicaShouldBe(t *testing.T) {
 	w := newWorld(t)
 	w.put(func(a *resource.App) {
-		a.Template.Scale.Stored = map[string]json.RawMessage{"rules": json.RawMessage(`[{"name":"http","http":{"metadata":{"concurrentRequests":"7"}}}]`)}
+		a.Template.Scale.Rules = []resource.ScaleRule{{Name: "http", HTTP: &resource.RequestRule{Concurrent: 7}}}
 	})
 	w.routes.mu.Lock()
 	defer w.routes.mu.Unlock()
@@ -233,7 +232,7 @@ func TestADeletedAppLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	revision := w.put(func(*resource.App) {}).LatestRevision
 	_, err := w.store.Apps().Put(t.Context(), chat, func(a *resource.App, _ bool) error {
-		a.Provisioning = resource.Deleting
+		a.Deleted = time.Now()
 		return nil
 	})
 	if err != nil {

@@ -9,41 +9,65 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// snapshots are what the engine was seen to run, by the key of the revision. Each look at an app takes one; routes are made
-// from the newest that anybody took, so that no table goes back behind an earlier one.
+// snapshots hold the replicas of each app as the engine last reported them. Routes are built from them and not from the
+// engine, so a pass decides and routes by the same replicas.
 type snapshots struct {
-	mu     sync.Mutex // held while the engine is asked: of two snapshots the later one knows more
-	newest map[string][]resource.Replica
+	mu     sync.Mutex
+	asked  uint64 // numbers the queries: of two answers, the one to the later query is newer
+	newest map[string]snapshot
 }
 
-// look asks the engine. What it returns must not be changed.
-func (s *snapshots) look(ctx context.Context, rt runtimes.Runtime) (map[string][]resource.Replica, error) {
+type snapshot struct {
+	asked    uint64
+	replicas map[string][]resource.Replica // by the key of the revision
+}
+
+// look queries the engine for the replicas of an app and stores the answer. Callers must not change the result.
+func (s *snapshots) look(ctx context.Context, rt runtimes.Runtime, app resource.ID) (map[string][]resource.Replica, error) {
+	s.mu.Lock()
+	s.asked++
+	asked := s.asked
+	s.mu.Unlock()
+	by, err := replicasOf(ctx, rt, app)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all, err := rt.Replicas(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list replicas: %w", err)
-	}
-	by, keys := map[string][]resource.Replica{}, map[resource.ID]string{}
-	for _, replica := range all {
-		key, known := keys[replica.Revision]
-		if !known {
-			key = replica.Revision.Key()
-			keys[replica.Revision] = key
+	if key := app.Key(); s.newest[key].asked < asked {
+		if s.newest == nil {
+			s.newest = map[string]snapshot{}
 		}
-		by[key] = append(by[key], replica)
+		s.newest[key] = snapshot{asked, by}
 	}
-	s.newest = by
 	return by, nil
 }
 
-// last is the newest, asking the engine when there is none.
-func (s *snapshots) last(ctx context.Context, rt runtimes.Runtime) (map[string][]resource.Replica, error) {
+// last returns the newest snapshot of an app, by its key.
+func (s *snapshots) last(app string) (replicas map[string][]resource.Replica, ok bool) {
 	s.mu.Lock()
-	newest := s.newest
-	s.mu.Unlock()
-	if newest != nil {
-		return newest, nil
+	defer s.mu.Unlock()
+	found, ok := s.newest[app]
+	return found.replicas, ok
+}
+
+// forget drops the snapshot of a deleted app.
+func (s *snapshots) forget(app string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.newest, app)
+}
+
+// replicasOf queries the engine for the replicas of an app or a job, by the key of the revision or execution.
+func replicasOf(ctx context.Context, rt runtimes.Runtime, id resource.ID) (map[string][]resource.Replica, error) {
+	all, err := rt.ReplicasOf(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("list replicas: %w", err)
 	}
-	return s.look(ctx, rt)
+	by := map[string][]resource.Replica{}
+	for _, replica := range all {
+		key := replica.Revision.Key()
+		by[key] = append(by[key], replica)
+	}
+	return by, nil
 }

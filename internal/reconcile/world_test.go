@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/jobplan"
 	"penstock/internal/link"
 	"penstock/internal/reconcile"
 	"penstock/internal/resource"
@@ -32,6 +33,7 @@ type world struct {
 	driver *fake.Driver
 	images *images
 	routes *routes
+	scale  reconcile.Scaler // nil: none
 
 	mu       sync.Mutex
 	released []resource.ID // environments whose addresses were given back
@@ -39,34 +41,47 @@ type world struct {
 	secrets  map[string]string
 	exposed  []netip.AddrPort // to replicas, as was said last
 	deaf     bool             // saying so fails
+	calls    map[string]int   // of what is outside memory
+	places   map[string]int   // of environments, by key
+	given    int
+	issue    func(names []string) (link.Certificate, time.Time, error) // nil: certificates are names only
 
 	reconciler *reconcile.Reconciler
 	engine     *local.Engine
 	stop       func()
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, change ...func(*world)) *world {
 	t.Helper()
-	documents, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
+	return openWorld(t, filepath.Join(t.TempDir(), "db"), change...)
+}
+
+// openWorld starts one over the database at path, which is made if there is none.
+func openWorld(t testing.TB, path string, change ...func(*world)) *world {
+	t.Helper()
+	documents, err := store.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	driver := fake.New(fake.Options{})
 	w := &world{
 		t: t, store: documents, driver: driver,
-		images: &images{driver: driver, pushed: map[string]int{}}, secrets: map[string]string{}, routes: &routes{busy: map[string]chan struct{}{}, fewest: map[string]int{}},
+		images: &images{driver: driver, pushed: map[string]int{}}, secrets: map[string]string{}, calls: map[string]int{}, places: map[string]int{}, routes: &routes{busy: map[string]chan struct{}{}, fewest: map[string]int{}},
 	}
 	t.Cleanup(func() {
 		w.stop()
 		w.driver.Close()
 		documents.Close()
 	})
-	_, err = documents.Environments().Put(t.Context(), environment, func(e *resource.Environment, _ bool) error {
-		e.ID, e.DefaultDomain, e.Provisioning = environment, "example.localhost", resource.Succeeded
-		return nil
-	})
+	_, _, err = documents.Environments().Create(t.Context(), resource.Environment{
+		Meta:              resource.Meta{ID: environment},
+		EnvironmentStatus: resource.EnvironmentStatus{DefaultDomain: "example.localhost"},
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(w)
 	}
 	w.start()
 	return w
@@ -88,13 +103,17 @@ func (w *world) start() {
 	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}, Secrets: w.all})
 	w.reconciler = reconcile.New(reconcile.Config{
 		Created: func(resource.Revision) {},
-		Store:   w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
-		Certificate: func(names []string) (link.Certificate, error) { return link.Certificate{Names: names}, nil },
-		Key:         func(c resource.Certificate) ([]byte, error) { return c.Sealed, nil },
+		Scale:   w.scale, Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
+		Certificate: w.certificate,
+		Key: func(c resource.Certificate) ([]byte, error) {
+			w.asked("Key")
+			return c.Sealed, nil
+		},
 		Release: func(id resource.ID) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.released = append(w.released, id)
+			delete(w.places, id.Key())
 			return nil
 		},
 		Expose: func(ports []netip.AddrPort) error {
@@ -104,12 +123,13 @@ func (w *world) start() {
 				return errors.New("the firewall is deaf")
 			}
 			w.exposed = ports
+			w.calls["Expose"]++
 			return nil
 		},
-		Addresses: func(resource.ID) (netip.Prefix, netip.Addr) {
-			return netip.MustParsePrefix("10.9.0.0/21"), netip.MustParseAddr("10.9.0.1")
+		Addresses: func(id resource.ID) (netip.Prefix, netip.Addr, error) {
+			return w.place(id)
 		},
-		Domain: "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log, Backoff: reconcile.Backoff{First: 20 * time.Millisecond, Max: 40 * time.Millisecond},
+		Domain: "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log, Backoff: jobplan.Backoff{First: 20 * time.Millisecond, Max: 40 * time.Millisecond},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -130,6 +150,45 @@ func (w *world) start() {
 	case <-time.After(20 * time.Second):
 		w.t.Fatal("not ready")
 	}
+}
+
+func (w *world) certificate(names []string) (link.Certificate, time.Time, error) {
+	w.asked("Certificate")
+	w.mu.Lock()
+	issue := w.issue
+	w.mu.Unlock()
+	if issue != nil {
+		return issue(names)
+	}
+	return link.Certificate{Names: names}, time.Now().Add(time.Hour), nil
+}
+
+// place gives an environment addresses that no other has had before.
+func (w *world) place(id resource.ID) (netip.Prefix, netip.Addr, error) {
+	w.asked("Addresses")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, ok := w.places[id.Key()]
+	if !ok {
+		n = w.given
+		w.given++
+		w.places[id.Key()] = n
+	}
+	gateway := netip.AddrFrom4([4]byte{10, 9 + byte(n>>8), byte(n), 1})
+	return netip.PrefixFrom(gateway, 24).Masked(), gateway, nil
+}
+
+func (w *world) asked(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls[what]++
+}
+
+// outside is how often anything was asked for that is not in memory.
+func (w *world) outside() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.calls)
 }
 
 func (w *world) all(context.Context, resource.ID) (map[string]resource.Secret, error) {
@@ -173,7 +232,6 @@ func (w *world) write(change func(a *resource.App)) {
 		change(a)
 		a.Generation++
 		a.Modified = time.Now()
-		a.Provisioning = resource.InProgress
 		return nil
 	})
 	if err != nil {
@@ -335,6 +393,20 @@ func (r *routes) Drained(ctx context.Context, _ uint64, replica string) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+func (r *routes) InFlight() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := map[string]int{}
+	for name, busy := range r.busy {
+		select {
+		case <-busy:
+		default:
+			n[name] = 1
+		}
+	}
+	return n
 }
 
 func (r *routes) last() link.Table {

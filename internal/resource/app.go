@@ -6,18 +6,20 @@ import (
 	"time"
 )
 
-// Meta is what every tracked resource has.
+// Meta has the fields of every tracked resource.
 type Meta struct {
 	ID       ID
 	Location string
 	Tags     map[string]string
 	Created  time.Time
 	Modified time.Time
-	// Generation counts the writes of a user, from 1. Reconcile compares it with what it has done.
+	// Generation counts the writes of users, from 1. Progress.Observed is the newest one that is finished.
 	Generation int64
+	// Deleted is when a user asked for the deletion. The platform removes the resource when none of its replicas is left.
+	Deleted time.Time `json:",omitzero"`
 }
 
-// ProvisioningState is how far the platform has come with what was asked.
+// ProvisioningState says whether the platform has carried out what users wrote.
 type ProvisioningState string
 
 const (
@@ -28,28 +30,34 @@ const (
 	Deleting   ProvisioningState = "Deleting"
 )
 
-// Environment is the boundary that apps share: a domain, a network, a log destination.
+// Environment is the boundary around a group of apps. They share a domain, a network and a log destination.
 type Environment struct {
 	Meta
-	// DefaultDomain is the parent of every app's host name.
-	DefaultDomain string
-	Provisioning  ProvisioningState
-	// Profiles are the kinds of machine that apps may ask for beside Consumption.
+	// Profiles are the workload profiles that apps can ask for beside Consumption.
 	Profiles []Profile          `json:",omitempty"`
 	Ingress  EnvironmentIngress `json:",omitzero"`
-	// Stored holds properties that are kept and echoed and have no effect here, by their ARM name.
+	// Stored has the properties that are only stored and returned, by their ARM names. They have no effect here.
 	Stored map[string]json.RawMessage `json:",omitempty"`
+
+	EnvironmentStatus `json:"-"`
 }
 
-// EnvironmentIngress is what an environment asks of the ingress for all its apps.
+// EnvironmentStatus is the part of an environment that the platform writes.
+type EnvironmentStatus struct {
+	Progress
+	// DefaultDomain is the parent of every app's host name. It is "" until the platform has chosen one.
+	DefaultDomain string
+}
+
+// EnvironmentIngress has an environment's settings of the ingress, for all its apps.
 type EnvironmentIngress struct {
-	// IdleTimeout is how long a silent request stays open, unless a tag says otherwise; 0: as without it.
+	// IdleTimeout is how long a request stays open without any data, unless a tag says otherwise. 0 means the default.
 	IdleTimeout time.Duration `json:",omitempty"`
-	// MaxHeaders bounds the fields of a request's head; 0: as the ingress does.
+	// MaxHeaders bounds the number of headers of a request. 0 means the limit of the ingress.
 	MaxHeaders int `json:",omitempty"`
 }
 
-// Settings are those of an app or job with these tags.
+// Settings returns the settings of an app or job of the environment that has these tags.
 func (e Environment) Settings(tags map[string]string) (Settings, error) {
 	inherited := e.Tags
 	if e.Ingress.IdleTimeout > 0 {
@@ -61,48 +69,50 @@ func (e Environment) Settings(tags map[string]string) (Settings, error) {
 	return ParseSettings(inherited, tags)
 }
 
-// Group is a resource group that a user has made. Its ID has its name twice: as the group, and as the name in it.
+// Group is a resource group that a user has created. Its ID has its name twice, as the group and as the name.
 type Group struct{ Meta }
 
-// App is a container app: configuration that applies at once, and a template of which every change makes a revision.
+// App is a container app. Its configuration applies at once; each change of its template makes a new revision.
 type App struct {
 	Meta
 	Environment   ID
-	Profile       string `json:",omitempty"` // the name of one of the environment's; "": Consumption
+	Profile       string `json:",omitempty"` // a workload profile of the environment; "": Consumption
 	Configuration Configuration
 	Template      Template
 	Stored        map[string]json.RawMessage `json:",omitempty"`
 
-	// Stopped apps have no replicas and no routes until they are started.
+	// Stopped means that the app has no replicas and no routes until a user starts it.
 	Stopped bool `json:",omitempty"`
 
-	Provisioning      ProvisioningState
-	ProvisioningError string `json:",omitempty"`
-	// Observed is the Generation that reconcile has brought to an end, well or badly.
-	Observed            int64
+	AppStatus `json:"-"`
+}
+
+// AppStatus is the part of an app that the platform writes.
+type AppStatus struct {
+	Progress
 	LatestRevision      string `json:",omitempty"`
 	LatestReadyRevision string `json:",omitempty"`
 }
 
-// Configuration is what changes without a new revision.
+// Configuration can be changed without a new revision.
 type Configuration struct {
 	Mode    RevisionMode `json:",omitempty"` // "": Single
 	Ingress *Ingress     `json:",omitempty"`
 	Secrets []AppSecret  `json:",omitempty"`
-	// Registries are where images come from that are not pushed here, and who asks for them.
+	// Registries are the registries from which images are pulled, with their logins.
 	Registries []Registry `json:",omitempty"`
-	// MaxInactive is how many inactive revisions are kept; nil: DefaultMaxInactive.
+	// MaxInactive is how many inactive revisions are kept. nil means DefaultMaxInactive.
 	MaxInactive *int                       `json:",omitempty"`
 	Stored      map[string]json.RawMessage `json:",omitempty"`
 }
 
-// Template is what a replica is made from.
+// Template describes the replicas of a revision.
 type Template struct {
 	RevisionSuffix string
 	// Grace is the time between SIGTERM and SIGKILL.
 	Grace      time.Duration
 	Containers []Container
-	// InitContainers run one after the other to their end before Containers start. They have no probes.
+	// InitContainers run one after the other, before Containers start. They have no probes.
 	InitContainers []Container `json:",omitempty"`
 	Volumes        []Volume    `json:",omitempty"`
 	Scale          Scale
@@ -122,7 +132,7 @@ type Container struct {
 	Stored    map[string]json.RawMessage `json:",omitempty"`
 }
 
-// EnvVar is one variable of a container's environment: a value, or the name of the app's secret that has it.
+// EnvVar is an environment variable of a container. It has a value or the name of a secret of the app.
 type EnvVar struct {
 	Name, Value string
 	SecretRef   string `json:",omitempty"`
@@ -134,15 +144,7 @@ type Resources struct {
 	Memory   int64 // bytes
 }
 
-// Scale bounds the number of replicas.
-type Scale struct {
-	Min int
-	Max int
-	// Stored holds rules, cooldownPeriod and pollingInterval until a scaler reads them.
-	Stored map[string]json.RawMessage `json:",omitempty"`
-}
-
-// ProbeType says what a probe decides.
+// ProbeType says what the result of a probe means.
 type ProbeType string
 
 const (
@@ -151,7 +153,7 @@ const (
 	Liveness  ProbeType = "Liveness"
 )
 
-// Probe asks a container how it is. Exactly one of HTTP and TCP is set.
+// Probe checks a container. Exactly one of HTTP and TCP is set.
 type Probe struct {
 	Type             ProbeType
 	HTTP             *HTTPGet   `json:",omitempty"`
@@ -161,10 +163,10 @@ type Probe struct {
 	Timeout          time.Duration
 	FailureThreshold int
 	SuccessThreshold int
-	Grace            time.Duration `json:",omitempty"` // 0: the template's
+	Grace            time.Duration `json:",omitempty"` // 0: that of the template
 }
 
-// HTTPGet succeeds on a status from 200 to 399.
+// HTTPGet is a probe that succeeds when the status of the response is from 200 to 399.
 type HTTPGet struct {
 	Path    string
 	Port    int
@@ -173,10 +175,10 @@ type HTTPGet struct {
 	Headers []Header
 }
 
-// Header is one header of a probe's request.
+// Header is a header of the request of a probe.
 type Header struct{ Name, Value string }
 
-// TCPSocket succeeds when a connection opens.
+// TCPSocket is a probe that succeeds when a connection can be opened.
 type TCPSocket struct {
 	Port int
 }

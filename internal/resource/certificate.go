@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Certificate is one that an environment's apps may show for domains of their own.
+// Certificate is a TLS certificate that the apps of an environment can use for custom domains.
 type Certificate struct {
 	Meta
-	// Value and Password are what a user sent: PFX or PEM, in base64. They are not kept.
+	// Value and Password are what a user sent: PFX or PEM, in base64. They are not stored.
 	Value    Secret `json:"-"`
 	Password Secret `json:"-"`
-	// Key is the private key as PEM, on its way to being sealed; Sealed is how it is kept.
+	// Key is the private key as PEM until it is sealed. Sealed is stored instead of it.
 	Key    Secret `json:"-"`
 	Sealed []byte
 
@@ -22,15 +22,15 @@ type Certificate struct {
 	Issuer        string
 	Thumbprint    string // SHA-1 of the certificate, upper-case hexadecimal
 	PublicKeyHash string
-	Names         []string // that it is made out for
+	Names         []string // host names that it is valid for
 	NotBefore     time.Time
 	NotAfter      time.Time
 }
 
-// Purpose is what the key of a certificate is sealed for: it opens for no other.
+// Purpose is the purpose for which the private key is sealed. The key cannot be opened for any other purpose.
 func (c Certificate) Purpose() string { return c.ID.Key() + "/key" }
 
-// Covers says whether the certificate is made out for a host.
+// Covers says whether the certificate is valid for a host name.
 func (c Certificate) Covers(host string) bool {
 	_, parent, _ := strings.Cut(host, ".")
 	for _, name := range c.Names {
@@ -42,17 +42,17 @@ func (c Certificate) Covers(host string) bool {
 	return false
 }
 
-// CustomDomain is a host name of an app beside the one of its environment.
+// CustomDomain is a host name of an app that is not below the domain of its environment.
 type CustomDomain struct {
 	Name string // lower case
-	// Certificate is what TLS clients of that name are shown. Zero: the name has no TLS.
+	// Certificate is what TLS clients of that name get. The zero ID means that the name has no TLS.
 	Certificate ID `json:",omitzero"`
 }
 
-// CodeCertificate is for certificates that cannot be used.
+// CodeCertificate is the error code of certificates that cannot be used.
 const CodeCertificate = "CertificateInvalid"
 
-// MaxCertificate bounds an upload: some hundred certificates.
+// MaxCertificate bounds the size of an upload. It is enough for some hundred certificates.
 const MaxCertificate = 256 << 10
 
 var certificateName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$`)

@@ -1,5 +1,5 @@
-// Package resource holds the nouns of Penstock: environments, apps, revisions and replicas, with the rules that make
-// one valid. It does no I/O and knows no api-version: how a noun is written on the wire is the business of arm.
+// Package resource has the types of Penstock's resources, such as environments, apps, jobs, revisions and replicas, and
+// the rules by which they are validated. It does no I/O and knows no api-version: package arm has the JSON of each type.
 //
 //	Environment ──< App ──< Revision ──< Replica
 //	  domain        configuration  template      address, state

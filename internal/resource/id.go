@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// ErrNotFound is wrapped by everything that was asked for a resource that is not there.
+// ErrNotFound is wrapped by every error that means that a resource does not exist.
 var ErrNotFound = errors.New("not found")
 
-// The types of resource, as Azure spells them.
+// The resource types, in Azure's spelling.
 const (
 	TypeEnvironment = "Microsoft.App/managedEnvironments"
 	TypeApp         = "Microsoft.App/containerApps"
@@ -23,37 +23,40 @@ const (
 	TypeExecution   = "Microsoft.App/jobs/executions"
 )
 
-// ID names one resource, as Azure Resource Manager does. Two IDs name the same resource when their Key is equal: ARM
-// compares without regard to case but answers with the spelling that it was given first.
+// ID names one resource, as Azure Resource Manager does. Two IDs name the same resource when their Keys are equal: ARM
+// ignores case when it compares IDs, but answers with the spelling that was used first.
 type ID struct {
 	Subscription string
 	Group        string
 	Type         string // "Microsoft.App/containerApps/revisions"
-	Name         string // one name a level of the type: "chat/chat--1"
+	Name         string // one name for each level of the type: "chat/chat--1"
 }
 
-// EnvironmentID, AppID and JobID are those that people write.
+// EnvironmentID returns the ID of an environment.
 func EnvironmentID(subscription, group, name string) ID {
 	return ID{subscription, group, TypeEnvironment, name}
 }
 
+// AppID returns the ID of an app.
 func AppID(subscription, group, name string) ID {
 	return ID{subscription, group, TypeApp, name}
 }
 
+// JobID returns the ID of a job.
 func JobID(subscription, group, name string) ID {
 	return ID{subscription, group, TypeJob, name}
 }
 
-// GroupID is the ID under which a resource group is kept; in ARM its path ends with its own name.
+// GroupID returns the ID under which a resource group is stored. It is not the group's path in ARM, which ends with the
+// name of the group.
 func GroupID(subscription, name string) ID { return ID{subscription, name, TypeGroup, name} }
 
-// Child is the ID of a resource below id: app.Child("revisions", "chat--1").
+// Child returns the ID of a resource below id, as in app.Child("revisions", "chat--1").
 func (id ID) Child(kind, name string) ID {
 	return ID{id.Subscription, id.Group, id.Type + "/" + kind, id.Name + "/" + name}
 }
 
-// Parent is the ID one level up; of a top-level resource it is the zero ID.
+// Parent returns the ID one level up. The parent of a top-level resource is the zero ID.
 func (id ID) Parent() ID {
 	t, n := strings.LastIndexByte(id.Type, '/'), strings.LastIndexByte(id.Name, '/')
 	if n < 0 || t < 0 {
@@ -62,18 +65,25 @@ func (id ID) Parent() ID {
 	return ID{id.Subscription, id.Group, id.Type[:t], id.Name[:n]}
 }
 
-// Base is the last part of the name: "chat--1" of "chat/chat--1".
+// Base returns the last part of the name: "chat--1" of "chat/chat--1".
 func (id ID) Base() string { return id.Name[strings.LastIndexByte(id.Name, '/')+1:] }
 
-// Is says whether id is of that type, in any case of letters.
+// Is says whether id has that type. It ignores case.
 func (id ID) Is(typ string) bool { return strings.EqualFold(id.Type, typ) }
 
+// IsZero says whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
-// Key is the same for every spelling of one resource's name.
+// Equal says whether two IDs name the same resource. It is quicker than comparing their Keys.
+func (id ID) Equal(other ID) bool {
+	return id == other || strings.EqualFold(id.Name, other.Name) && strings.EqualFold(id.Group, other.Group) &&
+		strings.EqualFold(id.Subscription, other.Subscription) && strings.EqualFold(id.Type, other.Type)
+}
+
+// Key returns the ID in lower case, which is the same for every spelling of an ID.
 func (id ID) Key() string { return strings.ToLower(id.String()) }
 
-// String is the path of the resource in ARM.
+// String returns the path of the resource in ARM.
 func (id ID) String() string {
 	if id.IsZero() {
 		return ""
@@ -96,7 +106,7 @@ func (id ID) String() string {
 	return string(b)
 }
 
-// ParseID reads the path of a resource. Fixed words match in any case; names keep their spelling.
+// ParseID parses the path of a resource. Fixed parts match in any case; names keep their spelling.
 func ParseID(s string) (ID, error) {
 	bad := func(why string) (ID, error) {
 		return ID{}, fmt.Errorf("resource id %q: %s; want /subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME", s, why)
@@ -125,9 +135,10 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// MarshalText and UnmarshalText let an ID stand in JSON as its path.
+// MarshalText makes an ID appear in JSON as its path.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
+// UnmarshalText parses the path of a resource. An empty text is the zero ID.
 func (id *ID) UnmarshalText(b []byte) error {
 	if len(b) == 0 {
 		*id = ID{}
@@ -141,18 +152,28 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// canonicalProvider returns the namespace s as Azure spells it, or unchanged when no type has it.
 func canonicalProvider(s string) string {
-	if strings.EqualFold(s, "Microsoft.App") {
-		return "Microsoft.App"
+	for _, t := range types() {
+		if namespace, _, _ := strings.Cut(t, "/"); strings.EqualFold(s, namespace) {
+			return namespace
+		}
 	}
 	return s
 }
 
+// canonicalType returns the type s as Azure spells it, or unchanged when it is unknown.
 func canonicalType(s string) string {
-	for _, t := range []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeCertificate, TypeStorage, TypeJob, TypeExecution} {
+	for _, t := range types() {
 		if strings.EqualFold(s, t) {
 			return t
 		}
 	}
 	return s
+}
+
+// types lists the types that ParseID recognises in any case. Resource groups are not among them: their paths have no
+// provider.
+func types() []string {
+	return []string{TypeEnvironment, TypeApp, TypeRevision, TypeReplica, TypeCertificate, TypeStorage, TypeJob, TypeExecution}
 }

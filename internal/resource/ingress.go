@@ -6,41 +6,41 @@ import (
 	"strings"
 )
 
-// Transport is how the ingress speaks to a replica.
+// Transport is the protocol between the ingress and a replica.
 type Transport string
 
 const (
 	TransportAuto Transport = "Auto"
 	TransportHTTP Transport = "Http"
-	// TransportHTTP2 is HTTP/2 in the clear by prior knowledge.
+	// TransportHTTP2 is HTTP/2 without TLS, with prior knowledge.
 	TransportHTTP2 Transport = "Http2"
-	// TransportTCP is none of HTTP's: bytes are carried both ways.
+	// TransportTCP copies bytes in both directions and knows nothing of HTTP.
 	TransportTCP Transport = "Tcp"
 )
 
-// SchemeHTTPS says that replicas speak TLS.
+// SchemeHTTPS means that replicas speak TLS.
 const SchemeHTTPS = "https"
 
-// Ingress opens an app to HTTP requests, or to TCP connections.
+// Ingress says how HTTP requests or TCP connections reach an app.
 type Ingress struct {
 	External bool
-	// TargetPort is 0 when it is to be found out what the app listens on.
+	// TargetPort is the port that the app listens on. 0 means that the platform finds it out.
 	TargetPort int
-	// ExposedPort is where a TCP app's clients connect; 0: at TargetPort.
+	// ExposedPort is the port that clients of a TCP app connect to. 0 means TargetPort.
 	ExposedPort int `json:",omitempty"`
 	Transport   Transport
-	// Additional are TCP ports beside TargetPort.
+	// Additional are more TCP ports.
 	Additional []PortMapping `json:",omitempty"`
-	// TargetScheme is what replicas speak: "https", or "http", which "" is too.
+	// TargetScheme is what replicas speak: "https" or "http". "" means "http".
 	TargetScheme  string `json:",omitempty"`
 	AllowInsecure bool
 	Traffic       []Traffic `json:",omitempty"`
-	// Domains are host names beside the one of the environment.
+	// Domains are custom host names, beside the one below the domain of the environment.
 	Domains []CustomDomain `json:",omitempty"`
 	Policy
 }
 
-// Serving is what the app's revisions are told of the ingress; nil is an app without one.
+// Serving returns what revisions need to know of the ingress. in is nil for an app without ingress.
 func (in *Ingress) Serving() Serving {
 	if in == nil {
 		return Serving{}
@@ -48,7 +48,19 @@ func (in *Ingress) Serving() Serving {
 	return Serving{TargetPort: in.TargetPort, DetectPort: in.TargetPort == 0, TLS: in.TargetScheme == SchemeHTTPS}
 }
 
-// PortMapping is one additional TCP port.
+// Host returns the host name of the app, label or revision with that name. Clients outside the environment can only use
+// it when the ingress is external. It is "" while the environment has no domain.
+func Host(name, domain string, external bool) string {
+	switch {
+	case domain == "":
+		return ""
+	case external:
+		return name + "." + domain
+	}
+	return name + ".internal." + domain
+}
+
+// PortMapping is an additional TCP port.
 type PortMapping struct {
 	External    bool
 	TargetPort  int
@@ -57,14 +69,14 @@ type PortMapping struct {
 
 // ExposedPort is a TCP port of an app that clients connect to.
 type ExposedPort struct {
-	Field    string // of the manifest that names the number
+	Field    string // of the manifest that has the number
 	External bool
 	Port     int
-	// TargetPort is the replicas'; 0 for the app's main one, which is its revisions'.
+	// TargetPort is the port of the replicas. It is 0 for the main port, whose target port is stored in each revision.
 	TargetPort int
 }
 
-// ExposedPorts are all TCP ports of an app.
+// ExposedPorts returns all TCP ports of an app.
 func (in *Ingress) ExposedPorts() (all []ExposedPort) {
 	if in == nil {
 		return nil
@@ -89,18 +101,18 @@ func (in *Ingress) ExposedPorts() (all []ExposedPort) {
 	return all
 }
 
-// Policy is what an app asks of requests, whichever of its revisions they are for.
+// Policy has the rules for requests to an app, which are the same for all its revisions.
 type Policy struct {
-	// IPRules all allow or all deny.
+	// IPRules allow or deny client IP ranges. Either all of them allow, or all of them deny.
 	IPRules []IPRule `json:",omitempty"`
 	CORS    *CORS    `json:",omitempty"`
-	// Sticky keeps a client on one replica by a cookie.
+	// Sticky sends all requests of a client to the same replica, by a cookie.
 	Sticky bool `json:",omitempty"`
-	// ClientCertificates says whether TLS clients are asked for one; "": not.
+	// ClientCertificates says whether TLS clients are asked for a certificate. "" means that they are not.
 	ClientCertificates ClientCertificates `json:",omitempty"`
 }
 
-// IPRule lets addresses in or keeps them out.
+// IPRule allows or denies a range of client addresses.
 type IPRule struct {
 	Name        string
 	Description string `json:",omitempty"`
@@ -108,7 +120,7 @@ type IPRule struct {
 	Allow       bool
 }
 
-// Prefix is the rule's range.
+// Prefix returns the range of the rule.
 func (r IPRule) Prefix() (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(r.Range); err == nil && a.Is4() {
 		return a.Prefix(32)
@@ -120,7 +132,7 @@ func (r IPRule) Prefix() (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// CORS is which pages of other origins may use an app from a browser.
+// CORS says which pages of other origins can call an app from a browser.
 type CORS struct {
 	Origins        []string // "https://chat.example", or "*" for all
 	Methods        []string `json:",omitempty"`
@@ -149,7 +161,7 @@ func validateIngress(a App) []Fault {
 		faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
 	}
 	if in.TargetPort < 0 || in.TargetPort > 65535 {
-		bad(".targetPort", "want 1 to 65535, or 0 for the port that the app is found to listen on, got %d", in.TargetPort)
+		bad(".targetPort", "want 1 to 65535, or 0 to find out the port that the app listens on, got %d", in.TargetPort)
 	}
 	faults = append(faults, validatePorts(in)...)
 	if in.Transport == TransportTCP {
@@ -178,25 +190,25 @@ func validateIngress(a App) []Fault {
 	return faults
 }
 
-// maxAdditional is how many ports an app may have beside its main one
+// maxAdditional is how many TCP ports an app can have beside its main one
 // (learn.microsoft.com/azure/container-apps/ingress-overview, "Additional TCP ports").
 const maxAdditional = 5
 
-// closedPort says why a port cannot be exposed; "" when it can.
+// closedPort returns why a port cannot be exposed, or "" when it can.
 func closedPort(number int) string {
 	switch number {
 	case 80, 443: // learn.microsoft.com/azure/container-apps/ingress-how-to, exposedPort
 		return "which HTTP apps have"
 	case 36985: // learn.microsoft.com/azure/container-apps/ingress-overview
 		return "which Azure keeps for its health checks"
-	case 53: // ours: replicas find the resolver there, at the address at which they find the port
+	case 53: // ours: replicas use the resolver at this port of their gateway, where exposed ports are too
 		return "which the environment's resolver has"
 	}
 	return ""
 }
 
-// validatePorts checks the TCP ports of an app by themselves, as
-// learn.microsoft.com/azure/container-apps/ingress-overview has it.
+// validatePorts checks the TCP ports of an app by the rules of
+// learn.microsoft.com/azure/container-apps/ingress-overview.
 func validatePorts(in *Ingress) (faults []Fault) {
 	const field = "configuration.ingress"
 	bad := func(at, format string, args ...any) {
@@ -209,7 +221,7 @@ func validatePorts(in *Ingress) (faults []Fault) {
 		bad(field+".additionalPortMappings", "want at most %d ports, got %d", maxAdditional, n)
 	}
 	if in.TargetPort == 0 && len(in.Additional) > 0 {
-		bad(field+".targetPort", "want 1 to 65535 beside additionalPortMappings, got 0: which of several ports is meant is not found out")
+		bad(field+".targetPort", "want 1 to 65535 beside additionalPortMappings, got 0: the port is not found out when an app has several")
 	}
 	targets := map[int]string{in.TargetPort: field + ".targetPort"}
 	for i, m := range in.Additional {
@@ -229,7 +241,7 @@ func validatePorts(in *Ingress) (faults []Fault) {
 	exposed := map[int]string{}
 	for _, p := range in.ExposedPorts() {
 		if p.Port < 1 || p.Port > 65535 {
-			if strings.HasSuffix(p.Field, ".exposedPort") { // else it was told as the target port
+			if strings.HasSuffix(p.Field, ".exposedPort") { // otherwise it was reported as the target port
 				bad(p.Field, "want 1 to 65535, got %d", p.Port)
 			}
 			continue
@@ -249,11 +261,11 @@ func validatePorts(in *Ingress) (faults []Fault) {
 	return faults
 }
 
-// validateTCP refuses what is said of requests about an app that gets none.
+// validateTCP refuses settings for HTTP requests in an app that gets none.
 func validateTCP(a App, bad func(at, format string, args ...any)) {
 	in := a.Configuration.Ingress
 	if in.TargetPort == 0 && len(in.Additional) == 0 {
-		bad(".targetPort", "want 1 to 65535 with transport tcp, got 0: the port is found out of HTTP apps only")
+		bad(".targetPort", "want 1 to 65535 with transport tcp, got 0: the port is found out for HTTP apps only")
 	}
 	if in.TargetScheme == SchemeHTTPS {
 		bad(".targetPortHttpScheme", "want http with transport tcp, got https: TLS is the app's own")
@@ -262,7 +274,7 @@ func validateTCP(a App, bad func(at, format string, args ...any)) {
 		bad(".allowInsecure", "want false with transport tcp, got true: nothing is redirected")
 	}
 	if n := len(in.Domains); n > 0 {
-		bad(".customDomains", "want none with transport tcp, got %d: a connection does not say which name it came by", n)
+		bad(".customDomains", "want none with transport tcp, got %d: a connection does not say which host name it is for", n)
 	}
 	if in.CORS != nil {
 		bad(".corsPolicy", "want none with transport tcp, got one: it is about HTTP requests")
@@ -274,9 +286,9 @@ func validateTCP(a App, bad func(at, format string, args ...any)) {
 		bad(".clientCertificateMode", "want ignore with transport tcp, got %s: TLS is the app's own", in.ClientCertificates)
 	}
 	for i, t := range in.Traffic {
-		// A label is a host name, which a connection does not carry.
+		// A label is a host name, and a TCP connection does not say which host name it is for.
 		if t.Label != "" {
-			bad(fmt.Sprintf(".traffic[%d].label", i), "want no label with transport tcp, got %q: a connection does not say which name it came by", t.Label)
+			bad(fmt.Sprintf(".traffic[%d].label", i), "want no label with transport tcp, got %q: a connection does not say which host name it is for", t.Label)
 		}
 	}
 }

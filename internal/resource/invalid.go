@@ -2,7 +2,7 @@ package resource
 
 import "strings"
 
-// Fault is one thing that is wrong with what a user sent.
+// Fault is one error in what a user sent.
 type Fault struct {
 	Code    string // Azure's error code, "ContainerAppInvalidResourceTotal"
 	Field   string // "template.containers[0].resources.cpu"
@@ -16,7 +16,7 @@ func (f Fault) String() string {
 	return f.Field + ": " + f.Message
 }
 
-// InvalidError lists all that is wrong with one resource, never only the first.
+// InvalidError lists all faults of a resource, not only the first.
 type InvalidError struct{ Faults []Fault }
 
 func (e *InvalidError) Error() string {

@@ -9,29 +9,42 @@ import (
 	"time"
 )
 
-// Job is what is run to its end: a template, and what begins an execution of it.
+// Job is a template whose replicas run to their end, and what starts an execution of it.
 type Job struct {
 	Meta
 	Environment   ID
-	Profile       string `json:",omitempty"` // the name of one of the environment\'s; "": Consumption
+	Profile       string `json:",omitempty"` // a workload profile of the environment; "": Consumption
 	Configuration JobConfiguration
 	// Template has no revision suffix and no scale.
 	Template Template
 	Stored   map[string]json.RawMessage `json:",omitempty"`
 
-	// Suspended jobs begin no executions.
+	// Suspended means that no executions are started.
 	Suspended bool `json:",omitempty"`
 
-	Provisioning      ProvisioningState
-	ProvisioningError string `json:",omitempty"`
-	// Observed is the Generation that reconcile has brought to an end, well or badly.
-	Observed int64
-	// Since is from when times of the schedule count: that of the last one that was begun or passed over, of the first
-	// write with this schedule, or of the end of a suspension.
-	Since time.Time `json:",omitzero"`
+	// ScheduledFrom is from when times of the schedule count: that of the first write with this schedule, or of the end
+	// of a suspension.
+	ScheduledFrom time.Time `json:",omitzero"`
+
+	JobStatus `json:"-"`
 }
 
-// Trigger says what begins an execution.
+// JobStatus is the part of a job that the platform writes.
+type JobStatus struct {
+	Progress
+	// LastDue is the newest time of the schedule whose execution was started or skipped.
+	LastDue time.Time `json:",omitzero"`
+}
+
+// Since returns the time after which scheduled times have not been executed yet.
+func (j Job) Since() time.Time {
+	if j.LastDue.After(j.ScheduledFrom) {
+		return j.LastDue
+	}
+	return j.ScheduledFrom
+}
+
+// Trigger says what starts an execution.
 type Trigger string
 
 const (
@@ -39,117 +52,147 @@ const (
 	TriggerSchedule Trigger = "Schedule"
 )
 
-// JobConfiguration is what holds for all executions that begin from now on.
+// JobConfiguration applies to all executions that are started from now on.
 type JobConfiguration struct {
 	Trigger Trigger
-	// Cron is the schedule of TriggerSchedule, as ParseCron reads it.
+	// Cron is the schedule of TriggerSchedule, in the notation of ParseCron.
 	Cron string `json:",omitempty"`
-	Plan
+	ExecutionPolicy
 	Secrets    []AppSecret                `json:",omitempty"`
 	Registries []Registry                 `json:",omitempty"`
 	Stored     map[string]json.RawMessage `json:",omitempty"`
 }
 
-// Plan is how an execution goes about its work.
-type Plan struct {
-	// Timeout is how long one replica may run.
+// UnmarshalJSON reads a stored configuration. Earlier versions accepted 7 for Sunday in a schedule.
+func (c *JobConfiguration) UnmarshalJSON(b []byte) error {
+	type plain JobConfiguration
+	if err := json.Unmarshal(b, (*plain)(c)); err != nil {
+		return err
+	}
+	c.Cron = withoutDay7(c.Cron)
+	return nil
+}
+
+// ExecutionPolicy says how many replicas an execution has, how long they can run, and how often they are retried.
+type ExecutionPolicy struct {
+	// Timeout is how long a replica can run.
 	Timeout time.Duration
-	// Retries is how many failures of replicas, in all, are made up for by another replica.
+	// Retries is how many failed replicas are replaced, in total.
 	Retries int
-	// Parallelism is how many replicas run at a time at most, and Completions how many have to succeed.
+	// Parallelism is how many replicas can run at a time. Completions is how many must succeed.
 	Parallelism, Completions int
 }
 
-// Execution is one run of a job: the job's template as it was when it began, or another that it was started with, and
-// what has become of it.
+// Execution is one run of a job. Its template is the job's at the time of the start, or one that the user sent.
 type Execution struct {
-	ID ID // of type TypeExecution
-	// Revision is what its replicas are made from, under the execution's ID.
-	Revision Revision
-	Plan     Plan
-	// Due is the time of the schedule that began it; zero when a user did.
+	ID          ID // of type TypeExecution
+	Environment ID
+	Created     time.Time
+	// Generation is that of the job when the execution was started.
+	Generation int64 `json:",omitempty"`
+	// Template describes its replicas.
+	Template Template
+	Policy   ExecutionPolicy
+	// Due is the scheduled time of the execution. It is zero when a user started it.
 	Due time.Time `json:",omitzero"`
-	// StopAsked is when a user asked for its end before its work was done.
+	// StopAsked is when a user asked to stop it.
 	StopAsked time.Time `json:",omitzero"`
 
+	ExecutionStatus `json:"-"`
+}
+
+// ExecutionStatus is the part of an execution that the platform writes.
+type ExecutionStatus struct {
 	State ExecutionState
-	// Reason and Message say why State is what it is: a word for programs and a sentence for people.
-	Reason  string `json:",omitempty"`
-	Message string `json:",omitempty"`
-	Created time.Time
+	// Reason and Message say why the execution has its State: a word for programs and a sentence for people.
+	Reason  string    `json:",omitempty"`
+	Message string    `json:",omitempty"`
 	Ended   time.Time `json:",omitzero"`
-	// Replicas are all that it has had, in the order of their making.
+	// Settings are those of its replicas. Images are the digests of the images in its template. Both are set when the
+	// execution is first reconciled; Images is nil before.
+	Settings Settings
+	Images   map[string]string
+	// Replicas are all replicas that it has had, the oldest first.
 	Replicas []ExecutionReplica `json:",omitempty"`
 }
 
-// ExecutionReplica is one try at an execution's work.
+// ExecutionReplica is a replica of an execution, which runs once.
 type ExecutionReplica struct {
 	Name string
-	// Started is set when one of its containers was seen to have run: if it is gone then, its work may be half done.
+	// Started is set when one of its containers was seen to have run. A replica that disappears after that may have done
+	// a part of its work.
 	Started time.Time `json:",omitzero"`
 	Ended   time.Time `json:",omitzero"`
-	// Succeeded says how it ended; Reason why not well.
+	// Succeeded says whether it succeeded, Reason why it did not.
 	Succeeded  bool   `json:",omitempty"`
 	Reason     string `json:",omitempty"`
 	Containers []ContainerStatus
 }
 
-// ExecutionState is how far an execution has come, in Azure's words.
+// ExecutionState is the state of an execution, in Azure's words.
 type ExecutionState string
 
 const (
-	ExecutionProcessing ExecutionState = "Processing" // nothing of it has run yet
+	ExecutionProcessing ExecutionState = "Processing" // no replica has run yet
 	ExecutionRunning    ExecutionState = "Running"
-	ExecutionDegraded   ExecutionState = "Degraded" // it has failed, and what still runs of it is ended
+	ExecutionDegraded   ExecutionState = "Degraded" // it has failed, and its last replicas are being stopped
 	ExecutionSucceeded  ExecutionState = "Succeeded"
 	ExecutionFailed     ExecutionState = "Failed"
 	ExecutionStopped    ExecutionState = "Stopped"
 )
 
-// Over says whether an execution has come to its end.
+// Over says whether an execution has ended.
 func (e Execution) Over() bool { return !e.Ended.IsZero() }
 
-// Job is the ID of the job whose execution this is.
+// Job returns the ID of the execution's job.
 func (e Execution) Job() ID { return e.ID.Parent() }
 
-// Name is the execution's own name, "batch-0f3k2xq".
+// Name returns the execution's own name, as in "batch-0f3k2xq".
 func (e Execution) Name() string { return e.ID.Base() }
 
-// NewExecution is an execution of the job with a template, that of the job or another, before anything was done for it.
-func (j Job) NewExecution(name string, t Template, now time.Time) Execution {
-	id := j.ID.Child("executions", name)
-	return Execution{
-		ID: id, Plan: j.Configuration.Plan, State: ExecutionProcessing, Created: now,
-		Revision: Revision{ID: id, Environment: j.Environment, Created: now, Template: t, Generation: j.Generation, Active: true},
+// Revision returns the execution in the form of a revision that has the execution's ID.
+func (e Execution) Revision() Revision {
+	return Revision{
+		ID: e.ID, Environment: e.Environment, Created: e.Created, Generation: e.Generation, Template: e.Template, Images: e.Images,
+		RevisionStatus: RevisionStatus{Settings: e.Settings},
 	}
 }
 
-// ExecutionName is a new name for an execution that a user starts. There is no 0 in it, with which those of scheduled
-// ones begin.
+// NewExecution returns a new execution of the job. Its template is the job's or another one.
+func (j Job) NewExecution(name string, t Template, now time.Time) Execution {
+	return Execution{
+		ID: j.ID.Child("executions", name), Environment: j.Environment, Created: now, Generation: j.Generation,
+		Template: t, Policy: j.Configuration.ExecutionPolicy,
+		ExecutionStatus: ExecutionStatus{State: ExecutionProcessing},
+	}
+}
+
+// ExecutionName returns a new name for an execution that a user starts. It contains no 0, because the names of scheduled
+// executions begin with 0.
 func ExecutionName(job string) string { return job + "-" + strings.ToLower(rand.Text()[:7]) }
 
-// ScheduledName is the name of the execution that is due at a time of the schedule. It is always the same, so no time is
-// executed twice.
+// ScheduledName returns the name of the execution for a scheduled time. It is always the same for one time, so that no
+// time is executed twice.
 func ScheduledName(job string, due time.Time) string {
 	minutes := strconv.FormatInt(due.Unix()/60, 36)
 	return job + "-" + strings.Repeat("0", max(0, 7-len(minutes))) + minutes
 }
 
-// ReplicaName is a new name for a replica of the execution, with five letters and digits at its end.
+// ReplicaName returns a new name for a replica of the execution. It ends with five letters and digits.
 func (e Execution) ReplicaName() string { return e.Name() + "-" + strings.ToLower(rand.Text()[:5]) }
 
-// MaxUnfinished is how many executions of one job may be under way, or wait for room.
+// MaxUnfinished is how many executions of a job can run or wait for capacity at a time.
 const MaxUnfinished = 100
 
-// The limits of a plan. Azure's are not documented; these keep an execution's record within what a store likes.
+// The limits of an ExecutionPolicy. Azure documents none; these keep the stored execution small.
 const (
 	maxParallel = 1000
 	maxRetries  = 1000
-	// maxTimeout is what a number of seconds in Azure's API can hold.
+	// maxTimeout is the largest number of seconds in Azure's API.
 	maxTimeout = (1<<31 - 1) * time.Second
 )
 
-// ValidateJobName checks the name of a job, under which the names of its executions begin.
+// ValidateJobName checks the name of a job. The names of its executions begin with it.
 func ValidateJobName(name string) *Fault {
 	f := ValidateAppName(name)
 	if f != nil {
@@ -158,7 +201,7 @@ func ValidateJobName(name string) *Fault {
 	return f
 }
 
-// ValidateJob finds all that is wrong with a job, whatever the api-version that it was written in.
+// ValidateJob checks a job and returns all its faults. The api-version does not matter.
 func ValidateJob(j Job) []Fault {
 	var faults []Fault
 	if f := ValidateJobName(j.ID.Base()); f != nil {
@@ -186,7 +229,7 @@ func ValidateJob(j Job) []Fault {
 	return append(faults, ValidateJobTemplate(j, j.Template)...)
 }
 
-// ValidateJobTemplate finds what is wrong with the template of a job, or one that an execution of it is started with.
+// ValidateJobTemplate checks the template of a job, or one with which an execution is started.
 func ValidateJobTemplate(j Job, t Template) []Fault {
 	return append(validateSecrets(j.Configuration.Secrets, t), validateTemplate(t, j.Profile)...)
 }

@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// Consumption is the profile that every environment has: a replica at a time, in one of a few sizes.
+// Consumption is the profile that every environment has. Its replicas have one of a few sizes.
 const Consumption = "Consumption"
 
-// Profile is a kind of machine that an environment's apps may ask for, by a name that the environment gives it.
+// Profile is a workload profile of an environment: a type of machine, under a name by which apps ask for it.
 type Profile struct {
 	Name string
 	Type string // of ProfileTypes
-	// Min and Max are numbers of nodes, of dedicated profiles.
+	// Min and Max bound the number of nodes. Only dedicated profiles have them.
 	Min, Max int `json:",omitempty"`
 }
 
-// ProfileType is a kind of machine by Azure's name (learn.microsoft.com/azure/container-apps/workload-profiles-overview).
+// ProfileType is a type of machine, by Azure's name (learn.microsoft.com/azure/container-apps/workload-profiles-overview).
 type ProfileType struct {
 	Name     string
 	Category string
 	Cores    int
 	MemoryGi int
-	// Dedicated types are whole nodes that apps share; on the other one a replica has what it asked for.
+	// Dedicated types are whole nodes that apps share. On Consumption each replica gets what it asked for.
 	Dedicated bool
 }
 
-// ProfileTypes are those that an environment here can have. This machine is the node of all of them: a name limits what
-// a replica may ask for, and what the machine has limits what it gets.
+// ProfileTypes lists the types that an environment can have. This machine is the node of all of them: the type limits
+// what a replica can ask for, and the machine limits what it gets.
 func ProfileTypes() []ProfileType {
 	types := []ProfileType{{Consumption, Consumption, 4, 8, false}}
 	for _, cores := range []int{4, 8, 16, 32} {
@@ -40,7 +40,7 @@ func ProfileTypes() []ProfileType {
 	return types
 }
 
-// FindProfileType finds a type by its name in any case of letters.
+// FindProfileType finds a type by its name. It ignores case.
 func FindProfileType(name string) (ProfileType, bool) {
 	types := ProfileTypes()
 	i := slices.IndexFunc(types, func(t ProfileType) bool { return strings.EqualFold(t.Name, name) })
@@ -50,7 +50,7 @@ func FindProfileType(name string) (ProfileType, bool) {
 	return types[i], true
 }
 
-// ProfileOf is the type of the profile that an app of the environment asks for by name.
+// ProfileOf returns the type of the profile that an app of the environment asks for by name.
 func (e Environment) ProfileOf(name string) (ProfileType, bool) {
 	for _, p := range e.Profiles {
 		if strings.EqualFold(p.Name, name) {
@@ -63,7 +63,7 @@ func (e Environment) ProfileOf(name string) (ProfileType, bool) {
 	return ProfileType{}, false
 }
 
-// ValidateProfiles checks the profiles of an environment, whose types are known.
+// ValidateProfiles checks the profiles of an environment. Their types must be known.
 func ValidateProfiles(profiles []Profile) []Fault {
 	var faults []Fault
 	seen, consumption := map[string]bool{}, 0
@@ -95,7 +95,7 @@ func ValidateProfiles(profiles []Profile) []Fault {
 	return faults
 }
 
-// ValidateProfile checks what an app or a job asks for against its profile, which only its environment knows.
+// ValidateProfile checks what an app or a job asks for against its profile, which is defined in its environment.
 func ValidateProfile(profile string, t Template, e Environment) []Fault {
 	typ, found := e.ProfileOf(profile)
 	if !found {

@@ -12,8 +12,8 @@ const (
 	gibibyte = 1 << 30
 )
 
-// ParseMemory reads an amount of memory as Container Apps writes it: "0.5Gi", ".5Gi", "250Mi". More than two decimals
-// are refused, so that FormatMemory can say every amount that was accepted.
+// ParseMemory parses an amount of memory in the notation of Container Apps: "0.5Gi", ".5Gi", "250Mi". It refuses more
+// than two decimals, so that FormatMemory can write every amount that was accepted.
 func ParseMemory(s string) (bytes int64, err error) {
 	bad := fmt.Errorf("want a number of at most two decimals with Gi or Mi, as in 0.5Gi, got %q", s)
 	unit := int64(gibibyte)
@@ -32,11 +32,11 @@ func ParseMemory(s string) (bytes int64, err error) {
 	if err != nil {
 		return 0, bad
 	}
-	// Half a byte is rounded; 0.1Gi is no whole number of bytes.
+	// The result is rounded, because 0.1Gi is not a whole number of bytes.
 	return (hundredths*unit + 50) / 100, nil
 }
 
-// FormatMemory writes an amount that ParseMemory reads back as the same number of bytes, in Gi where that is possible.
+// FormatMemory writes an amount so that ParseMemory returns the same number of bytes. It uses Gi where that is possible.
 func FormatMemory(bytes int64) string {
 	for _, unit := range []struct {
 		bytes int64
@@ -50,7 +50,7 @@ func FormatMemory(bytes int64) string {
 	return strconv.FormatInt(bytes, 10)
 }
 
-// ParseCPU turns a number of vCPUs into thousandths. Azure takes at most two decimals.
+// ParseCPU converts a number of vCPUs to thousandths. Azure accepts at most two decimals.
 func ParseCPU(vcpu float64) (milli int64, err error) {
 	hundredths := math.Round(vcpu * 100)
 	switch {
@@ -64,7 +64,7 @@ func ParseCPU(vcpu float64) (milli int64, err error) {
 	return int64(hundredths) * 10, nil
 }
 
-// EphemeralStorage is how much disk a replica of that many vCPUs gets
+// EphemeralStorage returns how much disk space a replica with that many vCPUs gets
 // (learn.microsoft.com/azure/container-apps/storage-mounts).
 func EphemeralStorage(milliCPU int64) (bytes int64) {
 	switch {

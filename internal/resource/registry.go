@@ -7,34 +7,34 @@ import (
 	"strings"
 )
 
-// Registry is where the images of an app or a job may come from, and who asks for them.
+// Registry is a registry from which the images of an app or a job are pulled, with its login.
 type Registry struct {
 	Server   string
 	Username string `json:",omitempty"`
-	// PasswordSecretRef names the secret of it that has the password.
+	// PasswordSecretRef names the secret of the app or job that contains the password.
 	PasswordSecretRef string `json:",omitempty"`
 }
 
-// Keyring is what the images of an app or a job are asked for with.
+// Keyring has the registries of an app or a job, and the secrets with their passwords.
 type Keyring struct {
 	Owner      ID
 	Registries []Registry
 	Secrets    []AppSecret // sealed
 }
 
-// Keyring is the app's own.
+// Keyring returns the keyring of the app.
 func (a App) Keyring() Keyring {
 	return Keyring{a.ID, a.Configuration.Registries, a.Configuration.Secrets}
 }
 
-// Keyring is the job's own.
+// Keyring returns the keyring of the job.
 func (j Job) Keyring() Keyring {
 	return Keyring{j.ID, j.Configuration.Registries, j.Configuration.Secrets}
 }
 
 var registryServer = regexp.MustCompile(`^(https?://)?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?(/[a-zA-Z0-9/._-]*)?$`)
 
-// validateRegistries checks who asks which registry. A registry has one login, or none
+// validateRegistries checks the registries. Each has one login or none
 // (learn.microsoft.com/azure/container-apps/containers, "Container registries").
 func validateRegistries(keys Keyring) []Fault {
 	var faults []Fault
@@ -57,7 +57,7 @@ func validateRegistries(keys Keyring) []Fault {
 		}
 		switch {
 		case r.Username == "" && r.PasswordSecretRef != "":
-			bad(".username", "want the user that passwordSecretRef is the password of, got nothing")
+			bad(".username", "want the user name for the password in passwordSecretRef, got nothing")
 		case r.Username != "" && r.PasswordSecretRef == "":
 			bad(".passwordSecretRef", "want the name of the secret that has the password of user %q, got nothing", r.Username)
 		case strings.ContainsAny(r.Username, ":\r\n\x00"):
@@ -71,7 +71,7 @@ func validateRegistries(keys Keyring) []Fault {
 	return faults
 }
 
-// registryKey is equal for two spellings of one server.
+// registryKey returns the same key for different spellings of one server.
 func registryKey(server string) string {
 	if u, err := url.Parse(server); err == nil && u.Host != "" {
 		server = u.Host

@@ -6,51 +6,68 @@ import (
 	"time"
 )
 
-// Revision is an app's template as it was at one time, with the settings that its replicas run under. It never changes
-// but for its state.
+// Revision is a version of an app's template, with the settings of its replicas. The platform creates it. After that
+// users activate, deactivate and restart it; the rest is its status.
 type Revision struct {
 	ID          ID // of type TypeRevision
 	Environment ID
 	Created     time.Time
 	Template    Template
-	Serving
-	Settings Settings
-	// Images maps each image reference of the template to the digest that it meant when the revision was made.
+	// Images maps each image reference of the template to the digest that it had when the revision was created.
 	Images map[string]string
-
-	// Generation is that of the write that made the revision.
+	// Generation is that of the app when the revision was created.
 	Generation int64 `json:",omitempty"`
 
-	Active bool
-	// Off is set when its user has deactivated it.
+	// Off is set while the revision is deactivated by a user.
 	Off bool `json:",omitempty"`
-	// Restarted is when its user last asked for new replicas in place of those that there were.
+	// Activations counts how often a user has activated it.
+	Activations int64 `json:",omitempty"`
+	// Restarted is when a user last asked for new replicas in place of the old ones.
 	Restarted time.Time `json:",omitzero"`
+
+	RevisionStatus `json:"-"`
+}
+
+// RevisionStatus is the part of a revision that the platform writes.
+type RevisionStatus struct {
+	Serving
+	Settings Settings
+	// Retired is set when the platform has deactivated the revision, because another one replaced it in Single mode. It
+	// no longer counts when Activations is greater than RetiredAt, because a user has activated the revision since.
+	Retired   bool  `json:",omitempty"`
+	RetiredAt int64 `json:",omitempty"`
 	State     RevisionState
-	// Reason says why State is what it is, for people.
+	// Reason says, for people, why the revision has its State.
 	Reason string `json:",omitempty"`
-	// Ready is when the revision first had a ready replica since it was last stopped; zero before.
+	// Ready is when the revision first had a ready replica since it was last stopped. It is zero before.
 	Ready time.Time
 }
 
-// Serving is how the replicas of a revision are reached. It follows the app's ingress without a new revision.
+// Active says whether the revision is active: neither a user nor the platform has deactivated it since a user last
+// activated it.
+func (r Revision) Active() bool {
+	return !r.Off && (!r.Retired || r.Activations > r.RetiredAt)
+}
+
+// Serving says how requests reach the replicas of a revision. It changes with the app's ingress, without a new revision.
 type Serving struct {
-	// TargetPort is the ingress port that implicit probes and CONTAINER_APP_PORT use; 0 without ingress, and with
-	// DetectPort.
+	// TargetPort is the port of the ingress, which implicit probes and CONTAINER_APP_PORT use too. It is 0 without ingress
+	// and with DetectPort.
 	TargetPort int
-	// DetectPort is set when the port is to be found out, of each replica: it is in Replica.Port.
+	// DetectPort is set when the platform finds out the port of each replica. Replica.Port has the result.
 	DetectPort bool `json:",omitempty"`
-	// TLS is set when the replicas speak it.
+	// TLS is set when the replicas speak TLS.
 	TLS bool `json:",omitempty"`
 }
 
-// App is the ID of the app whose revision this is.
+// App returns the ID of the revision's app.
 func (r Revision) App() ID { return r.ID.Parent() }
 
-// Name is the revision's own name, "chat--0000001".
+// Name returns the revision's own name, as in "chat--0000001".
 func (r Revision) Name() string { return r.ID.Base() }
 
-// Pinned is an image reference of the template by the digest that it meant, so that every replica runs the same image.
+// Pinned returns an image reference of the template with the digest of the revision, so that every replica runs the same
+// image.
 func (r Revision) Pinned(ref string) string {
 	digest := r.Images[ref]
 	if digest == "" || strings.Contains(ref, "@") {
@@ -59,7 +76,7 @@ func (r Revision) Pinned(ref string) string {
 	return ref + "@" + digest
 }
 
-// RevisionState is a revision's running state, in Azure's words.
+// RevisionState is the running state of a revision, in Azure's words.
 type RevisionState string
 
 const (
@@ -68,9 +85,11 @@ const (
 	RevisionDegraded         RevisionState = "Degraded"
 	RevisionActivationFailed RevisionState = "ActivationFailed"
 	RevisionStopped          RevisionState = "Stopped"
+	// RevisionScaledToZero has no replicas because nobody asks for it.
+	RevisionScaledToZero RevisionState = "ScaledToZero"
 )
 
-// ReplicaState is how far a replica has come.
+// ReplicaState is the state of a replica.
 type ReplicaState string
 
 const (
@@ -81,47 +100,48 @@ const (
 	ReplicaWaiting  ReplicaState = "Waiting"  // between two restarts
 	ReplicaStopping ReplicaState = "Stopping" // got SIGTERM
 
-	// Of a replica that runs to its end, and of no other.
+	// Only replicas of executions have these.
 	ReplicaSucceeded ReplicaState = "Succeeded"
 	ReplicaFailed    ReplicaState = "Failed"
 )
 
-// Replica is one copy of a revision as the engine sees it.
+// Replica is a replica of a revision or an execution, as the engine reports it.
 type Replica struct {
 	Name     string // unique on the machine: "chat--0000001-5b8d8f4c6f-x7k2p"
 	Revision ID
 	State    ReplicaState
-	// Address is the host that the replica's ports are on.
+	// Address is the IP address of the replica.
 	Address netip.Addr
-	// Port is the one that requests go to: the revision's when the replica was made, or the one that it was found to
-	// listen on. 0: none, or not known yet.
+	// Port is the port that requests are sent to: that of the revision when the replica was created, or the one on which
+	// the replica was found to listen. 0 means that there is none or that it is not known yet.
 	Port       int `json:",omitempty"`
 	Created    time.Time
 	ReadySince time.Time // zero when not ready
-	// Restarts counts over all its containers.
+	// Restarts counts the restarts of all its containers.
 	Restarts int
-	// Failures counts the starts in a row that ended before the replica was ready.
+	// Failures counts the starts in a row after which the replica ended before it was ready.
 	Failures int
-	// Hopeless is set when no further start can succeed: the image is gone, the replica is larger than the machine.
+	// Hopeless is set when no further start can succeed, because the image does not exist or the replica is larger than
+	// the machine.
 	Hopeless bool
-	// Reason says why the replica is not ready, for people.
+	// Reason says, for people, why the replica is not ready.
 	Reason     string `json:",omitempty"`
 	Containers []ContainerStatus
-	// InitContainers are those that run before the others, in their order.
+	// InitContainers run before the others, in their order.
 	InitContainers []ContainerStatus `json:",omitempty"`
 }
 
 // ContainerStatus is the state of one container of a replica.
 type ContainerStatus struct {
 	Name    string
-	ID      string // the engine's, with its scheme: "containerd://..."
+	ID      string // that of the engine, with its scheme: "containerd://..."
 	Running bool
-	// Done is set for an init container that has ended as it should. It is not started again.
+	// Done is set for an init container that has succeeded. It is not started again.
 	Done     bool `json:",omitempty"`
 	Started  time.Time
 	Restarts int
 	PID      int // on this machine; 0 when it does not run or the engine cannot tell
-	// LastExit tells how it ended last; nil when it never did.
+	// LastExit says how it last ended. It is nil when it has never ended.
 	LastExit *Exit `json:",omitempty"`
 }
 

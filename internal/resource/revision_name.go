@@ -14,9 +14,9 @@ const maxRevisionName = 54
 
 var revisionSuffix = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
 
-// RevisionName is the name of an app's next revision: with the suffix that the template asks for; else with seven
-// random letters and digits for the first, and with a number after that, as Azure names them ("chat--20mh1s9", then
-// "chat--0000001"). existing names the app's revisions.
+// RevisionName returns the name of an app's next revision. Its suffix is the one that the template asks for. Without one
+// it is, as in Azure, seven random letters and digits for the first revision ("chat--20mh1s9"), and a number for later
+// ones ("chat--0000001"). existing names the app's revisions.
 func RevisionName(app, suffix string, existing []string) (string, error) {
 	if suffix != "" {
 		name := app + "--" + suffix
@@ -38,7 +38,7 @@ func RevisionName(app, suffix string, existing []string) (string, error) {
 	return fmt.Sprintf("%s--%07d", app, last+1), nil
 }
 
-// validateRevisionSuffix checks the suffix that a user chose, with the name that it leads to.
+// validateRevisionSuffix checks the suffix that a user chose, and the length of the name that results from it.
 func validateRevisionSuffix(app, suffix string) *Fault {
 	name := app + "--" + suffix
 	bad := func(found string) *Fault {

@@ -2,34 +2,271 @@ package resource
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
+	"strings"
+	"time"
 )
 
-// Target is how many requests the http rule, or connections the tcp rule, wants a replica to have at a time; 0 when there
-// is no such rule, or one that does not say. Of several the smallest counts, as it is the one that asks for the most
-// replicas.
+// Scale bounds the number of replicas and has the rules that determine it.
+type Scale struct {
+	Min int
+	Max int
+	// Cooldown is how long no rule must have asked for a replica before the last one is removed. Polling is how often
+	// custom rules are measured.
+	Cooldown time.Duration
+	Polling  time.Duration
+	Rules    []ScaleRule `json:",omitempty"`
+}
+
+// The defaults of Container Apps (learn.microsoft.com/azure/container-apps/scale-app).
+const (
+	DefaultCooldown = 300 * time.Second
+	DefaultPolling  = 30 * time.Second
+)
+
+// ScaleRule is a rule by which replicas are added and removed. Exactly one of its kinds is set.
+type ScaleRule struct {
+	Name       string
+	HTTP       *RequestRule `json:",omitempty"`
+	TCP        *RequestRule `json:",omitempty"`
+	AzureQueue *QueueRule   `json:",omitempty"`
+	Custom     *CustomRule  `json:",omitempty"`
+}
+
+// RequestRule scales by the number of requests or connections of a revision.
+type RequestRule struct {
+	// Concurrent is how many of them each replica should have at a time. 0 means that the rule does not say.
+	Concurrent int
+	Auth       []RuleAuth `json:",omitempty"`
+	Identity   string     `json:",omitempty"`
+}
+
+// QueueRule scales by the length of an Azure storage queue.
+type QueueRule struct {
+	AccountName string `json:",omitempty"`
+	QueueName   string
+	// QueueLength is how many messages there should be for each replica. 0 means that the rule does not say.
+	QueueLength int
+	Auth        []RuleAuth `json:",omitempty"`
+	Identity    string     `json:",omitempty"`
+}
+
+// CustomRule scales by what a KEDA scaler measures. Its metadata are those of the scaler.
+type CustomRule struct {
+	Type     string
+	Metadata map[string]string
+	Auth     []RuleAuth `json:",omitempty"`
+	Identity string     `json:",omitempty"`
+}
+
+// RuleAuth passes the value of a secret of the app to a scaler.
+type RuleAuth struct{ SecretRef, TriggerParameter string }
+
+// Target returns how many requests (http rule) or connections (tcp rule) each replica should have at a time, or 0 when no
+// rule says. The smallest of several counts, because it asks for the most replicas.
 func (s Scale) Target() (target int) {
-	type metric struct {
-		Metadata map[string]string `json:"metadata"`
-	}
-	var rules []struct {
-		HTTP *metric `json:"http"`
-		TCP  *metric `json:"tcp"`
-	}
-	if err := json.Unmarshal(s.Stored["rules"], &rules); err != nil {
-		return 0 // none, or none that was checked when it was written
-	}
-	for _, rule := range rules {
-		said := ""
-		switch {
-		case rule.HTTP != nil:
-			said = rule.HTTP.Metadata["concurrentRequests"]
-		case rule.TCP != nil:
-			said = rule.TCP.Metadata["concurrentConnections"]
-		}
-		if n, err := strconv.Atoi(said); err == nil && n > 0 && (target == 0 || n < target) {
-			target = n
+	for _, rule := range s.Rules {
+		for _, kind := range []*RequestRule{rule.HTTP, rule.TCP} {
+			if kind != nil && kind.Concurrent > 0 && (target == 0 || kind.Concurrent < target) {
+				target = kind.Concurrent
+			}
 		}
 	}
 	return target
+}
+
+// UnmarshalJSON also reads the form that earlier versions stored, which was the rules as they had been sent. Numbers in
+// them that cannot be parsed and unknown names of metadata had no effect. They are left out.
+func (s *Scale) UnmarshalJSON(b []byte) error {
+	type plain Scale
+	kept := plain{Cooldown: DefaultCooldown, Polling: DefaultPolling}
+	if err := json.Unmarshal(b, &kept); err != nil {
+		return err
+	}
+	*s = Scale(kept)
+	var earlier struct{ Stored map[string]json.RawMessage }
+	if err := json.Unmarshal(b, &earlier); err != nil {
+		return err
+	}
+	var seconds int
+	if json.Unmarshal(earlier.Stored["cooldownPeriod"], &seconds) == nil {
+		s.Cooldown = time.Duration(seconds) * time.Second
+	}
+	if json.Unmarshal(earlier.Stored["pollingInterval"], &seconds) == nil {
+		s.Polling = time.Duration(seconds) * time.Second
+	}
+	if text, ok := earlier.Stored["rules"]; ok {
+		s.Rules = sentRules(text)
+	}
+	return nil
+}
+
+// sentRules converts rules from the form in which they were sent. Names match in any case.
+func sentRules(text []byte) (rules []ScaleRule) {
+	type request struct {
+		Metadata map[string]string
+		RequestRule
+	}
+	var sent []struct {
+		ScaleRule
+		HTTP, TCP *request
+	}
+	if err := json.Unmarshal(text, &sent); err != nil {
+		return nil // this was never accepted by a write
+	}
+	concurrent := func(r *request, key string) *RequestRule {
+		if r == nil {
+			return nil
+		}
+		if n, err := strconv.Atoi(r.Metadata[key]); err == nil {
+			r.Concurrent = max(n, 0)
+		}
+		return &r.RequestRule
+	}
+	for _, rule := range sent {
+		rule.ScaleRule.HTTP = concurrent(rule.HTTP, ConcurrentRequests)
+		rule.ScaleRule.TCP = concurrent(rule.TCP, ConcurrentConnections)
+		rules = append(rules, rule.ScaleRule)
+	}
+	return rules
+}
+
+// The metadata of http and tcp rules.
+const (
+	ConcurrentRequests    = "concurrentRequests"
+	ConcurrentConnections = "concurrentConnections"
+)
+
+// ParseTarget parses a number in metadata, whose values are text: a whole number from 1 in decimal digits.
+func ParseTarget(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1<<31-1 || strconv.Itoa(n) != s {
+		return 0, fmt.Errorf(`want a whole number from 1 as text, as in "10", got %q`, s)
+	}
+	return n, nil
+}
+
+// validateRules checks the rules of a template. Whether their secrets exist is checked elsewhere.
+func validateRules(rules []ScaleRule) []Fault {
+	var faults []Fault
+	seen := map[string]bool{}
+	for i, rule := range rules {
+		field := fmt.Sprintf("template.scale.rules[%d]", i)
+		bad := func(at, format string, args ...any) {
+			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
+		}
+		if rule.Name == "" {
+			bad(".name", "want a name, got nothing")
+		} else if seen[rule.Name] {
+			bad(".name", "%q is the name of another rule already", rule.Name)
+		}
+		seen[rule.Name] = true
+		at, auth := rule.auth()
+		for j, a := range auth {
+			if a.SecretRef == "" {
+				bad(fmt.Sprintf(".%s.auth[%d].secretRef", at, j), "want the name of a secret of the app, got nothing")
+			}
+			if a.TriggerParameter == "" {
+				bad(fmt.Sprintf(".%s.auth[%d].triggerParameter", at, j), "want the name of the scaler's parameter that gets the secret, got nothing")
+			}
+		}
+		if q := rule.AzureQueue; q != nil && q.QueueName == "" {
+			bad(".azureQueue.queueName", "want the name of a queue, got nothing")
+		}
+		if c := rule.Custom; c != nil {
+			for _, f := range c.validate() {
+				bad(".custom."+f.Field, "%s", f.Message)
+			}
+		}
+	}
+	return faults
+}
+
+// auth returns the secrets that a rule passes to its scaler, and the field of the rule that lists them.
+func (r ScaleRule) auth() (at string, auth []RuleAuth) {
+	switch {
+	case r.HTTP != nil:
+		return "http", r.HTTP.Auth
+	case r.TCP != nil:
+		return "tcp", r.TCP.Auth
+	case r.AzureQueue != nil:
+		return "azureQueue", r.AzureQueue.Auth
+	case r.Custom != nil:
+		return "custom", r.Custom.Auth
+	}
+	return "", nil
+}
+
+// validate checks the metadata of common scalers, as KEDA does when it starts one. It accepts any metadata of other
+// scalers.
+func (c CustomRule) validate() (faults []Fault) {
+	bad := func(key, format string, args ...any) {
+		faults = append(faults, Fault{Field: "metadata." + key, Message: fmt.Sprintf(format, args...)})
+	}
+	number := func(key string, needed bool) {
+		got, given := c.Metadata[key]
+		if !given && !needed {
+			return
+		}
+		if _, err := ParseTarget(got); err != nil {
+			bad(key, "%v", err)
+		}
+	}
+	switch c.Type {
+	case "":
+		faults = append(faults, Fault{Field: "type", Message: "want the name of a KEDA scaler, got nothing"})
+	case "http":
+		number(ConcurrentRequests, false)
+	case "tcp":
+		number(ConcurrentConnections, false)
+	case "cpu", "memory":
+		switch kind := c.Metadata["type"]; kind {
+		case "", "Utilization":
+			number("value", true)
+		case "AverageValue":
+			bad("type", "want Utilization, got AverageValue, which is not built")
+		default:
+			bad("type", "want Utilization, got %q", kind)
+		}
+	case "azure-queue":
+		if c.Metadata["queueName"] == "" {
+			bad("queueName", "want the name of a queue, got nothing")
+		}
+		number("queueLength", false)
+	case "cron":
+		c.validateCron(bad)
+	}
+	return faults
+}
+
+// validateCron checks a time window. The time zone is not checked here, because this package has no list of time zones.
+func (c CustomRule) validateCron(bad func(key, format string, args ...any)) {
+	var ends []string
+	for _, key := range []string{"start", "end"} {
+		got, given := c.Metadata[key]
+		if !given || got == "" {
+			bad(key, "want a schedule of 5 fields, as in \"0 8 * * 1-5\", got nothing")
+		} else if _, err := ParseCron(got); err != nil {
+			bad(key, "%v", err)
+		}
+		ends = append(ends, strings.Join(strings.Fields(got), " "))
+	}
+	if ends[0] == ends[1] && ends[0] != "" {
+		bad("end", "want another time than start, got %q for both: the window has no length", ends[1])
+	}
+	if c.Metadata["timezone"] == "" {
+		bad("timezone", "want the name of a time zone, as in Asia/Seoul or UTC, got nothing")
+	}
+	switch got, given := c.Metadata["desiredReplicas"]; {
+	case !given:
+		bad("desiredReplicas", `want a whole number from 1 as text, as in "10", got nothing`)
+	case got == "0":
+		bad("desiredReplicas", "want at least 1, got 0: a cron rule asks for at least so many replicas within its window and cannot lower their number. "+
+			"For no replicas at some time, set minReplicas to 0 and give the rule the other times")
+	default:
+		if _, err := ParseTarget(got); err != nil {
+			bad("desiredReplicas", "%v", err)
+		}
+	}
 }

@@ -5,8 +5,8 @@ import (
 	"regexp"
 )
 
-// Secret is a value that nobody is to read: it prints as stars wherever it is printed, logged or encoded. slog takes
-// what MarshalText says.
+// Secret is a value that must not be shown. It appears as stars wherever it is printed, logged or encoded. slog uses
+// MarshalText.
 type Secret string
 
 const stars = "***"
@@ -15,22 +15,22 @@ func (Secret) String() string               { return stars }
 func (Secret) GoString() string             { return stars }
 func (Secret) MarshalText() ([]byte, error) { return []byte(stars), nil }
 
-// Reveal is the value itself, for the one who needs it.
+// Reveal returns the value itself.
 func (s Secret) Reveal() string { return string(s) }
 
-// AppSecret is a named secret of an app or a job, which all its revisions or executions may refer to.
+// AppSecret is a named secret of an app or a job. All its revisions or executions can refer to it.
 type AppSecret struct {
 	Name string
-	// Value is what a user sent; "" keeps the value that the app has. It is not kept.
+	// Value is what a user sent. "" means that the stored value stays. Value itself is not stored.
 	Value Secret `json:"-"`
-	// Sealed is the value as it is kept.
+	// Sealed is the encrypted value, which is what is stored.
 	Sealed []byte
 }
 
-// Purpose is what the secret of an app or a job is sealed for: it opens for no other.
+// Purpose is the purpose for which a secret of an app or a job is sealed. It cannot be opened for any other purpose.
 func (s AppSecret) Purpose(owner ID) string { return owner.Key() + "/secrets/" + s.Name }
 
-// codeSecret is Azure's code for a secret that cannot be kept.
+// codeSecret is Azure's error code for an invalid secret.
 const codeSecret = "ContainerAppSecretInvalid"
 
 // maxSecretName is Kubernetes' limit on the key of a secret.
@@ -38,7 +38,7 @@ const maxSecretName = 253
 
 var secretName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
-// validateSecrets checks the names, and that all that is referred to is there
+// validateSecrets checks the names of the secrets, and that every secret that is referred to exists
 // (learn.microsoft.com/azure/container-apps/manage-secrets).
 func validateSecrets(secrets []AppSecret, t Template) []Fault {
 	var faults []Fault
@@ -67,6 +67,15 @@ func validateSecrets(secrets []AppSecret, t Template) []Fault {
 	}
 	check("containers", t.Containers)
 	check("initContainers", t.InitContainers)
+	for i, rule := range t.Scale.Rules {
+		at, auth := rule.auth()
+		for j, a := range auth {
+			if _, there := known[a.SecretRef]; a.SecretRef != "" && !there {
+				faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.scale.rules[%d].%s.auth[%d].secretRef", i, at, j),
+					fmt.Sprintf("SecretRef '%s' defined for scale rule '%s' not found.", a.SecretRef, rule.Name)})
+			}
+		}
+	}
 	for i, v := range t.Volumes {
 		for j, f := range v.Secrets {
 			if _, there := known[f.Secret]; !there {

@@ -2,18 +2,19 @@ package resource
 
 import "time"
 
-// TagPrefix is what the names of Penstock's own settings start with. Azure stores such tags and ignores them.
+// TagPrefix is the beginning of the names of the tags that are Penstock's own settings. Azure stores such tags and ignores
+// them.
 const TagPrefix = "penstock."
 
-// Behaviour says whose numbers a revision runs under.
+// Behaviour says whether a revision has exactly the numbers that Azure documents.
 type Behaviour string
 
 const (
-	Fast  Behaviour = "fast"  // Azure's rules, better where Azure's behaviour hurts
-	Azure Behaviour = "azure" // the documented numbers exactly
+	Fast  Behaviour = "fast"  // Azure's rules, with improvements where Azure's behaviour is a problem
+	Azure Behaviour = "azure" // exactly the documented numbers
 )
 
-// Rollout says what happens to the old revision when the new one does not fit beside it.
+// Rollout says what happens to the old revision when the machine has no room for both.
 type Rollout string
 
 const (
@@ -21,7 +22,7 @@ const (
 	Replace Rollout = "replace"
 )
 
-// Retry says which requests may be sent to a second replica after a first one took them and gave nothing back.
+// Retry says which requests can be sent to a second replica after the first one accepted them and sent no response.
 type Retry string
 
 const (
@@ -30,20 +31,31 @@ const (
 	RetryNone       Retry = "none"
 )
 
-// Settings is what the penstock tags of an app, and of its environment below them, add up to.
+// Settings are the settings of an app: those of the penstock tags of its environment, overridden by those of its own.
 type Settings struct {
 	Behaviour      Behaviour
-	MaxConcurrency int // requests a replica is given at a time; 0: no limit
+	MaxConcurrency int // requests that a replica gets at a time; 0: no limit
 	QueueLimit     int
 	QueueTimeout   time.Duration
 	RequestTimeout time.Duration // 0: none
-	IdleTimeout    time.Duration // a silent connection is ended after it
+	IdleTimeout    time.Duration // a connection without any data is closed after it
 	Rollout        Rollout
 	Retry          Retry
 	DrainLimit     time.Duration
 	Capabilities   Capabilities
 	Prefetch       Prefetch
+	Standby        Standby
+	HTTPMetric     HTTPMetric
+	ScaleInWindow  time.Duration // how long a smaller count must have been enough before replicas go
 }
+
+// HTTPMetric says what an http scale rule counts.
+type HTTPMetric string
+
+const (
+	MetricInFlight   HTTPMetric = "inflight"   // requests on replicas or waiting for one
+	MetricDocumented HTTPMetric = "documented" // requests a second over 15 s, as Azure documents it
+)
 
 // Capabilities says which of Docker's default capabilities a replica's containers keep.
 type Capabilities string
@@ -53,7 +65,16 @@ const (
 	CapabilitiesNone    Capabilities = "none"
 )
 
-// Prefetch says what of an image is read into memory before a container of it starts.
+// Standby says what is kept ready of a revision that has no replicas.
+type Standby string
+
+const (
+	StandbyCreated Standby = "created" // one replica, created and not started
+	StandbyPaused  Standby = "paused"  // the last replica, frozen with its memory
+	StandbyNone    Standby = "none"
+)
+
+// Prefetch says which files of an image are read into memory before a container of it starts.
 type Prefetch string
 
 const (

@@ -11,25 +11,31 @@ import (
 
 const (
 	codeTag = "PenstockInvalidTag"
-	// CodeNotBuilt is the code of every refusal of something that Azure has and Penstock has not yet.
+	// CodeNotBuilt is the error code for everything that Azure supports and Penstock does not support yet.
 	CodeNotBuilt = "FeatureNotSupported"
 
-	// azureIdleTimeout is how long Azure's ingress leaves a silent request open
+	// AzureScaleInWindow is for how long a smaller count must have been enough before Azure removes replicas
+	// (learn.microsoft.com/azure/container-apps/scale-app, "scale down stabilization window").
+	AzureScaleInWindow = 300 * time.Second
+	// FastScaleInWindow is that of the fast behaviour. It is shorter than Azure's because its counts flap less.
+	FastScaleInWindow = 60 * time.Second
+
+	// azureIdleTimeout is how long Azure's ingress keeps a request open without any data
 	// (learn.microsoft.com/azure/container-apps/ingress-overview).
 	azureIdleTimeout = 240 * time.Second
 
-	// longestWait bounds every duration that a tag can set: every wait has an end.
+	// longestWait is the longest duration that a tag can set, so that every wait ends.
 	longestWait = 24 * time.Hour
 )
 
-// setting is one tag: how its value changes the settings.
+// setting is one tag, with the function that applies its value to the settings.
 type setting struct {
 	name string
 	set  func(s *Settings, value string) error
 }
 
 var settings = []setting{
-	// Behaviour comes first: it decides what the others default to.
+	// Behaviour comes first, because the defaults of the others depend on it.
 	{"behaviour", choice(func(s *Settings) *Behaviour { return &s.Behaviour }, Fast, Azure)},
 	{"max-concurrency", count(func(s *Settings) *int { return &s.MaxConcurrency }, 0, 100_000)},
 	{"queue-limit", count(func(s *Settings) *int { return &s.QueueLimit }, 0, 1_000_000)},
@@ -40,19 +46,19 @@ var settings = []setting{
 	{"retry", choice(func(s *Settings) *Retry { return &s.Retry }, RetryIdempotent, RetryAll, RetryNone)},
 	{"drain-limit", duration(func(s *Settings) *time.Duration { return &s.DrainLimit }, "")},
 	{"capabilities", choice(func(s *Settings) *Capabilities { return &s.Capabilities }, CapabilitiesDefault, CapabilitiesNone)},
+	{"http-metric", choice(func(s *Settings) *HTTPMetric { return &s.HTTPMetric }, MetricInFlight, MetricDocumented)},
+	{"scale-in-window", duration(func(s *Settings) *time.Duration { return &s.ScaleInWindow }, "")},
 	{"prefetch", choice(func(s *Settings) *Prefetch { return &s.Prefetch }, PrefetchOff, PrefetchWeights)},
+	{"standby", choice(func(s *Settings) *Standby { return &s.Standby }, StandbyCreated, StandbyPaused, StandbyNone)},
 }
 
-// laterTags are settings that other parts of Penstock will read. A value is taken only when it asks for what is done.
+// laterTags are tags of features that do not exist yet. Only the value that asks for today's behaviour is accepted.
 var laterTags = map[string]string{
-	"http-metric":     "",
-	"scale-in-window": "",
-	"standby":         "none",
-	"recycle":         "off",
+	"recycle": "off",
 }
 
-// ParseSettings adds up the penstock tags of an environment and, above them, of an app in it. The error is an
-// *InvalidError that names every bad tag.
+// ParseSettings returns the settings of an app, from the penstock tags of its environment and its own, which override
+// them. The error is an *InvalidError that names every invalid tag.
 func ParseSettings(environment, app map[string]string) (Settings, error) {
 	values := map[string]string{}
 	var faults []Fault
@@ -82,14 +88,26 @@ func ParseSettings(environment, app map[string]string) (Settings, error) {
 		DrainLimit:   30 * time.Minute,
 		Capabilities: CapabilitiesDefault,
 		Prefetch:     PrefetchOff,
+		Standby:      StandbyCreated,
+		HTTPMetric:   MetricInFlight, ScaleInWindow: FastScaleInWindow,
 	}
-	if strings.EqualFold(values["behaviour"], string(Azure)) {
-		s.IdleTimeout = azureIdleTimeout
+	azure := strings.EqualFold(values["behaviour"], string(Azure))
+	if azure {
+		s.IdleTimeout, s.HTTPMetric, s.ScaleInWindow = azureIdleTimeout, MetricDocumented, AzureScaleInWindow
 	}
 	for _, setting := range settings {
 		if value, ok := values[setting.name]; ok {
-			_ = setting.set(&s, value) // checkTag took it
+			_ = setting.set(&s, value) // checkTag has accepted it
 		}
+	}
+	if azure {
+		// Azure starts from nothing. What an environment asks for is for its other apps.
+		for tag, value := range app {
+			if strings.EqualFold(tag, TagPrefix+"standby") && !strings.EqualFold(value, string(StandbyNone)) {
+				return Settings{}, &InvalidError{[]Fault{{codeTag, "tags." + tag, fmt.Sprintf("want none under the behaviour azure, got %q", value)}}}
+			}
+		}
+		s.Standby = StandbyNone
 	}
 	return s, nil
 }
@@ -146,7 +164,7 @@ func count(at func(*Settings) *int, least, most int) func(*Settings, string) err
 	}
 }
 
-// duration takes Go's durations; the word that none is spelled with, if it may be none, sets 0.
+// duration parses a duration in Go's notation. If none is not empty, the value none is accepted too and means 0.
 func duration(at func(*Settings) *time.Duration, none string) func(*Settings, string) error {
 	return func(s *Settings, value string) error {
 		if none != "" && strings.EqualFold(value, none) {

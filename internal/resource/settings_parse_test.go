@@ -14,7 +14,7 @@ func fastDefaults() resource.Settings {
 	return resource.Settings{
 		Behaviour: resource.Fast, QueueLimit: 1000, QueueTimeout: 240 * time.Second, IdleTimeout: 10 * time.Minute,
 		Rollout: resource.Surge, Retry: resource.RetryIdempotent, DrainLimit: 30 * time.Minute, Capabilities: resource.CapabilitiesDefault,
-		Prefetch: resource.PrefetchOff,
+		Prefetch: resource.PrefetchOff, Standby: resource.StandbyCreated, HTTPMetric: resource.MetricInFlight, ScaleInWindow: 60 * time.Second,
 	}
 }
 
@@ -31,11 +31,17 @@ func TestParseSettings(t *testing.T) {
 	}{
 		"no tags":                 {nil, nil, fastDefaults()},
 		"other tags are not ours": {nil, tags{"team": "ml", "penstocks": "2"}, fastDefaults()},
-		"behaviour azure changes the idle timeout": {tags{"penstock.behaviour": "azure"}, nil, with(func(s *resource.Settings) {
-			s.Behaviour, s.IdleTimeout = resource.Azure, 240*time.Second
+		"behaviour azure changes what it has other numbers for": {tags{"penstock.behaviour": "azure"}, nil, with(func(s *resource.Settings) {
+			s.HTTPMetric, s.ScaleInWindow = resource.MetricDocumented, 300*time.Second
+			s.Behaviour, s.IdleTimeout, s.Standby = resource.Azure, 240*time.Second, resource.StandbyNone
 		})},
 		"a tag of its own wins over the behaviour's default": {nil, tags{"penstock.behaviour": "azure", "penstock.idle-timeout": "5m"}, with(func(s *resource.Settings) {
-			s.Behaviour, s.IdleTimeout = resource.Azure, 5*time.Minute
+			s.HTTPMetric, s.ScaleInWindow = resource.MetricDocumented, 300*time.Second
+			s.Behaviour, s.IdleTimeout, s.Standby = resource.Azure, 5*time.Minute, resource.StandbyNone
+		})},
+		"an environment's standby is not for its apps under azure": {tags{"penstock.standby": "paused"}, tags{"penstock.behaviour": "azure"}, with(func(s *resource.Settings) {
+			s.HTTPMetric, s.ScaleInWindow = resource.MetricDocumented, 300*time.Second
+			s.Behaviour, s.IdleTimeout, s.Standby = resource.Azure, 240*time.Second, resource.StandbyNone
 		})},
 		"the app's tags win over the environment's": {tags{"penstock.behaviour": "azure", "penstock.queue-limit": "5"}, tags{"penstock.behaviour": "fast"}, with(func(s *resource.Settings) {
 			s.QueueLimit = 5
@@ -43,14 +49,15 @@ func TestParseSettings(t *testing.T) {
 		"every setting": {nil, tags{
 			"penstock.max-concurrency": "4", "penstock.queue-limit": "0", "penstock.queue-timeout": "3s", "penstock.request-timeout": "1h",
 			"penstock.rollout": "replace", "penstock.retry": "all", "penstock.drain-limit": "1m", "penstock.capabilities": "none",
-			"penstock.prefetch": "weights",
+			"penstock.prefetch": "weights", "penstock.standby": "Paused", "penstock.http-metric": "documented", "penstock.scale-in-window": "5s",
 		}, with(func(s *resource.Settings) {
 			s.MaxConcurrency, s.QueueLimit, s.QueueTimeout, s.RequestTimeout = 4, 0, 3*time.Second, time.Hour
 			s.Rollout, s.Retry, s.DrainLimit, s.Capabilities = resource.Replace, resource.RetryAll, time.Minute, resource.CapabilitiesNone
-			s.Prefetch = resource.PrefetchWeights
+			s.HTTPMetric, s.ScaleInWindow = resource.MetricDocumented, 5*time.Second
+			s.Prefetch, s.Standby = resource.PrefetchWeights, resource.StandbyPaused
 		})},
 		"names in any case, none for no timeout": {nil, tags{"Penstock.Request-Timeout": "None"}, fastDefaults()},
-		"what is done anyway may be asked for":   {nil, tags{"penstock.recycle": "off", "penstock.standby": "none"}, fastDefaults()},
+		"what is done anyway may be asked for":   {nil, tags{"penstock.recycle": "off"}, fastDefaults()},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -72,8 +79,9 @@ func TestParseSettingsRefuses(t *testing.T) {
 		"none where there must be one": {"penstock.queue-timeout", "none", "PenstockInvalidTag", "want a duration"},
 		"a wait without an end":        {"penstock.drain-limit", "9000h", "PenstockInvalidTag", "up to 24h"},
 		"an unknown word":              {"penstock.behaviour", "quick", "PenstockInvalidTag", `want fast or azure, got "quick"`},
-		"a part that is not built":     {"penstock.standby", "paused", "FeatureNotSupported", "not built"},
-		"a metric that is not built":   {"penstock.http-metric", "inflight", "FeatureNotSupported", "not built"},
+		"a part that is not built":     {"penstock.recycle", "80", "FeatureNotSupported", "not built"},
+		"another standby":              {"penstock.standby", "warm", "PenstockInvalidTag", `want created or paused or none, got "warm"`},
+		"an unknown metric":            {"penstock.http-metric", "connections", "PenstockInvalidTag", "inflight or documented"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -116,5 +124,16 @@ func TestSettingsOfAnEnvironment(t *testing.T) {
 	env := resource.Environment{Ingress: resource.EnvironmentIngress{IdleTimeout: time.Minute}}
 	if _, err := env.Settings(map[string]string{"penstock.retry": "never"}); err == nil || !strings.Contains(err.Error(), "tags.penstock.retry") {
 		t.Errorf("a bad tag: got %v", err)
+	}
+}
+
+func TestNoStandbyUnderAzure(t *testing.T) {
+	_, err := resource.ParseSettings(nil, map[string]string{"penstock.behaviour": "azure", "Penstock.Standby": "created"})
+	invalid, ok := errors.AsType[*resource.InvalidError](err)
+	if !ok || len(invalid.Faults) != 1 || invalid.Faults[0].Field != "tags.Penstock.Standby" {
+		t.Errorf("got %v, want the tag refused", err)
+	}
+	if _, err := resource.ParseSettings(nil, map[string]string{"penstock.behaviour": "azure", "penstock.standby": "none"}); err != nil {
+		t.Error(err)
 	}
 }

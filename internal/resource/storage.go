@@ -5,7 +5,7 @@ import (
 	"regexp"
 )
 
-// AccessMode says what replicas may do in a storage.
+// AccessMode says whether replicas can write to a storage.
 type AccessMode string
 
 const (
@@ -13,26 +13,27 @@ const (
 	ReadWrite AccessMode = "ReadWrite"
 )
 
-// Storage is a folder that apps of an environment share.
+// Storage is a folder that the apps of an environment share.
 type Storage struct {
 	Meta
-	// Kind is AzureFile or NfsAzureFile: what volumes of it are called.
+	// Kind is AzureFile or NfsAzureFile, the type that volumes of this storage have.
 	Kind   VolumeType
 	Access AccessMode
 	Share  string
-	// Account is an AzureFile storage's, Server an NfsAzureFile storage's. A folder of this machine needs neither.
+	// Account belongs to AzureFile storages, Server to NfsAzureFile storages. A folder of this machine needs neither.
 	Account string `json:",omitempty"`
 	Server  string `json:",omitempty"`
-	// Key is what a user sent of an account's; "" keeps the one that there is. It is not kept.
+	// Key is the account key that a user sent. "" means that the stored key stays. Key itself is not stored.
 	Key Secret `json:"-"`
-	// Sealed is the key as it is kept.
+	// Sealed is the encrypted key, which is what is stored.
 	Sealed []byte `json:",omitempty"`
 }
 
-// Purpose is what the key of a storage is sealed for: it opens for no other.
+// Purpose is the purpose for which the key of a storage is sealed. It cannot be opened for any other purpose.
 func (s Storage) Purpose() string { return s.ID.Key() + "/accountKey" }
 
-// Moved says what of a storage cannot be changed and would be: nothing but the key can, as in Azure.
+// Moved names a field in which two versions of a storage differ although it cannot be changed. As in Azure, only the key
+// can be changed.
 func (s Storage) Moved(wanted Storage) (field string, was, want string) {
 	prefix := "properties.azureFile."
 	if s.Kind == NfsAzureFile {
@@ -55,7 +56,7 @@ func (s Storage) Moved(wanted Storage) (field string, was, want string) {
 const codeStorage = "ManagedEnvironmentStorageInvalidValue"
 
 var (
-	// storageName is Terraform's rule for azurerm_container_app_environment_storage, without "--".
+	// storageName is the rule of Terraform's azurerm_container_app_environment_storage. "--" is not allowed either.
 	storageName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
 	// Names of storage accounts and shares (learn.microsoft.com/azure/storage, "Storage account names" and "Naming and
 	// referencing shares, directories, files, and metadata").
@@ -78,7 +79,7 @@ func ValidateStorage(s Storage) []Fault {
 		if s.Server == "" || len(s.Server) > 253 || !plainPath(s.Server) {
 			bad(at+"server", "the address of a server", s.Server)
 		}
-		// There it is the path of the export, "/account/share".
+		// Here the share is the path of the export, "/account/share".
 		if s.Share == "" || !plainPath(s.Share) {
 			bad(at+"shareName", "the path of a share", s.Share)
 		}

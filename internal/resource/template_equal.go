@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// Equal says whether two templates are the same, so that the one after the other makes no new revision.
+// Equal says whether two templates are the same, so that no new revision is needed when one replaces the other.
 func (t Template) Equal(other Template) bool {
 	a, errA := json.Marshal(t)
 	b, errB := json.Marshal(other)

@@ -7,30 +7,32 @@ import (
 	"strings"
 )
 
-// RevisionMode says who decides which revisions of an app are active.
+// RevisionMode says whether the platform or the user decides which revisions of an app are active.
 type RevisionMode string
 
 const (
-	// Single: the platform. The latest ready revision has all requests; the one before it ends.
+	// Single means that the platform decides: the latest ready revision gets all requests, and the one before it is
+	// deactivated.
 	Single RevisionMode = "Single"
-	// Multiple: the user, with a share of the requests for each.
+	// Multiple means that the user decides, and gives each revision a share of the requests.
 	Multiple RevisionMode = "Multiple"
 )
 
 // DefaultMaxInactive is how many inactive revisions an app keeps (learn.microsoft.com/azure/container-apps/revisions).
 const DefaultMaxInactive = 100
 
-// Traffic is one share of an app's requests.
+// Traffic gives a revision a share of an app's requests.
 type Traffic struct {
-	// Revision is a name; with Latest it is "" and means the latest ready one.
+	// Revision is a name. It is "" when Latest is set, which means the latest ready revision.
 	Revision string `json:",omitempty"`
 	Latest   bool   `json:",omitempty"`
 	Weight   int    // percent
-	// Label gives the revision a host name of its own that can move to another.
+	// Label gives the revision a host name of its own, which can be moved to another revision.
 	Label string `json:",omitempty"`
 }
 
-// Shares tells how requests are divided: as the user says in Multiple mode, else all to the latest ready revision.
+// Shares returns how requests are divided. In Multiple mode the user says so; in Single mode the latest ready revision
+// gets all of them.
 func (a App) Shares() []Traffic {
 	if in := a.Configuration.Ingress; a.Configuration.Mode == Multiple && in != nil && len(in.Traffic) > 0 {
 		return in.Traffic
@@ -38,10 +40,10 @@ func (a App) Shares() []Traffic {
 	return []Traffic{{Latest: true, Weight: 100}}
 }
 
-// Target names the revision that a share leads to now; "" when the app has none yet.
+// Target returns the name of the revision that gets the share now, or "" when the app has none yet.
 func (a App) Target(t Traffic) string {
 	if t.Latest {
-		// Until one was ready, requests wait for the one that is to be.
+		// While no revision has been ready, requests wait for the latest one.
 		return cmp.Or(a.LatestReadyRevision, a.LatestRevision)
 	}
 	return t.Revision
@@ -49,13 +51,13 @@ func (a App) Target(t Traffic) string {
 
 var label = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
 
-// LabelHost is the first part of the host name of an app's label.
+// LabelHost returns the first part of the host name of an app's label.
 func LabelHost(app, label string) string { return app + "---" + label }
 
-// maxHostLabel is the longest that a part of a host name may be (RFC 1035 section 2.3.4).
+// maxHostLabel is the greatest length of a part of a host name (RFC 1035 section 2.3.4).
 const maxHostLabel = 63
 
-// validateTraffic checks the shares of an app in Multiple mode; in Single mode they mean nothing.
+// validateTraffic checks the shares of an app in Multiple mode. In Single mode they have no effect.
 func validateTraffic(a App) []Fault {
 	in := a.Configuration.Ingress
 	if a.Configuration.Mode != Multiple || in == nil || len(in.Traffic) == 0 {
@@ -76,7 +78,7 @@ func validateTraffic(a App) []Fault {
 		case !t.Latest && t.Revision == "":
 			bad(at, "want revisionName or latestRevision: true, got neither")
 		case revisions[t.Revision]:
-			bad(at, "want one entry a revision, got a second")
+			bad(at, "want one entry for each revision, got a second")
 		}
 		revisions[t.Revision] = true
 		if t.Weight < 0 || t.Weight > 100 {

@@ -23,7 +23,7 @@ var (
 	groupName       = regexp.MustCompile(`^[-\w._()\p{L}\p{N}]{0,89}[-\w_()\p{L}\p{N}]$`)
 )
 
-// ValidateAppName checks the name of an app, which is a part of its host name.
+// ValidateAppName checks the name of an app. The name becomes a part of a host name.
 func ValidateAppName(name string) *Fault {
 	if len(name) < 2 || len(name) > 32 || !appName.MatchString(name) || strings.Contains(name, "--") {
 		return &Fault{"ContainerAppInvalidName", "name", fmt.Sprintf(
@@ -50,7 +50,7 @@ func ValidateGroupName(name string) *Fault {
 	return nil
 }
 
-// ValidateTags checks what Azure Resource Manager checks of any resource's tags.
+// ValidateTags checks tags by the rules of Azure Resource Manager, which are the same for all resources.
 func ValidateTags(tags map[string]string) []Fault {
 	var faults []Fault
 	if len(tags) > 50 {
@@ -73,7 +73,7 @@ func ValidateTags(tags map[string]string) []Fault {
 	return faults
 }
 
-// ValidateApp finds all that is wrong with an app, whatever the api-version that it was written in.
+// ValidateApp checks an app and returns all its faults. The api-version does not matter.
 func ValidateApp(a App) []Fault {
 	var faults []Fault
 	add := func(f *Fault) {
@@ -92,7 +92,8 @@ func ValidateApp(a App) []Fault {
 	return append(faults, validateTemplate(a.Template, a.Profile)...)
 }
 
-// validateTemplate checks a template for a workload profile, of which only Consumption is known without an environment.
+// validateTemplate checks a template. The limits of a workload profile other than Consumption are not checked, because
+// they are defined in the environment.
 func validateTemplate(t Template, profile string) []Fault {
 	var faults []Fault
 	bad := func(field, format string, args ...any) {
@@ -110,6 +111,7 @@ func validateTemplate(t Template, profile string) []Fault {
 	case t.Scale.Max < t.Scale.Min:
 		bad("template.scale.maxReplicas", "want at least minReplicas, which is %d, got %d", t.Scale.Min, t.Scale.Max)
 	}
+	faults = append(faults, validateRules(t.Scale.Rules)...)
 	if len(t.Containers) == 0 {
 		bad("template.containers", "want at least one container, got none")
 		return faults
@@ -129,7 +131,7 @@ func validateTemplate(t Template, profile string) []Fault {
 	check("containers", t.Containers)
 	check("initContainers", t.InitContainers)
 	faults = append(faults, validateVolumes(t)...)
-	if profile == "" || strings.EqualFold(profile, Consumption) { // others: ValidateProfile
+	if profile == "" || strings.EqualFold(profile, Consumption) { // ValidateProfile checks the others
 		if f := validateTotal(t.Containers); f != nil {
 			faults = append(faults, *f)
 		}
@@ -187,7 +189,7 @@ func validateContainer(field string, c Container) []Fault {
 	return faults
 }
 
-// validateProbe takes what the live service takes, which is more than its reference says: an initial delay of 0 and
+// validateProbe accepts what the live service accepts, which is more than its reference says: an initial delay of 0, and
 // failure thresholds well above 10.
 func validateProbe(field string, p Probe) []Fault {
 	var faults []Fault
@@ -258,19 +260,20 @@ func host(field, got string) *Fault {
 	return &Fault{codeValue, field, fmt.Sprintf("want a host name or an address, got %q", got)}
 }
 
-// validateTotal checks that the containers of a replica, without its init containers, which run before them, together have one of the sizes that the Consumption profile
-// offers: 0.25 to 4 vCPUs with two GiB each (learn.microsoft.com/azure/container-apps/containers).
+// validateTotal checks that the containers of a replica together have one of the sizes of the Consumption profile: 0.25 to
+// 4 vCPUs, with two GiB for each (learn.microsoft.com/azure/container-apps/containers). Init containers do not count,
+// because they run before the others.
 func validateTotal(containers []Container) *Fault {
 	var milli, bytes int64
 	for _, c := range containers {
 		if c.Resources.MilliCPU <= 0 || c.Resources.Memory <= 0 {
-			return nil // a fault of its own, told by whoever read the number
+			return nil // the decoder has reported this fault
 		}
 		milli += c.Resources.MilliCPU
 		bytes += c.Resources.Memory
 	}
 	const step, most = 250, 4000
-	// Amounts such as 0.1Gi are rounded to whole bytes, once a container.
+	// Amounts such as 0.1Gi are rounded to whole bytes, once for each container.
 	slack := int64(len(containers))
 	if off := bytes - milli*2*gibibyte/1000; milli%step == 0 && milli <= most && off >= -slack && off <= slack {
 		return nil
@@ -284,7 +287,7 @@ func validateTotal(containers []Container) *Fault {
 		decimal(float64(milli)/1000), decimal(float64(bytes)/gibibyte), strings.Join(pairs, "; "))}
 }
 
-// decimal writes a number as Azure's message does: at least one decimal, at most two.
+// decimal formats a number as Azure's message does, with one or two decimals.
 func decimal(f float64) string {
 	return strings.TrimSuffix(fmt.Sprintf("%.2f", f), "0")
 }

@@ -41,7 +41,7 @@ func TestValidateApp(t *testing.T) {
 		"a name with --":         {func(a *resource.App) { a.ID.Name = "a--b" }, "name", "single '-'"},
 		"a name in capitals":     {func(a *resource.App) { a.ID.Name = "Chat" }, "name", "lower-case"},
 		"no port":                {func(a *resource.App) { a.Configuration.Ingress.TargetPort = 0 }, "", ""},
-		"port -1":                {func(a *resource.App) { a.Configuration.Ingress.TargetPort = -1 }, "configuration.ingress.targetPort", "or 0 for the port that the app is found to listen on, got -1"},
+		"port -1":                {func(a *resource.App) { a.Configuration.Ingress.TargetPort = -1 }, "configuration.ingress.targetPort", "or 0 to find out the port that the app listens on, got -1"},
 		"port 65536":             {func(a *resource.App) { a.Configuration.Ingress.TargetPort = 65536 }, "configuration.ingress.targetPort", "got 65536"},
 		"minReplicas below 0":    {func(a *resource.App) { a.Template.Scale.Min = -1 }, "template.scale.minReplicas", "want 0 to 1000, got -1"},
 		"maxReplicas 0":          {func(a *resource.App) { a.Template.Scale.Max = 0 }, "template.scale.maxReplicas", "want 1 to 1000, got 0"},

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// VolumeType says where what is in a volume comes from.
+// VolumeType says where the files of a volume come from.
 type VolumeType string
 
 const (
-	// EmptyDir volumes are empty at first, shared by the containers of a replica, and gone with it.
+	// EmptyDir volumes are empty at first. The containers of a replica share them, and they are removed with it.
 	EmptyDir VolumeType = "EmptyDir"
-	// SecretFiles volumes have secrets of the app as files, which follow the values of the secrets.
+	// SecretFiles volumes have the app's secrets as files, which change when the secrets do.
 	SecretFiles VolumeType = "Secret"
 	// AzureFile and NfsAzureFile volumes are storages of the environment.
 	AzureFile    VolumeType = "AzureFile"
@@ -24,28 +24,28 @@ const (
 // OfStorage says whether volumes of this type are storages of the environment.
 func (t VolumeType) OfStorage() bool { return t == AzureFile || t == NfsAzureFile }
 
-// Volume is a folder that the containers of a replica may mount.
+// Volume is a folder that the containers of a replica can mount.
 type Volume struct {
 	Name string
 	Type VolumeType
-	// Secrets are what a volume of secrets has; none: each secret of the app, in a file of its name.
+	// Secrets are the files of a SecretFiles volume. Without any, each secret of the app is a file with its name.
 	Secrets []SecretFile `json:",omitempty"`
-	// Storage names one of the environment.
+	// Storage names a storage of the environment.
 	Storage string `json:",omitempty"`
-	// MountOptions are a mount's, separated by commas. Of those only "ro" has a meaning here.
+	// MountOptions are options of mount(8), separated by commas. Only "ro" has an effect here.
 	MountOptions string `json:",omitempty"`
 }
 
-// SecretFile is a secret of the app in a file.
+// SecretFile is a file with the value of a secret of the app.
 type SecretFile struct {
 	Secret string
 	Path   string // in the volume
 }
 
-// ReadOnly says whether a volume's mount options ask for it.
+// ReadOnly says whether the mount options of a volume make it read-only.
 func (v Volume) ReadOnly() bool { return slices.Contains(strings.Split(v.MountOptions, ","), "ro") }
 
-// Files says which file of a volume of secrets has which secret. all are the names of the app's secrets.
+// Files returns the files of a SecretFiles volume with their secrets. all has the names of the app's secrets.
 func (v Volume) Files(all []string) map[string]string {
 	files := map[string]string{}
 	for _, f := range v.Secrets {
@@ -59,7 +59,7 @@ func (v Volume) Files(all []string) map[string]string {
 	return files
 }
 
-// VolumeMount puts a volume, or a folder in it, into a container.
+// VolumeMount mounts a volume, or a folder of it, in a container.
 type VolumeMount struct {
 	Volume  string
 	Path    string // in the container
@@ -68,7 +68,7 @@ type VolumeMount struct {
 
 var volumeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
-// ownPaths are those that the platform mounts into every container.
+// ownPaths are the paths that the platform mounts in every container.
 var ownPaths = []string{"/", "/proc", "/sys", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 
 func validateVolumes(t Template) []Fault {
@@ -98,7 +98,7 @@ func validateVolumes(t Template) []Fault {
 	return faults
 }
 
-// validateVolume checks what only volumes of one type have.
+// validateVolume checks the fields that only one type of volume has.
 func validateVolume(field string, v Volume) []Fault {
 	var faults []Fault
 	bad := func(at, format string, args ...any) {
@@ -122,7 +122,7 @@ func validateVolume(field string, v Volume) []Fault {
 	return append(faults, validateSecretFiles(field+".secrets", v.Secrets)...)
 }
 
-// maxFileName is what Linux's file systems take (NAME_MAX).
+// maxFileName is the longest name of a file on Linux (NAME_MAX).
 const maxFileName = 255
 
 func validateSecretFiles(field string, files []SecretFile) []Fault {
@@ -170,7 +170,7 @@ func validateMounts(field string, mounts []VolumeMount, volumes []Volume) []Faul
 	return faults
 }
 
-// badMountPath says what is wrong with the path of a mount; "" when nothing is.
+// badMountPath returns what is wrong with the path of a mount, or "".
 func badMountPath(p string) string {
 	switch clean := path.Clean(p); {
 	case !strings.HasPrefix(p, "/") || climbs(p) || !plainPath(p) || strings.Contains(p, ":"):
@@ -181,11 +181,11 @@ func badMountPath(p string) string {
 	return ""
 }
 
-// climbs says whether a path goes up anywhere, even if it comes down again: which folder it leaves then is decided by
-// symbolic links that the author of an image or the user of a volume made.
+// climbs says whether a path contains "..", even if it does not lead out of its folder: symbolic links, which the author
+// of an image or the user of a volume can make, decide where ".." leads.
 func climbs(p string) bool { return slices.Contains(strings.Split(p, "/"), "..") }
 
-// plainPath says whether a path can be one of Linux and is readable in a message.
+// plainPath says whether a path is possible on Linux and readable in a message.
 func plainPath(p string) bool {
 	return len(p) <= 1024 && !strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f })
 }

@@ -1,9 +1,9 @@
-// Package seal keeps secret values unreadable where they lie: AES-256-GCM under a key that lies elsewhere.
+// Package seal encrypts stored secret values with AES-256-GCM. The key is stored elsewhere.
 //
 //	sealed value:  version 1 │ key's name, 4 bytes │ nonce, 12 bytes │ ciphertext and tag
 //
-// A value opens only with the key and for the purpose that it was sealed with, so that one that is copied to another
-// place in the database is worth nothing there.
+// A value can be opened only with its key and for the purpose that it was sealed for. A value that is copied to another place
+// in the database cannot be opened there.
 package seal
 
 import (
@@ -21,16 +21,16 @@ const (
 	headLen = 1 + nameLen
 )
 
-// ErrOtherKey is wrapped when a value was sealed under another key.
+// ErrOtherKey is wrapped by errors about a value that was sealed with another key.
 var ErrOtherKey = errors.New("sealed under another key")
 
-// Box seals and opens values. Its methods may be called from many goroutines.
+// Box seals and opens values. Its methods are safe for concurrent use.
 type Box struct {
-	head []byte // what sealed values begin with
+	head []byte // first bytes of every sealed value
 	aead cipher.AEAD
 }
 
-// New returns a box under a key of 32 bytes.
+// New returns a Box for a key of 32 bytes.
 func New(key []byte) (*Box, error) {
 	if len(key) != 32 {
 		return nil, fmt.Errorf("key: want 32 bytes, got %d", len(key))
@@ -39,7 +39,7 @@ func New(key []byte) (*Box, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Nonces are random: the chance of one twice stays below 2^-32 for 2^32 values, far more than anyone writes.
+	// Nonces are random. The chance that one repeats stays below 2^-32 for 2^32 values, far more than anyone writes.
 	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
 		return nil, err
@@ -48,12 +48,12 @@ func New(key []byte) (*Box, error) {
 	return &Box{head: append([]byte{version}, name[:nameLen]...), aead: aead}, nil
 }
 
-// Seal makes a value unreadable. purpose is what Open has to be given too.
+// Seal encrypts a value. Open needs the same purpose.
 func (b *Box) Seal(purpose, value string) []byte {
 	return b.aead.Seal(bytes.Clone(b.head), nil, []byte(value), b.with(purpose))
 }
 
-// Open returns what Seal was given.
+// Open decrypts a value that Seal returned.
 func (b *Box) Open(purpose string, sealed []byte) (string, error) {
 	switch {
 	case len(sealed) < headLen:

@@ -13,58 +13,94 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"penstock/internal/admin"
+	"penstock/internal/admin/wire"
+	"penstock/internal/appimages"
+	"penstock/internal/appsecrets"
 	"penstock/internal/arm"
+	"penstock/internal/autoscale"
+	"penstock/internal/backup"
+	"penstock/internal/decisions"
 	"penstock/internal/link"
 	"penstock/internal/logs"
+	"penstock/internal/memoryadvice"
 	"penstock/internal/oci"
 	"penstock/internal/pki"
 	"penstock/internal/reconcile"
 	"penstock/internal/resource"
-	"penstock/internal/runtimes"
 	"penstock/internal/runtimes/local"
+	"penstock/internal/seal"
+	"penstock/internal/storages"
 	"penstock/internal/store"
 )
 
-// ControlOptions is what the control role runs with.
+// ControlOptions configures the control role.
 type ControlOptions struct {
-	Data, State             string // folders: what must be kept, and what a restart of the machine may lose
-	Instance                string // names this server among others on the machine
-	Version                 string // of this program
-	ARM, Link               net.Listener
-	Inside                  Inside
-	TCPHost                 string // on which external ports of TCP apps are opened
-	Domain                  string
-	PublicHTTP, PublicHTTPS int
-	Runtime                 string // "containerd" or "fake"
-	EngineDir               string // folder of the shim and runc
-	Registries              Registries
-	Images                  oci.Policy // which images go by themselves
-	UnpackedLimit           int64      // bytes that an image may weigh unpacked
-	MemoryReserve           int64      // bytes that replicas are not promised
-	DiskReserve             int64      // bytes of the data folder's disk that are kept free for the replicas that run
-	Overcommit              float64
-	Storages                map[string]string // folders by "environment/storage", in lower case
-	Log                     *slog.Logger
-	Ready                   func()
+	Instance string // identifies this server on the machine
+	Version  string // of this program
+	// Data is the folder for what must be kept. State is the folder for what may be lost when the machine restarts.
+	Data, State string
+	// ARM and Link are the listeners for the API and for the ingresses.
+	ARM, Link net.Listener
+	Public    Public
+	Inside    Inside
+	Engine    EngineOptions
+	Images    ImageOptions
+	Capacity  CapacityOptions
+	// Storages are folders by "environment/storage", in lower case.
+	Storages map[string]string
+	Log      *slog.Logger
+	// Ready is called when the role serves.
+	Ready func()
 	// Stop ends the whole server; the shutdown call uses it.
 	Stop func()
 }
 
-// Inside is where the ingress and the resolver listen for replicas: ports of an address that control gives the machine.
+// Public is how clients outside reach apps.
+type Public struct {
+	Domain      string
+	HTTP, HTTPS int
+	TCPHost     string // host on which external ports of TCP apps are opened
+}
+
+// EngineOptions configures what runs containers.
+type EngineOptions struct {
+	Runtime string // "containerd" or "fake"
+	Dir     string // folder of the shim and runc
+}
+
+// ImageOptions configures where images come from and how long they are kept.
+type ImageOptions struct {
+	Registries    appimages.Registries
+	Policy        oci.Policy // which images are removed automatically
+	UnpackedLimit int64      // limit for the unpacked size of an image
+}
+
+// CapacityOptions configures how much of the machine replicas can use.
+type CapacityOptions struct {
+	MemoryReserve int64   // bytes that replicas cannot reserve
+	DiskReserve   int64   // bytes that must be free on the data folder's disk before another replica is created
+	StandbyBudget int     // maximum number of revisions without replicas that have a standby
+	Overcommit    float64 // share of the remaining memory that replicas can reserve; above 1 only on test machines
+}
+
+// Inside says where the ingress and the resolver listen for replicas: ports of an address that control assigns to the
+// machine.
 type Inside struct {
 	Host                         netip.Addr
 	HTTP, HTTPS, Names, NamesTCP uint16
-	TCP                          uint16 // 0 with a supervisor of an older version
+	TCP                          uint16 // 0 if the supervisor is an older version
 }
 
-// RequestsFolder is where ingresses write access records and control reads them.
+// RequestsFolder returns the folder where ingresses write access records and control reads them.
 func RequestsFolder(data string) string { return filepath.Join(data, "logs", "requests") }
 
-// Where apps land when nobody says otherwise.
+// The defaults for apps that name no place.
 const (
 	defaultSubscription = "00000000-0000-0000-0000-000000000000"
 	defaultGroup        = "default"
@@ -72,18 +108,95 @@ const (
 	location            = "local"
 )
 
-// RunControl owns everything but the requests' way: API, resources, engine, logs. It runs until ctx ends; containers
-// run on.
+// RunControl runs the control role until ctx ends: API, resources, engine and logs, which is everything except serving
+// requests. Containers continue to run afterwards. The parts are opened in this order, each using earlier ones. Then
+// all of them run, and they are closed in reverse order.
 func RunControl(ctx context.Context, o ControlOptions) (err error) {
-	authority, err := pki.LoadOrCreate(filepath.Join(o.Data, "pki"))
-	if err != nil {
+	c := &control{ControlOptions: o}
+	defer func() { err = errors.Join(err, c.close()) }()
+	for _, open := range []func(context.Context) error{
+		c.openKeys,       // certificate authority, API token
+		c.openStore,      // documents, and the secrets in them
+		c.openLogs,       // output of containers, and events
+		c.openMachine,    // container driver, network, images
+		c.openLink,       // sends tables to the ingresses, receives their reports
+		c.openEngine,     // keeps replicas running on this machine
+		c.openScaler,     // decides how many replicas there should be
+		c.openReconciler, // creates the replicas and routes that the documents describe
+		c.openAPI,        // ARM, /penstock/v1 and the image registry
+	} {
+		if err := open(ctx); err != nil {
+			return err
+		}
+	}
+	return c.run(ctx)
+}
+
+// control is the control role. The open methods set its fields, in their order.
+type control struct {
+	ControlOptions
+	parts
+
+	authority *pki.Authority
+	token     string
+
+	documents *store.Store
+	box       *seal.Box
+	secrets   *appsecrets.Reader
+
+	console *logs.Console
+	system  *logs.System
+
+	machine *machine
+	hub     *link.Hub
+	engine  *local.Engine
+	created func(resource.Revision) // called with each new revision
+
+	decisions  *decisions.Log
+	scaler     *autoscale.Scaler
+	reconciler *reconcile.Reconciler
+	pause      context.CancelFunc // stops reconciling
+	paused     chan struct{}      // closed when reconciling has stopped
+	halts      chan chan error    // requests to stop all replicas
+}
+
+// parts are the functions that run and close the parts of a role.
+type parts struct {
+	runs   []func(ctx context.Context) error
+	closes []func() error
+}
+
+func (p *parts) onRun(run func(ctx context.Context) error) { p.runs = append(p.runs, run) }
+func (p *parts) onClose(closes func() error)               { p.closes = append(p.closes, closes) }
+
+// run runs all parts until ctx ends or one of them fails. It returns when all have ended.
+func (p *parts) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range p.runs {
+		group.Go(func() error { return run(ctx) })
+	}
+	return group.Wait()
+}
+
+// close closes all parts, the last opened first.
+func (p *parts) close() error {
+	var errs []error
+	for _, closes := range slices.Backward(p.closes) {
+		errs = append(errs, closes())
+	}
+	return errors.Join(errs...)
+}
+
+func (c *control) openKeys(context.Context) (err error) {
+	if c.authority, err = pki.LoadOrCreate(filepath.Join(c.Data, "pki")); err != nil {
 		return err
 	}
-	token, err := pki.TokenFile(filepath.Join(o.Data, "token"))
-	if err != nil {
-		return err
-	}
-	documents, err := store.Open(ctx, filepath.Join(o.Data, "penstock.db"))
+	c.token, err = pki.TokenFile(filepath.Join(c.Data, "token"))
+	return err
+}
+
+func (c *control) openStore(ctx context.Context) (err error) {
+	c.documents, err = store.Open(ctx, filepath.Join(c.Data, "penstock.db"))
 	if errors.Is(err, store.ErrDamaged) {
 		return fmt.Errorf("%w\ncontainers and routes are left as they are; restore the file from a backup, or move it away "+
 			"to begin with an empty one", err)
@@ -91,111 +204,223 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer documents.Close()
-	box, err := openBox(o.Data)
+	c.onClose(c.documents.Close)
+	// The key is in a file beside the database, so that a copy of the database alone reveals no secret.
+	key, err := pki.KeyFile(filepath.Join(c.Data, "secrets.key"))
 	if err != nil {
 		return err
 	}
-	console, err := logs.OpenConsole(filepath.Join(o.Data, "logs", "console"), logs.Limits{}, o.Log)
-	if err != nil {
+	if c.box, err = seal.New(key); err != nil {
 		return err
 	}
-	defer console.Close()
-	system, err := logs.OpenSystem(filepath.Join(o.Data, "logs", "system"), logs.Limits{}, o.Log)
-	if err != nil {
-		return err
-	}
-	defer system.Close()
+	c.secrets = appsecrets.New(c.documents, c.box)
+	return nil
+}
 
-	machine, err := openMachine(ctx, o, consoleSink{console}, documents, box)
+func (c *control) openLogs(context.Context) (err error) {
+	if c.console, err = logs.OpenConsole(filepath.Join(c.Data, "logs", "console"), logs.Limits{}, c.Log); err != nil {
+		return err
+	}
+	c.onClose(c.console.Close)
+	if c.system, err = logs.OpenSystem(filepath.Join(c.Data, "logs", "system"), logs.Limits{}, c.Log); err != nil {
+		return err
+	}
+	c.onClose(c.system.Close)
+	return nil
+}
+
+// emit stores an event and writes it to the server's own log.
+func (c *control) emit(e resource.Event) {
+	c.system.Append(e)
+	c.Log.Log(context.Background(), eventLevel(e), "event", "app", e.App.Base(), "revision", e.Revision, "replica", e.Replica, "reason", e.Reason, "message", e.Message)
+}
+
+func (c *control) openMachine(ctx context.Context) (err error) {
+	if c.machine, err = openMachine(ctx, c.ControlOptions, consoleSink{c.console}, c.documents, c.secrets); err != nil {
+		return err
+	}
+	c.onClose(c.machine.close)
+	c.created = func(resource.Revision) {}
+	if images := c.machine.images; images != nil {
+		appimages.TakeRestored(ctx, filepath.Join(c.Data, backup.ImportDir), images.registry, c.Log)
+		advisor := memoryadvice.New(images, c.emit, c.Log)
+		c.created = advisor.Created
+		c.onRun(func(ctx context.Context) error { advisor.Run(ctx); return nil })
+		c.onRun(images.collector.Run)
+	}
+	return nil
+}
+
+func (c *control) openLink(context.Context) error {
+	c.hub = link.NewHub(rand.Text(), c.Log)
+	c.onRun(func(ctx context.Context) error { return c.hub.Serve(ctx, c.Link) })
+	return nil
+}
+
+func (c *control) openEngine(context.Context) error {
+	room, err := capacity(c.ControlOptions)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, machine.close()) }()
-	takeImages(ctx, o, machine)
-	room, err := capacity(o)
-	if err != nil {
-		return err
-	}
-	emit := func(e resource.Event) {
-		system.Append(e)
-		o.Log.Log(ctx, eventLevel(e), "event", "app", e.App.Base(), "revision", e.Revision, "replica", e.Replica, "reason", e.Reason, "message", e.Message)
-	}
-	hub := link.NewHub(rand.Text(), o.Log)
-	engine := local.New(local.Config{
-		Driver:   machine.driver,
-		Scheme:   o.Runtime,
-		Emit:     emit,
-		Log:      o.Log,
+	config := local.Config{
+		Driver:   c.machine.driver,
+		Scheme:   c.Engine.Runtime,
+		Emit:     c.emit,
+		Log:      c.Log,
 		Capacity: room,
-		Secrets:  secrets{documents, box}.values,
-		Storage:  storages{documents, filepath.Join(o.Data, "storages"), o.Storages}.folder,
-		Fetch:    machine.fetch(documents),
-		Answered: hub.Answered,
+		Secrets:  c.secrets.Values,
+		Storage:  storages.New(c.documents, filepath.Join(c.Data, "storages"), c.Storages).Folder,
+		Answered: c.hub.Answered,
+		Replicas: filepath.Join(c.Data, "replicas"),
+		Standbys: c.Capacity.StandbyBudget,
+	}
+	if c.machine.images != nil {
+		config.Fetch = c.machine.images.apps.Fetch
+	}
+	c.engine = local.New(config)
+	c.onRun(c.engine.Run)
+	return nil
+}
+
+func (c *control) openScaler(context.Context) (err error) {
+	if c.decisions, err = decisions.Open(filepath.Join(c.Data, "logs", "decisions"), c.Log); err != nil {
+		return err
+	}
+	c.onClose(c.decisions.Close)
+	c.onRun(c.decisions.Run)
+	c.scaler = autoscale.New(autoscale.Config{
+		Demand:  c.hub.Demand,
+		Usage:   c.engine.Usage,
+		Touch:   func(app resource.ID) { c.reconciler.Touch(app) }, // the reconciler is opened next, and nothing runs before
+		Emit:    c.emit,
+		Record:  c.decisions.Add,
+		Learned: filepath.Join(c.Data, "learned.json"),
+		Log:     c.Log,
 	})
-	advisor := newAdvisor(machine.images, emit, o.Log)
-	reconciler := reconcile.New(reconcile.Config{
-		Store:       documents,
-		Runtime:     engine,
-		Images:      machine,
-		Routes:      hub,
-		Certificate: certificates(authority),
-		Key: func(c resource.Certificate) ([]byte, error) {
-			key, err := box.Open(c.Purpose(), c.Sealed)
+	c.onRun(c.scaler.Run)
+	return nil
+}
+
+func (c *control) openReconciler(ctx context.Context) error {
+	c.reconciler = reconcile.New(reconcile.Config{
+		Scale:       c.scaler,
+		Store:       c.documents,
+		Runtime:     c.engine,
+		Images:      c.machine.digests,
+		Routes:      c.hub,
+		Certificate: certificates(c.authority),
+		Key: func(cert resource.Certificate) ([]byte, error) {
+			key, err := c.box.Open(cert.Purpose(), cert.Sealed)
 			return []byte(key), err
 		},
-		Addresses: machine.addresses,
-		Release:   machine.release,
-		Expose:    machine.expose,
-		Domain:    o.Domain,
-		Emit:      emit,
-		Created:   advisor.created,
-		Forget:    func(app resource.ID) error { return errors.Join(console.Forget(app), system.Forget(app)) },
-		Log:       o.Log,
+		Addresses: c.machine.addresses,
+		Release:   c.machine.release,
+		Expose:    c.machine.expose,
+		Domain:    c.Public.Domain,
+		Emit:      c.emit,
+		Created:   c.created,
+		Forget: func(app resource.ID) error {
+			return errors.Join(c.console.Forget(app), c.system.Forget(app), c.decisions.Forget(app))
+		},
+		Log: c.Log,
 	})
-	if err := firstEnvironment(ctx, documents, o.Domain); err != nil {
+	if err := firstEnvironment(ctx, c.documents, c.Public.Domain); err != nil {
 		return err
 	}
-	if err := releaseAddresses(ctx, documents, machine); err != nil {
+	if err := c.releaseAddresses(ctx); err != nil {
 		return err
 	}
+	reconciling, pause := context.WithCancel(ctx)
+	c.pause, c.paused, c.halts = pause, make(chan struct{}), make(chan chan error)
+	c.onClose(func() error { pause(); return nil })
+	c.onRun(func(ctx context.Context) error {
+		defer close(c.paused)
+		defer context.AfterFunc(ctx, pause)()
+		return c.reconciler.Run(reconciling, c.Ready)
+	})
+	c.onRun(func(ctx context.Context) error { c.reconciler.ReportPorts(ctx, c.hub); return nil })
+	c.onRun(c.haltReplicas)
+	return nil
+}
 
-	api := arm.New(arm.Config{
-		Store:     documents,
-		Runtime:   engine,
-		Images:    machine,
-		Console:   console,
-		System:    system,
-		Requests:  RequestsFolder(o.Data),
-		Secrets:   box,
-		Reconcile: reconciler.Touch,
-		Resolver:  net.DefaultResolver,
-		OwnPorts:  ownPorts(o),
-		Cores:     runtime.NumCPU(),
-		Token:     token,
-		Log:       o.Log,
-	})
-	halt := make(chan chan error)
-	a := &admin{options: o, documents: documents, machine: machine, hub: hub, meter: meter{runtime: engine}, engine: engine, log: o.Log, shutdown: func(ctx context.Context, replicas bool) error {
-		if replicas {
-			done := make(chan error, 1)
-			select {
-			case halt <- done:
-			case <-ctx.Done():
-				return context.Cause(ctx)
+// haltReplicas stops all replicas on each request, until ctx ends.
+func (c *control) haltReplicas(ctx context.Context) error {
+	for {
+		select {
+		case done := <-c.halts:
+			c.pause() // otherwise stopped replicas would be started again
+			<-c.paused
+			strays, err := c.engine.RemoveAll(ctx)
+			if err == nil && !strays {
+				err = c.machine.clear(ctx)
 			}
-			if err := <-done; err != nil {
-				return err
-			}
+			done <- err
+		case <-ctx.Done():
+			return nil
 		}
-		o.Stop()
-		return nil
-	}}
+	}
+}
+
+// shutdown stops the server. If replicas is true it stops the replicas first.
+func (c *control) shutdown(ctx context.Context, replicas bool) error {
+	if replicas {
+		done := make(chan error, 1)
+		select {
+		case c.halts <- done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := <-done; err != nil {
+			return err
+		}
+	}
+	c.Stop()
+	return nil
+}
+
+func (c *control) openAPI(ctx context.Context) error {
+	api := arm.New(arm.Config{
+		Store:     c.documents,
+		Runtime:   c.engine,
+		Images:    c.machine.digests,
+		Console:   c.console,
+		System:    c.system,
+		Requests:  RequestsFolder(c.Data),
+		Secrets:   c.box,
+		Reconcile: c.reconciler.Touch,
+		Resolver:  net.DefaultResolver,
+		OwnPorts:  ownPorts(c.ControlOptions),
+		Cores:     runtime.NumCPU(),
+		Token:     c.token,
+		Log:       c.Log,
+	})
+	own := admin.Config{
+		Status: wire.Status{
+			Instance: c.Instance, Runtime: c.Engine.Runtime, Domain: c.Public.Domain,
+			HTTPPort: c.Public.HTTP, HTTPSPort: c.Public.HTTPS, TCPHost: c.Public.TCPHost,
+		},
+		Traffic:  c.hub,
+		Runtime:  c.engine,
+		Revision: c.documents.Revisions().Get,
+		Revisions: func(ctx context.Context, app resource.ID) ([]resource.Revision, error) {
+			return c.documents.Revisions().List(ctx, store.Scope{Parent: app})
+		},
+		Scale:     c.scaler,
+		Decisions: c.decisions,
+		Backup:    backup.Source{Info: backup.Info{Version: c.Version, Instance: c.Instance}, Data: c.Data, Database: c.documents.Backup},
+		Shutdown:  c.shutdown,
+		Log:       c.Log,
+	}
+	registry := http.NotFoundHandler()
+	if i := c.machine.images; i != nil {
+		registry = i.registry
+		own.Images = &admin.Images{Store: i.Images, Puller: i.puller, Pruner: i.collector, Loader: i.registry, Repairer: i.apps}
+	}
 	mux := http.NewServeMux()
-	mux.Handle("/v2/", arm.Authenticate(token, machine.registry))
-	mux.Handle("/penstock/v1/", arm.Authenticate(token, a.handler()))
+	mux.Handle("/v2/", arm.Authenticate(c.token, registry))
+	mux.Handle(wire.Prefix, arm.Authenticate(c.token, admin.New(own)))
 	mux.Handle("/", api)
-	certificate, err := armCertificate(authority, o)
+	certificate, err := armCertificate(c.authority, c.ControlOptions)
 	if err != nil {
 		return err
 	}
@@ -204,149 +429,89 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-
-	group, ctx := errgroup.WithContext(ctx)
-	reconciling, pause := context.WithCancel(ctx)
-	paused := make(chan struct{})
-	group.Go(func() error { return engine.Run(ctx) })
-	group.Go(func() error { advisor.run(ctx); return nil })
-	if machine.collector != nil {
-		group.Go(func() error { return machine.collector.Run(ctx) })
-	}
-	group.Go(func() error { return hub.Serve(ctx, o.Link) })
-	group.Go(func() error { return tellPorts(ctx, hub, documents, emit) })
-	group.Go(func() error {
-		defer close(paused)
-		return reconciler.Run(reconciling, o.Ready)
-	})
-	group.Go(func() error {
-		for {
-			select {
-			case done := <-halt:
-				pause() // or what is stopped would be started again
-				<-paused
-				strays, err := stopReplicas(ctx, engine)
-				if err == nil && !strays {
-					err = machine.clear(ctx)
-				}
-				done <- err
-			case <-ctx.Done():
-				pause()
-				return nil
-			}
-		}
-	})
-	group.Go(func() error {
-		if err := front.ServeTLS(o.ARM, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	c.onRun(func(context.Context) error {
+		if err := front.ServeTLS(c.ARM, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve api: %w", err)
 		}
 		return nil
 	})
-	group.Go(func() error {
+	c.onRun(func(ctx context.Context) error {
 		<-ctx.Done()
 		drain, done := context.WithTimeout(context.WithoutCancel(ctx), apiDrain)
 		defer done()
 		if err := front.Shutdown(drain); err != nil {
-			return front.Close() // logs are followed for hours
+			return front.Close() // clients can follow logs for hours, so do not wait for them
 		}
 		return nil
 	})
-	return group.Wait()
+	return nil
 }
 
-// ownPorts are those that no app can have.
+// ownPorts returns the ports that no app can use.
 func ownPorts(o ControlOptions) map[int]string {
-	own := map[int]string{o.PublicHTTP: "--http", o.PublicHTTPS: "--https"}
+	own := map[int]string{o.Public.HTTP: "--http", o.Public.HTTPS: "--https"}
 	if a, ok := o.ARM.Addr().(*net.TCPAddr); ok {
 		own[a.Port] = "--arm"
 	}
 	return own
 }
 
-// apiDrain is how long calls may take to end when the server stops.
+// apiDrain is how long API calls have to end when the server stops.
 const apiDrain = 2 * time.Second
 
-// stopReplicas ends all replicas that this server knows the revision of, and returns when they have gone. The others are
-// strays: someone may need them.
-func stopReplicas(ctx context.Context, engine runtimes.Runtime) (strays bool, err error) {
-	ctx, done := context.WithCancel(ctx)
-	defer done()
-	changes := engine.Watch(ctx)
-	for {
-		replicas, err := engine.Replicas(ctx)
-		if err != nil {
-			return false, fmt.Errorf("stop replicas: %w", err)
-		}
-		left := 0
-		for _, replica := range replicas {
-			if replica.Revision.IsZero() {
-				continue
-			}
-			left++
-			if err := engine.Remove(ctx, replica.Revision); err != nil {
-				return false, fmt.Errorf("stop replicas: %w", err)
-			}
-		}
-		if left == 0 {
-			return len(replicas) > 0, nil
-		}
-		select {
-		case <-changes:
-		case <-ctx.Done():
-			return false, context.Cause(ctx)
-		}
-	}
-}
-
-// firstEnvironment makes the environment that apps land in when their manifest names none. Its domain is the server's.
+// firstEnvironment creates the environment for apps whose manifest names none. It has the server's domain.
 func firstEnvironment(ctx context.Context, documents *store.Store, domain string) error {
 	id := resource.EnvironmentID(defaultSubscription, defaultGroup, defaultEnvironment)
-	_, err := documents.Environments().Put(ctx, id, func(e *resource.Environment, exists bool) error {
-		if !exists {
-			now := time.Now().UTC()
-			e.Meta = resource.Meta{ID: id, Location: location, Created: now, Generation: 1}
-			e.Provisioning = resource.Succeeded
-		}
-		e.DefaultDomain = domain
+	_, _, err := documents.Environments().Create(ctx, resource.Environment{
+		Meta:              resource.Meta{ID: id, Location: location, Created: time.Now().UTC(), Generation: 1},
+		EnvironmentStatus: resource.EnvironmentStatus{Progress: resource.Progress{Observed: 1}},
+	}, nil)
+	if err != nil {
+		return err
+	}
+	_, err = documents.Environments().Observe(ctx, id, func(_ resource.Environment, status *resource.EnvironmentStatus) error {
+		status.DefaultDomain = domain
 		return nil
 	})
 	return err
 }
 
-// releaseAddresses gives back those of environments that were deleted while a replica was in them.
-func releaseAddresses(ctx context.Context, documents *store.Store, m *machine) error {
-	environments, err := documents.Environments().List(ctx, store.Scope{})
+// releaseAddresses releases the addresses of environments that were deleted while they still had a replica.
+func (c *control) releaseAddresses(ctx context.Context) error {
+	environments, err := c.documents.Environments().List(ctx, store.Scope{})
 	if err != nil {
 		return err
 	}
-	known := map[string]bool{}
+	keep := map[string]bool{}
 	for _, e := range environments {
-		known[e.ID.Key()] = true
+		keep[e.ID.Key()] = true
 	}
-	m.releaseOthers(known)
+	if err := c.machine.releaseOthers(keep); err != nil {
+		c.Log.Warn("deleted environments keep their addresses; the next start tries again", "err", err)
+	}
 	return nil
 }
 
-// certificates makes what the ingress shows for host names.
-func certificates(authority *pki.Authority) func(names []string) (link.Certificate, error) {
-	return func(names []string) (link.Certificate, error) {
-		cert, key, err := authority.Issue(names)
-		return link.Certificate{Names: names, Cert: cert, Key: key}, err
+// certificates returns a function that issues the certificates that the ingress presents.
+func certificates(authority *pki.Authority) func(names []string) (link.Certificate, time.Time, error) {
+	return func(names []string) (link.Certificate, time.Time, error) {
+		cert, key, renew, err := authority.Issue(names)
+		return link.Certificate{Names: names, Cert: cert, Key: key}, renew, err
 	}
 }
 
 func armCertificate(authority *pki.Authority, o ControlOptions) (tls.Certificate, error) {
-	names := []string{"localhost", "127.0.0.1", "::1", o.Domain}
+	names := []string{"localhost", "127.0.0.1", "::1", o.Public.Domain}
 	if host, _, err := net.SplitHostPort(o.ARM.Addr().String()); err == nil && net.ParseIP(host) != nil && !net.ParseIP(host).IsUnspecified() {
 		names = append(names, host)
 	}
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}
-	cert, key, err := authority.Issue(names)
+	cert, key, _, err := authority.Issue(names)
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -11,35 +11,39 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"penstock/internal/access"
+	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
 	"penstock/internal/link"
-	"penstock/internal/names"
+	"penstock/internal/resolver"
 )
 
-// IngressOptions is what the ingress role runs with.
+// IngressOptions configures the ingress role.
 type IngressOptions struct {
-	State         string         // folder for what a restart of the machine may lose
+	State         string         // folder for what may be lost when the machine restarts
 	Requests      string         // folder for access records
 	HTTP, HTTPS   []net.Listener // for clients outside, and for replicas
-	Names         net.PacketConn // where replicas ask for names
+	Names         net.PacketConn // where replicas send DNS queries
 	NamesTCP      net.Listener
-	Ports         ingress.Ports // for TCP apps; nil: none can be reached from outside
-	InsideTCP     net.Listener  // where replicas' connections to TCP apps are led; nil: nowhere
+	Ports         ingress.Ports // for TCP apps; nil: they cannot be reached from outside
+	InsideTCP     net.Listener  // for connections of replicas to TCP apps; nil: none
 	ControlSocket string
 	PublicHTTPS   int           // port that plain requests are redirected to
-	Drain         time.Duration // how long requests may go on after ctx has ended
+	Drain         time.Duration // how long requests can continue after ctx has ended
 	Log           *slog.Logger
-	Ready         func() // called when requests are taken
+	Ready         func() // called when requests are accepted
 }
 
-// RunIngress serves requests until ctx ends, then drains. It works without control for as long as it must: by the last
-// table that control sent, to it or to an ingress before it.
+// RoutesFile returns the file where an ingress keeps its last table for the next ingress of the same server. It is
+// removed before the roles start, because after a restart of the server it may name replicas that are gone.
+func RoutesFile(state string) string { return filepath.Join(state, "routes.json") }
+
+// RunIngress serves requests until ctx ends, and then drains. Without control it continues with the last table that
+// control sent to it or to an earlier ingress.
 func RunIngress(ctx context.Context, o IngressOptions) error {
 	config := ingress.Config{HTTPSPort: o.PublicHTTPS, Drain: o.Drain, Log: o.Log}
-	records, err := access.NewWriter(o.Requests, access.Limits{}, o.Log)
+	records, err := accesslog.NewWriter(o.Requests, accesslog.Limits{}, o.Log)
 	if err != nil {
-		// Requests matter more than what is kept of them.
+		// Serving requests is more important than recording them.
 		o.Log.Error("requests are served without access records", "err", err)
 	} else {
 		config.Observe = records.Add
@@ -50,17 +54,17 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		defer stop()
 	}
 	in := ingress.New(config)
-	path := filepath.Join(o.State, "routes.json")
+	path := RoutesFile(o.State)
 	if err := in.LoadTable(path); err != nil {
 		o.Log.Warn("the last routes cannot be read; waiting for control's", "err", err)
 	}
 
 	doors := in.Doors(o.Ports, o.InsideTCP)
-	// While it drains it still says which replicas it uses, so that control does not end them.
+	// While draining, the ingress still reports which replicas it uses, so that control does not stop them.
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
-	resolver := names.New(names.Config{Upstreams: names.FromFile("/etc/resolv.conf"), Log: o.Log})
+	names := resolver.New(resolver.Config{Upstreams: resolver.FromFile("/etc/resolv.conf"), Log: o.Log})
 	if t, ok := in.Table(); ok {
-		resolver.Apply(t)
+		names.Apply(t)
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -72,7 +76,7 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		},
 		Apply: func(t link.Table) {
 			in.Apply(t)
-			resolver.Apply(t)
+			names.Apply(t)
 			doors.Follow()
 		},
 		Report: func() link.Report {
@@ -84,16 +88,16 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		Changed: in.Changed(),
 		Log:     o.Log,
 	}
-	wg.Go(func() { client.Run(linked) })
-	wg.Go(func() { in.KeepTable(ctx, path) }) // while it drains, another one does
-	o.Ready()
 	group, ctx := errgroup.WithContext(ctx)
+	wg.Go(func() { client.Run(linked) })
+	wg.Go(func() { in.KeepTable(ctx, path) }) // while this ingress drains, the next one does this
+	o.Ready()
 	resolving, done := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup
 	serving.Add(2)
 	group.Go(func() error {
 		serving.Wait()
-		done() // requests that are in flight may need a name
+		done() // requests in flight may still need to resolve a name
 		return nil
 	})
 	group.Go(func() error {
@@ -108,6 +112,6 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		}
 		return nil
 	})
-	group.Go(func() error { return resolver.Serve(resolving, o.Names, o.NamesTCP) })
+	group.Go(func() error { return names.Serve(resolving, o.Names, o.NamesTCP) })
 	return group.Wait()
 }

@@ -2,78 +2,94 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"path/filepath"
 	"runtime"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"penstock/internal/appimages"
+	"penstock/internal/appsecrets"
+	"penstock/internal/diskspace"
 	"penstock/internal/logs"
 	"penstock/internal/network"
 	"penstock/internal/oci"
+	"penstock/internal/reconcile"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/fake"
 	"penstock/internal/runtimes/local"
 	"penstock/internal/runtimes/local/containerd"
-	"penstock/internal/seal"
 	"penstock/internal/store"
 )
 
-// machine is what runs containers here, and where their images are.
+// machine is what runs containers on this machine, and their images.
 type machine struct {
-	driver   local.Driver
-	images   *oci.Images  // nil with the fake runtime
-	registry http.Handler // takes pushes
-	// puller and collector bring and remove images; nil with the fake runtime.
-	puller    *oci.Puller
-	collector *oci.Collector
-	box       *seal.Box
-	// importImages takes those of an OCI layout in a folder; nil with the fake runtime.
-	importImages func(ctx context.Context, dir string) (images int, err error)
-	// load takes those of one that comes as an archive.
-	load func(ctx context.Context, archive io.Reader, as string) (names []string, err error)
-	// addresses are where replicas of an environment are, and their gateway.
-	addresses func(environment resource.ID) (netip.Prefix, netip.Addr)
-	// release gives them back.
+	driver local.Driver
+	// digests resolves image references to digests.
+	digests reconcile.Images
+	// images is nil with the fake runtime, which keeps no images.
+	images *imageStore
+	// addresses returns the address range and the gateway of an environment's replicas.
+	addresses func(environment resource.ID) (netip.Prefix, netip.Addr, error)
+	// release releases the addresses of an environment.
 	release func(environment resource.ID) error
-	// expose lets replicas reach these ports of their gateways; nil with the fake runtime.
+	// expose lets replicas reach these ports of their gateways. It is nil with the fake runtime.
 	expose func(ports []netip.AddrPort) error
-	// releaseOthers gives back those of environments whose keys are not among these.
-	releaseOthers func(known map[string]bool)
+	// releaseOthers releases the addresses of environments whose keys are not in keep.
+	releaseOthers func(keep map[string]bool) error
 	close         func() error
-	// clear undoes what close leaves for the next start: bridges and rules. Only when no replica is left.
+	// clear removes the bridges and rules that close leaves for the next start. It is called when no replica is left.
 	clear func(ctx context.Context) error
 }
 
-// openMachine opens the runtime that was asked for.
-func openMachine(ctx context.Context, o ControlOptions, console local.Console, documents *store.Store, box *seal.Box) (*machine, error) {
-	switch o.Runtime {
+// imageStore is the image store with everything that works on it.
+type imageStore struct {
+	*oci.Images
+	registry  *oci.Registry  // receives pushes
+	puller    *oci.Puller    // pulls images from other registries
+	collector *oci.Collector // removes images that nothing needs
+	apps      *appimages.Images
+}
+
+// openMachine opens the configured runtime.
+func openMachine(ctx context.Context, o ControlOptions, console local.Console, documents *store.Store, secrets *appsecrets.Reader) (*machine, error) {
+	switch o.Engine.Runtime {
 	case "fake":
 		driver := fake.New(fake.Options{Console: console})
-		none := http.NotFoundHandler()
 		return &machine{
-			driver:    driver,
-			registry:  none,
-			close:     func() error { driver.Close(); return nil },
-			clear:     func(context.Context) error { return nil },
-			addresses: func(resource.ID) (netip.Prefix, netip.Addr) { return netip.Prefix{}, netip.Addr{} },
-			release:   func(resource.ID) error { return nil },
-
-			releaseOthers: func(map[string]bool) {},
+			driver:        driver,
+			digests:       fakeDigests{driver},
+			close:         func() error { driver.Close(); return nil },
+			clear:         func(context.Context) error { return nil },
+			addresses:     func(resource.ID) (netip.Prefix, netip.Addr, error) { return netip.Prefix{}, netip.Addr{}, nil },
+			release:       func(resource.ID) error { return nil },
+			releaseOthers: func(map[string]bool) error { return nil },
 		}, nil
 	case "containerd":
-		return openContainerd(ctx, o, console, documents, box)
+		return openContainerd(ctx, o, console, documents, secrets)
 	default:
-		return nil, fmt.Errorf("runtime: want containerd or fake, got %q", o.Runtime)
+		return nil, fmt.Errorf("runtime: want containerd or fake, got %q", o.Engine.Runtime)
 	}
 }
 
-func openContainerd(ctx context.Context, o ControlOptions, console local.Console, documents *store.Store, box *seal.Box) (*machine, error) {
-	client, err := o.Registries.client(o)
+// fakeDigests resolves image references to the digests of the fake driver's images.
+type fakeDigests struct{ driver local.Driver }
+
+func (f fakeDigests) Digest(ctx context.Context, _ resource.Keyring, ref string) (string, error) {
+	image, err := f.driver.Image(ctx, ref)
+	if errors.Is(err, local.ErrImageNotFound) {
+		err = appimages.Missing(err)
+	}
+	return image.Digest, err
+}
+
+func openContainerd(ctx context.Context, o ControlOptions, console local.Console, documents *store.Store, secrets *appsecrets.Reader) (*machine, error) {
+	client, err := o.Images.Registries.Client(o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -97,9 +113,9 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 	driver, err := containerd.Open(ctx, containerd.Config{
 		Root:          filepath.Join(o.Data, "containerd"),
 		State:         filepath.Join(o.State, "c"),
-		Shim:          filepath.Join(o.EngineDir, "containerd-shim-runc-v2"),
-		Runc:          filepath.Join(o.EngineDir, "runc"),
-		UnpackedLimit: o.UnpackedLimit,
+		Shim:          filepath.Join(o.Engine.Dir, "containerd-shim-runc-v2"),
+		Runc:          filepath.Join(o.Engine.Dir, "runc"),
+		UnpackedLimit: o.Images.UnpackedLimit,
 		CgroupParent:  "/penstock-" + o.Instance + "/replicas",
 		ShimCgroup:    "/penstock-" + o.Instance + "/shims",
 		Network:       net,
@@ -110,53 +126,33 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		return nil, err
 	}
 	stores := driver.Stores()
-	stores.Needed = neededImages(documents)
-	collector := oci.NewCollector(stores, o.Images, driver.PruneViews, o.Log)
+	stores.Needed = func(ctx context.Context) (map[digest.Digest]bool, error) { return appimages.Needed(ctx, documents) }
+	collector := oci.NewCollector(stores, o.Images.Policy, driver.PruneViews, o.Log)
 	stores.Freed = collector.Poke
 	registry := oci.NewRegistry(stores, o.Log)
+	images := oci.NewImages(stores)
+	puller := oci.NewPuller(stores, client, func() (int64, error) { return diskSpace(o.Data, pullReserve) }, o.Log)
+	apps := appimages.New(appimages.Config{Store: images, Puller: puller, Collector: collector, Secrets: secrets, Documents: documents})
 	return &machine{
-		driver:       driver,
-		images:       oci.NewImages(stores),
-		registry:     registry,
-		puller:       oci.NewPuller(stores, client, freeOn(o.Data), o.Log),
-		collector:    collector,
-		box:          box,
-		importImages: registry.Import,
-		load:         registry.Load,
+		driver:  driver,
+		digests: apps,
+		images:  &imageStore{Images: images, registry: registry, puller: puller, collector: collector, apps: apps},
 		close: func() error {
 			registry.Close()
 			client.Close()
 			return driver.Close()
 		},
-		clear:   net.Destroy,
-		expose:  net.Expose,
-		release: func(environment resource.ID) error { return net.Release(environment.Key()) },
-		releaseOthers: func(known map[string]bool) {
-			for _, key := range net.Environments() {
-				if known[key] {
-					continue
-				}
-				if err := net.Release(key); err != nil {
-					o.Log.Warn("an environment that is no more keeps its addresses", "environment", key, "err", err)
-				}
-			}
-		},
-		addresses: func(environment resource.ID) (netip.Prefix, netip.Addr) {
-			addresses, gateway, err := net.Environment(environment.Key())
-			if err != nil {
-				o.Log.Warn("an environment has no addresses; its apps cannot start", "environment", environment.Base(), "err", err)
-			}
-			return addresses, gateway
+		clear:         net.Destroy,
+		expose:        net.Expose,
+		release:       func(environment resource.ID) error { return net.Release(environment.Key()) },
+		releaseOthers: net.ReleaseOthers,
+		addresses: func(environment resource.ID) (netip.Prefix, netip.Addr, error) {
+			return net.Environment(environment.Key())
 		},
 	}, nil
 }
 
-// missing is an error that says by itself that something is not there.
-type missing struct{ error }
-
-func (missing) Is(target error) bool { return target == resource.ErrNotFound }
-
-// capacity is what this machine can promise to replicas.
+// capacity returns what replicas can reserve on this machine.
 func capacity(o ControlOptions) (local.Capacity, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -164,25 +160,28 @@ func capacity(o ControlOptions) (local.Capacity, error) {
 	}
 	return local.Capacity{
 		Memory:     int64(info.Totalram) * int64(info.Unit),
-		Reserve:    o.MemoryReserve,
+		Reserve:    o.Capacity.MemoryReserve,
 		MilliCPU:   int64(runtime.NumCPU()) * 1000,
-		Overcommit: o.Overcommit,
+		Overcommit: o.Capacity.Overcommit,
 
-		DiskFree:    func() (int64, error) { return diskFree(o.Data) },
-		DiskReserve: o.DiskReserve,
+		DiskFree:    func() (int64, error) { return diskSpace(o.Data, 0) },
+		DiskReserve: o.Capacity.DiskReserve,
 	}, nil
 }
 
-// diskFree is how many bytes of the disk that a folder is on can still be written.
-func diskFree(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+// pullReserve is the disk space that pulls leave free for the database and logs.
+const pullReserve = 1 << 30
+
+// diskSpace returns how many bytes can be written to a folder's disk before only reserve bytes are free.
+func diskSpace(dir string, reserve int64) (int64, error) {
+	free, err := diskspace.Free(dir)
+	if err != nil {
+		return 0, fmt.Errorf("space on the disk of %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return max(free-reserve, 0), nil
 }
 
-// consoleSink files what containers print under their app.
+// consoleSink stores the output of containers under their app.
 type consoleSink struct{ console *logs.Console }
 
 func (s consoleSink) Open(o local.Output) io.WriteCloser {
@@ -195,7 +194,7 @@ func (s consoleSink) Open(o local.Output) io.WriteCloser {
 	})
 }
 
-// eventLevel is what an operator sees of an event in the server's own log.
+// eventLevel returns the level at which an event appears in the server's own log.
 func eventLevel(e resource.Event) slog.Level {
 	if e.Warning {
 		return slog.LevelWarn

@@ -5,28 +5,31 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"penstock/internal/atomicfile"
 )
 
-// exitFile is beside a container's pipes.
+// exitFile is the name of the exit's file in the folder of a container's pipes.
 const exitFile = "exit.json"
 
-// Exit is how a container's first process ended.
+// Exit describes how a container's first process ended.
 type Exit struct {
 	PID  int
 	Code int
 	At   time.Time
 }
 
-// KeepExit leaves an exit for a platform that is not there to be told.
+// KeepExit writes an exit to a file, for a platform that is down. The file is not synced, because containers do not
+// survive a crash of the machine anyway.
 func KeepExit(dir string, e Exit) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(dir, exitFile), b)
+	return atomicfile.WriteUnsynced(filepath.Join(dir, exitFile), b, 0o600)
 }
 
-// ReadExit returns what KeepExit left; the error is fs.ErrNotExist when that is nothing.
+// ReadExit returns the exit that KeepExit wrote. The error is fs.ErrNotExist if there is none.
 func ReadExit(dir string) (Exit, error) {
 	var e Exit
 	b, err := os.ReadFile(filepath.Join(dir, exitFile))
@@ -34,14 +37,4 @@ func ReadExit(dir string) (Exit, error) {
 		return e, err
 	}
 	return e, json.Unmarshal(b, &e)
-}
-
-// replace writes a file whole, so that a crash leaves the old one or the new one. It is not synced: the container ends
-// with the machine.
-func replace(path string, b []byte) error {
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

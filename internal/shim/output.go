@@ -11,14 +11,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"penstock/internal/atomicfile"
 )
 
-// Output is what a container prints, in the named pipes that its platform reads. It holds both ends of them open, so that
-// what nobody has read yet is still there when the container has ended. And it never lets the container wait for a
-// platform that is away: of a pipe that is full it drops the oldest lines, and counts them.
+// Output holds the named pipes to which a container writes and from which the platform reads. It keeps both ends of the
+// pipes open, so that unread output is still there after the container has ended. It also keeps the container from
+// blocking while the platform is down: it drops and counts the oldest lines of a full pipe.
 //
-// Whoever reads holds a lock on the first pipe (Claim). The kernel gives it to Output when the reader has died, so that
-// nothing needs to be asked now and then while one is there.
+// The reader holds a lock on the first pipe (Claim). When the reader dies, the kernel gives the lock to Output, so
+// Output need not poll while there is a reader.
 type Output struct {
 	pipes []*os.File
 	paths []string
@@ -26,20 +28,21 @@ type Output struct {
 	close sync.Once
 }
 
-// How often pipes are looked at while nobody reads: seldom while there is much room, because a server may be stopped for
-// weeks. And how long dropping may keep a reader that comes back from its pipes.
+// Intervals at which the pipes are checked while nobody reads. Checks are rare while there is plenty of room, because a
+// server may be stopped for weeks. The last value is also how long a returning reader may have to wait for the end of a
+// drop.
 const (
 	lookSeldom = time.Second
-	lookOften  = 50 * time.Millisecond // at pipes that are a quarter full
-	lookAgain  = time.Millisecond      // at one that was full, and then half as often each time
+	lookOften  = 50 * time.Millisecond // while a pipe is at least a quarter full
+	lookAgain  = time.Millisecond      // after a pipe was full; doubles each time
 	dropLimit  = 50 * time.Millisecond
-	// A quarter is dropped at a time: most of what was printed last is kept.
+	// A quarter of the pipe is dropped at a time, so most of the latest output is kept.
 	quarter = 4
-	// lineLimit is how far beyond that the end of a line is looked for.
+	// lineLimit is how much more may be dropped to reach the end of a line.
 	lineLimit = 64 << 10
 )
 
-// Hold opens the pipes, as far as there are any.
+// Hold opens the pipes that exist.
 func Hold(paths ...string) (*Output, error) {
 	o := &Output{over: make(chan struct{})}
 	for _, path := range paths {
@@ -60,14 +63,14 @@ func Hold(paths ...string) (*Output, error) {
 		o.pipes, o.paths = append(o.pipes, pipe), append(o.paths, path)
 	}
 	if len(o.pipes) > 0 {
-		// It ends with the process: nothing else wakes a thread that waits for the lock, and a shim ends when its
-		// container has been deleted.
+		// This goroutine ends with the process, because nothing else can wake a thread that waits for the lock. A shim
+		// ends when its container has been deleted.
 		go o.relieve()
 	}
 	return o, nil
 }
 
-// Close lets the pipes go: their reader sees the end.
+// Close closes the pipes, so their reader sees the end.
 func (o *Output) Close() error {
 	var errs []error
 	o.close.Do(func() {
@@ -79,9 +82,10 @@ func (o *Output) Close() error {
 	return errors.Join(errs...)
 }
 
-// relieve makes room while no platform reads.
+// relieve makes room in the pipes while no platform reads them.
 func (o *Output) relieve() {
-	// A file of its own, because locks belong to open files; only for reading, so that the pipe ends when its writers have.
+	// A separate file, because locks belong to open files. It is read-only, so that the pipe ends when its writers have
+	// ended.
 	lock, err := os.OpenFile(o.paths[0], os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return
@@ -119,14 +123,15 @@ func (o *Output) relieve() {
 	}
 }
 
-// drop makes room in a pipe. It says whether it was full, and whether much waits in it. The caller holds the lock.
+// drop makes room in a pipe. It reports whether the pipe was full, and whether much unread data is in it. The caller
+// holds the lock.
 func (o *Output) drop(i int) (full, much bool) {
 	raw, err := o.pipes[i].SyscallConn()
 	if err != nil {
 		return false, false
 	}
 	var lost Lost
-	_ = raw.Control(func(fd uintptr) { // it fails on a closed pipe only
+	_ = raw.Control(func(fd uintptr) { // it fails only on a closed pipe
 		size, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0)
 		if err != nil {
 			return
@@ -143,7 +148,7 @@ func (o *Output) drop(i int) (full, much bool) {
 				return
 			}
 			lost.add(buf[:n])
-			// To the end of the line, so that whole lines are left.
+			// Drop up to the end of the line, so that only whole lines are left.
 			one := buf[n-1 : n]
 			for range lineLimit {
 				if one[0] == '\n' {
@@ -164,12 +169,12 @@ func (o *Output) drop(i int) (full, much bool) {
 		lost.Lines += before.Lines
 	}
 	if b, err := json.Marshal(lost); err == nil {
-		_ = replace(lostPath(o.paths[i]), b) // where even this cannot be written, the drop goes untold
+		_ = atomicfile.WriteUnsynced(lostPath(o.paths[i]), b, 0o600) // on failure, the loss is not reported
 	}
 	return true, true
 }
 
-// isFull asks the kernel whether a pipe takes no more.
+// isFull reports whether a pipe is full.
 func isFull(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, err := unix.Poll(p, 0)
@@ -185,7 +190,7 @@ func flock(fd, how int) error {
 	}
 }
 
-// Lost is what was dropped of a stream.
+// Lost counts what was dropped from a stream.
 type Lost struct{ Bytes, Lines int64 }
 
 func (l *Lost) add(b []byte) {
@@ -193,7 +198,7 @@ func (l *Lost) add(b []byte) {
 	l.Lines += int64(bytes.Count(b, []byte("\n")))
 }
 
-// String says it to who reads the stream.
+// String describes the loss for readers of the stream.
 func (l Lost) String() string {
 	return fmt.Sprintf("[penstock] %d lines (%d bytes) before this were printed while the platform was away and are lost: a pipe holds 1 MiB",
 		l.Lines, l.Bytes)
@@ -210,8 +215,8 @@ func readLost(pipe string) (Lost, error) {
 	return l, json.Unmarshal(b, &l)
 }
 
-// Claim makes the holder of lock, an open file of a container's first pipe, the reader of all its pipes, until it is
-// closed. It waits for as long as an Output drops, which is a moment.
+// Claim makes the holder of lock, an open file of a container's first pipe, the reader of all its pipes until lock is
+// closed. It waits while an Output drops lines, which takes only a moment.
 func Claim(lock *os.File) error {
 	raw, err := lock.SyscallConn()
 	if err != nil {
@@ -222,7 +227,8 @@ func Claim(lock *os.File) error {
 	return errors.Join(err, failed)
 }
 
-// TakeLost returns what was dropped of a pipe since it was asked last. Only who has claimed the pipes may ask.
+// TakeLost returns what was dropped from a pipe since the last call. Only the reader that has claimed the pipes may
+// call it.
 func TakeLost(pipe string) (Lost, error) {
 	l, err := readLost(pipe)
 	if errors.Is(err, fs.ErrNotExist) {

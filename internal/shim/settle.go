@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CgroupAnnotation of a container's specification names the cgroup that its shim goes to.
+// CgroupAnnotation is the annotation in a container's specification that names the cgroup of its shim.
 const CgroupAnnotation = "penstock/shim-cgroup"
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// Settle makes this process a shim's: in the cgroup that the bundle, its working folder, asks for, so that neither the
-// limits nor the account of the role that started it include it; and with only the variables that a shim reads, as
-// those of the user who started the server are none of its business.
+// Settle moves this process to the cgroup named in the bundle (its working folder), so that it does not count towards
+// the limits and usage of the role that started it. It also removes all environment variables that a shim does not
+// read, because a shim needs no variables of the user who started the server.
 func Settle(bundle string) error {
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); !slices.Contains(variables, name) {
@@ -30,8 +30,8 @@ func Settle(bundle string) error {
 			}
 		}
 	}
-	// It has next to nothing to do, and each processor that may run its Go costs memory and, as containerd's shim
-	// collects its garbage twice a minute, time: there are as many shims as containers.
+	// A shim has little to do, and there is one per container. Each processor that may run its Go code costs memory,
+	// and time too, because containerd's shim collects garbage twice a minute.
 	runtime.GOMAXPROCS(1)
 	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
@@ -52,15 +52,15 @@ func Settle(bundle string) error {
 	return Join(mounts, cgroup, os.Getpid())
 }
 
-// variables are those that containerd's shim, Go and runc read.
+// variables are the environment variables that containerd's shim, Go and runc read.
 var variables = []string{
 	"TTRPC_ADDRESS", "GRPC_ADDRESS", "NAMESPACE", "MAX_SHIM_VERSION", "OTEL_SERVICE_NAME", "GOMAXPROCS", "PATH", "TMPDIR", "XDG_RUNTIME_DIR",
 }
 
-// controllers are those whose groups the roles have, and that of the count of processes.
+// controllers are pids and the cgroup v1 controllers in which the roles have cgroups.
 var controllers = []string{"cpu", "cpuacct", "memory", "pids"}
 
-// Join puts a process into a cgroup of each hierarchy, which is made when it is missing.
+// Join moves a process into a cgroup in each hierarchy. It creates the cgroup if it is missing.
 func Join(mounts []string, cgroup string, pid int) error {
 	var errs []error
 	for _, mount := range mounts {
@@ -77,7 +77,8 @@ func Join(mounts []string, cgroup string, pid int) error {
 	return nil
 }
 
-// mounted finds the hierarchies: the one of version 2, or those of version 1 that count.
+// mounted returns the mount points of the cgroup hierarchies: the one of version 2, or those of version 1 with
+// controllers that limit or count.
 func mounted(root, mountinfo string) ([]string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(root, &st); err != nil {
@@ -93,8 +94,8 @@ func mounted(root, mountinfo string) ([]string, error) {
 	return Hierarchies(string(text)), nil
 }
 
-// Hierarchies reads from a list of mounts those of cgroup version 1 that have a controller which limits or counts
-// (proc_pid_mountinfo(5)).
+// Hierarchies parses a list of mounts (proc_pid_mountinfo(5)) and returns the cgroup version 1 hierarchies with a
+// controller that limits or counts.
 func Hierarchies(mountinfo string) []string {
 	var mounts []string
 	for line := range strings.Lines(mountinfo) {

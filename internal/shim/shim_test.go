@@ -17,7 +17,7 @@ import (
 	"penstock/internal/shim"
 )
 
-// pipe makes a named pipe, and the output that holds it.
+// pipe creates a named pipe and the Output that holds it.
 func pipe(t *testing.T) (path string, o *shim.Output) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "stdout")
@@ -46,7 +46,7 @@ func print(t *testing.T, path string, from, to int) {
 	}
 }
 
-// claim is a platform that comes back.
+// claim does what a restarted platform does: it claims the pipe and takes what was lost.
 func claim(t *testing.T, path string) (*os.File, shim.Lost) {
 	t.Helper()
 	r, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -80,7 +80,7 @@ func TestOutputIsKeptWhenItsWriterHasEnded(t *testing.T) {
 	}
 }
 
-// Nobody reads, and the writer does not wait: the oldest lines go, whole and counted.
+// Nobody reads, and the writer does not block: the oldest lines are dropped, whole, and counted.
 func TestAFullPipeLosesItsOldestLines(t *testing.T) {
 	path, o := pipe(t)
 	const all = 200_000
@@ -116,7 +116,7 @@ func TestAFullPipeLosesItsOldestLines(t *testing.T) {
 	}
 }
 
-// While there is a reader, however slow, nothing is dropped.
+// While there is a reader, even a slow one, nothing is dropped.
 func TestAReaderIsWaitedFor(t *testing.T) {
 	path, o := pipe(t)
 	r, _ := claim(t, path)
@@ -129,7 +129,7 @@ func TestAReaderIsWaitedFor(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	time.Sleep(1200 * time.Millisecond) // longer than Output looks away
+	time.Sleep(1200 * time.Millisecond) // longer than the interval between Output's checks
 	select {
 	case <-done:
 		t.Error("the writer did not wait")

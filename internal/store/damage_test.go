@@ -177,7 +177,7 @@ func TestKillLeavesOldOrNew(t *testing.T) {
 		if app.Generation < reported || app.Generation > reported+1 {
 			t.Errorf("round %d: got generation %d, want %d (reported) or the one after", round, app.Generation, reported)
 		}
-		if want := filler(app.Generation); app.Tags["first"] != want || app.LatestRevision != want {
+		if want := filler(app.Generation); app.Tags["first"] != want || app.Template.RevisionSuffix != want {
 			t.Errorf("round %d: generation %d has parts of another write", round, app.Generation)
 		}
 		if err := s.Close(); err != nil {
@@ -189,14 +189,22 @@ func TestKillLeavesOldOrNew(t *testing.T) {
 // filler is long enough that a document spans several pages.
 func filler(generation int64) string { return strings.Repeat(fmt.Sprint(generation, "."), 2000) }
 
-// TestMain runs the child of TestKillLeavesOldOrNew instead of the tests when it is told a path.
+// TestMain runs the child of a test that kills it, instead of the tests, when it is given a path.
 func TestMain(m *testing.M) {
-	path := os.Getenv("STORE_TEST_WRITE")
-	if path == "" {
-		os.Exit(m.Run())
+	for variable, run := range map[string]func(path string) error{
+		"STORE_TEST_WRITE": writeUntilKilled, "STORE_TEST_CONVERT": convertUntilKilled,
+	} {
+		path := os.Getenv(variable)
+		if path == "" {
+			continue
+		}
+		if err := run(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
-	fmt.Fprintln(os.Stderr, writeUntilKilled(path))
-	os.Exit(1)
+	os.Exit(m.Run())
 }
 
 func writeUntilKilled(path string) error {
@@ -209,7 +217,7 @@ func writeUntilKilled(path string) error {
 		app, err := s.Apps().Put(ctx, chat().ID, func(v *resource.App, _ bool) error {
 			v.Generation++
 			v.Tags = map[string]string{"first": filler(v.Generation)}
-			v.LatestRevision = filler(v.Generation)
+			v.Template.RevisionSuffix = filler(v.Generation)
 			return nil
 		})
 		if err != nil {
@@ -237,7 +245,7 @@ func TestFullDiskKeepsTheOldState(t *testing.T) {
 	var err error
 	for i := 0; err == nil && i < 1000; i++ {
 		_, err = s.Apps().Put(t.Context(), resource.AppID("s", "g", fmt.Sprint("app-", i)), func(v *resource.App, _ bool) error {
-			v.LatestRevision = strings.Repeat("x", 20_000)
+			v.Template.RevisionSuffix = strings.Repeat("x", 20_000)
 			return nil
 		})
 	}

@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+
+	"penstock/internal/atomicfile"
 )
 
 // applicationID marks the file as ours in SQLite's header: "Pnsk".
 const applicationID = 0x506e736b
 
-// steps lead from each format version to the next; a database of version n has had the first n of them. A step that was
-// released never changes.
+// steps convert each format version to the next. A database of version n has had the first n steps. A released step
+// never changes.
 func steps() []string {
 	return []string{
 		// key is resource.ID.Key; subscription, grp and parent are parts of it that lists filter by, in lower case.
@@ -36,10 +37,61 @@ func steps() []string {
 			location   TEXT NOT NULL
 		) STRICT, WITHOUT ROWID;
 		CREATE INDEX operations_started ON operations (started);`,
+		// The platform's part moves from the document that users write into a status document. Unlike ->>, -> keeps a
+		// value as JSON; json_patch drops missing fields.
+		`ALTER TABLE resources ADD COLUMN status TEXT NOT NULL DEFAULT '{}';
+
+		UPDATE resources SET
+			status = json_patch('{}', json_object(
+				'Observed', (document ->> '$.Generation') - (document ->> '$.Provisioning' = 'InProgress'),
+				'DefaultDomain', document -> '$.DefaultDomain')),
+			document = json_remove(document, '$.Provisioning', '$.DefaultDomain')
+		WHERE kind = 'environment' AND document ->> '$.Provisioning' <> 'Deleting';
+		UPDATE resources SET
+			status = json_patch('{}', json_object(
+				'Observed', document -> '$.Generation',
+				'DefaultDomain', document -> '$.DefaultDomain')),
+			document = json_set(json_remove(document, '$.Provisioning', '$.DefaultDomain'), '$.Deleted', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+		WHERE kind = 'environment' AND document ->> '$.Provisioning' = 'Deleting';
+
+		UPDATE resources SET document = json_set(document, '$.Deleted', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+		WHERE kind IN ('app', 'job') AND document ->> '$.Provisioning' = 'Deleting';
+		UPDATE resources SET
+			status = json_patch('{}', json_object(
+				'Observed', document -> '$.Observed',
+				'Failure', coalesce(nullif(document ->> '$.ProvisioningError', ''), iif(document ->> '$.Provisioning' = 'Failed', 'the reason was not kept', NULL)),
+				'LatestRevision', document -> '$.LatestRevision',
+				'LatestReadyRevision', document -> '$.LatestReadyRevision')),
+			document = json_remove(document, '$.Provisioning', '$.ProvisioningError', '$.Observed', '$.LatestRevision', '$.LatestReadyRevision')
+		WHERE kind = 'app';
+		UPDATE resources SET
+			status = json_patch('{}', json_object('Observed', document -> '$.Observed')),
+			document = json_remove(json_set(document, '$.ScheduledFrom', document -> '$.Since'), '$.Provisioning', '$.ProvisioningError', '$.Observed', '$.Since')
+		WHERE kind = 'job';
+
+		UPDATE resources SET
+			status = json_patch('{}', json_object(
+				'TargetPort', document -> '$.TargetPort', 'DetectPort', document -> '$.DetectPort', 'TLS', document -> '$.TLS',
+				'Settings', document -> '$.Settings',
+				'Retired', iif(document ->> '$.Active' OR coalesce(document ->> '$.Off', 0), NULL, json('true')),
+				'State', document -> '$.State', 'Reason', document -> '$.Reason', 'Ready', document -> '$.Ready')),
+			document = json_remove(document, '$.TargetPort', '$.DetectPort', '$.TLS', '$.Settings', '$.Active', '$.State', '$.Reason', '$.Ready')
+		WHERE kind = 'revision';
+		UPDATE resources SET
+			status = json_patch('{}', json_object(
+				'State', document -> '$.State', 'Reason', document -> '$.Reason', 'Message', document -> '$.Message', 'Ended', document -> '$.Ended',
+				'Settings', document -> '$.Revision.Settings', 'Images', document -> '$.Revision.Images', 'Replicas', document -> '$.Replicas')),
+			document = json_remove(
+				json_set(document,
+					'$.Environment', document -> '$.Revision.Environment', '$.Generation', document -> '$.Revision.Generation',
+					'$.Template', document -> '$.Revision.Template', '$.Policy', document -> '$.Plan'),
+				'$.Revision', '$.Plan', '$.State', '$.Reason', '$.Message', '$.Ended', '$.Replicas')
+		WHERE kind = 'execution';`,
 	}
 }
 
-// create makes an empty database of format 0 beside path and renames it, so that no half-made file ever has the name.
+// create creates an empty database of format 0 under a temporary name and renames it, so that no incomplete file ever
+// has the real name.
 func create(ctx context.Context, path string) error {
 	temp := path + ".new"
 	for _, left := range []string{temp, temp + "-journal", temp + "-wal", temp + "-shm"} {
@@ -47,7 +99,7 @@ func create(ctx context.Context, path string) error {
 			return err
 		}
 	}
-	// SQLite would make the file readable for all; its companions (-wal, -shm) take over the mode of the file.
+	// SQLite would make the file readable for all. Its companions (-wal, -shm) get the mode of the file.
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -60,18 +112,7 @@ func create(ctx context.Context, path string) error {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Rename(temp, path)
 }
 
 // examine reads the whole file without changing it and returns its format version.
@@ -101,7 +142,7 @@ func examine(ctx context.Context, path string) (version int, err error) {
 	return version, nil
 }
 
-// migrate takes the steps that a database of the version found has not had, each with its new version in one transaction.
+// migrate runs the remaining steps on a database of the version found, each in one transaction with its new version.
 func migrate(ctx context.Context, db *sql.DB, found int) error {
 	for i, step := range steps()[found:] {
 		version := found + i + 1

@@ -10,10 +10,10 @@ import (
 	"penstock/internal/resource"
 )
 
-// Operation is a long-running change of a resource that a client polls. How far it has come is read from the resource:
-// it is done when the resource has observed Generation.
+// Operation is a long-running change of a resource that a client polls. Its progress is read from the resource: it is
+// done when the resource's status has observed Generation.
 type Operation struct {
-	ID         string // compared without regard to case
+	ID         string // compared case-insensitively
 	Resource   resource.ID
 	Kind       string // "put", "patch", "delete", "start", "stop"
 	Generation int64
@@ -21,10 +21,10 @@ type Operation struct {
 	Location   string // the region that the client named
 }
 
-// Operations holds the operations that clients may still ask for.
+// Operations holds the operations that clients can still poll.
 type Operations struct{ s *Store }
 
-// putOperation adds an operation, or replaces the one of the same ID.
+// putOperation adds an operation or replaces the one with the same ID.
 func putOperation(ctx context.Context, tx *sql.Tx, op Operation) error {
 	_, err := tx.ExecContext(ctx,
 		"INSERT OR REPLACE INTO operations (id, resource, kind, generation, started, location) VALUES (?, ?, ?, ?, ?, ?)",
@@ -35,7 +35,7 @@ func putOperation(ctx context.Context, tx *sql.Tx, op Operation) error {
 	return nil
 }
 
-// Get returns one operation. The error wraps resource.ErrNotFound when there is none.
+// Get returns one operation. The error wraps resource.ErrNotFound if there is none.
 func (o *Operations) Get(ctx context.Context, id string) (Operation, error) {
 	var op Operation
 	var path string

@@ -17,27 +17,27 @@ import (
 )
 
 var (
-	// ErrDamaged is wrapped when the file is not a sound database of Penstock. Open changes nothing in it then.
+	// ErrDamaged is wrapped if the file is not an intact database of Penstock. Open then changes nothing in it.
 	ErrDamaged = errors.New("database is damaged")
-	// ErrNewer is wrapped when a later Penstock wrote the file.
+	// ErrNewer is wrapped if a later Penstock wrote the file.
 	ErrNewer = errors.New("database was written by a newer Penstock")
-	// ErrFull is wrapped when a write found no room on the disk. What was there before is still there.
+	// ErrFull is wrapped if there was no space on the disk for a write. Existing data is not affected.
 	ErrFull = errors.New("no space left on the disk of the database")
 )
 
-// readers is how many reads may run at once. Reads are short; more connections than this only cost memory.
+// readers is how many reads can run at once. Reads are short; more connections would only cost memory.
 const readers = 4
 
-// Store is an open database. Its methods may be called from many goroutines.
+// Store is an open database. Its methods can be called concurrently.
 type Store struct {
 	write *sql.DB // one connection
 	read  *sql.DB
 
-	writing chan struct{} // holds a token while a write is under way: they queue here and not in SQLite's busy loop
+	writing chan struct{} // holds a token while a write runs: writers queue here and not in SQLite's busy loop
 	caches  sync.Map      // of *cache by kind
 }
 
-// Open opens the database at path, makes it when there is none, and brings an older format up to date.
+// Open opens the database at path, creates it if there is none, and converts an older format.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s, err := open(ctx, path)
 	if err != nil {
@@ -61,7 +61,7 @@ func open(ctx context.Context, path string) (*Store, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("want a file, found %s", info.Mode())
 	case info.Size() == 0:
-		// A new database gets its name only once it is complete, so an empty one has lost its content.
+		// A new database gets its name only when it is complete, so an empty file has lost its content.
 		return nil, fmt.Errorf("%w: the file is empty", ErrDamaged)
 	}
 	found, err := examine(ctx, path)
@@ -74,7 +74,7 @@ func open(ctx context.Context, path string) (*Store, error) {
 
 		writing: make(chan struct{}, 1),
 	}
-	// The mode is kept in the file, but a copy that Backup made has not got it.
+	// The journal mode is stored in the file, but a copy made by Backup does not have it.
 	if _, err := s.write.ExecContext(ctx, "PRAGMA journal_mode = WAL"); err != nil {
 		return nil, errors.Join(explain(err), s.Close())
 	}
@@ -84,47 +84,58 @@ func open(ctx context.Context, path string) (*Store, error) {
 	return s, nil
 }
 
-// Close waits for what is under way and closes the file.
+// Close waits for running reads and writes and closes the file.
 func (s *Store) Close() error {
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 
-func (s *Store) Environments() *Table[resource.Environment] {
-	return &Table[resource.Environment]{s, "environment", func(v *resource.Environment) *resource.ID { return &v.ID }}
+func (s *Store) Environments() *Table[resource.Environment, resource.EnvironmentStatus] {
+	return &Table[resource.Environment, resource.EnvironmentStatus]{s, "environment",
+		func(v *resource.Environment) *resource.ID { return &v.ID }, func(v *resource.Environment) *resource.EnvironmentStatus { return &v.EnvironmentStatus }}
 }
 
-func (s *Store) Apps() *Table[resource.App] {
-	return &Table[resource.App]{s, "app", func(v *resource.App) *resource.ID { return &v.ID }}
+func (s *Store) Apps() *Table[resource.App, resource.AppStatus] {
+	return &Table[resource.App, resource.AppStatus]{s, "app",
+		func(v *resource.App) *resource.ID { return &v.ID }, func(v *resource.App) *resource.AppStatus { return &v.AppStatus }}
 }
 
-func (s *Store) Revisions() *Table[resource.Revision] {
-	return &Table[resource.Revision]{s, "revision", func(v *resource.Revision) *resource.ID { return &v.ID }}
+func (s *Store) Revisions() *Table[resource.Revision, resource.RevisionStatus] {
+	return &Table[resource.Revision, resource.RevisionStatus]{s, "revision",
+		func(v *resource.Revision) *resource.ID { return &v.ID }, func(v *resource.Revision) *resource.RevisionStatus { return &v.RevisionStatus }}
 }
 
-func (s *Store) Jobs() *Table[resource.Job] {
-	return &Table[resource.Job]{s, "job", func(v *resource.Job) *resource.ID { return &v.ID }}
+func (s *Store) Jobs() *Table[resource.Job, resource.JobStatus] {
+	return &Table[resource.Job, resource.JobStatus]{s, "job",
+		func(v *resource.Job) *resource.ID { return &v.ID }, func(v *resource.Job) *resource.JobStatus { return &v.JobStatus }}
 }
 
-func (s *Store) Executions() *Table[resource.Execution] {
-	return &Table[resource.Execution]{s, "execution", func(v *resource.Execution) *resource.ID { return &v.ID }}
+func (s *Store) Executions() *Table[resource.Execution, resource.ExecutionStatus] {
+	return &Table[resource.Execution, resource.ExecutionStatus]{s, "execution",
+		func(v *resource.Execution) *resource.ID { return &v.ID }, func(v *resource.Execution) *resource.ExecutionStatus { return &v.ExecutionStatus }}
 }
 
-func (s *Store) Groups() *Table[resource.Group] {
-	return &Table[resource.Group]{s, "group", func(v *resource.Group) *resource.ID { return &v.ID }}
+func (s *Store) Groups() *Table[resource.Group, none] {
+	return &Table[resource.Group, none]{s, "group",
+		func(v *resource.Group) *resource.ID { return &v.ID }, func(*resource.Group) *none { return &none{} }}
 }
 
-func (s *Store) Certificates() *Table[resource.Certificate] {
-	return &Table[resource.Certificate]{s, "certificate", func(v *resource.Certificate) *resource.ID { return &v.ID }}
+func (s *Store) Certificates() *Table[resource.Certificate, none] {
+	return &Table[resource.Certificate, none]{s, "certificate",
+		func(v *resource.Certificate) *resource.ID { return &v.ID }, func(*resource.Certificate) *none { return &none{} }}
 }
 
-func (s *Store) Storages() *Table[resource.Storage] {
-	return &Table[resource.Storage]{s, "storage", func(v *resource.Storage) *resource.ID { return &v.ID }}
+func (s *Store) Storages() *Table[resource.Storage, none] {
+	return &Table[resource.Storage, none]{s, "storage",
+		func(v *resource.Storage) *resource.ID { return &v.ID }, func(*resource.Storage) *none { return &none{} }}
 }
+
+// none is the status type of resources that have no status.
+type none struct{}
 
 func (s *Store) Operations() *Operations { return &Operations{s} }
 
-// transact runs f in a transaction of the writer, and tells ended how it came out before the next write begins. An error
-// of f undoes all of it and is returned as it is; ended is not called then.
+// transact runs f in a transaction of the writer, and calls ended with the outcome before the next write begins. An
+// error of f rolls everything back and is returned as it is; ended is not called then.
 func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error, ended func(error)) error {
 	select {
 	case s.writing <- struct{}{}:
@@ -136,7 +147,7 @@ func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error, ended fu
 	if err != nil {
 		return explain(err)
 	}
-	defer tx.Rollback() // after Commit it does nothing; it also covers a panic of f
+	defer tx.Rollback() // no effect after Commit; it also covers a panic of f
 	if err := f(tx); err != nil {
 		return err
 	}
@@ -145,7 +156,7 @@ func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error, ended fu
 	return explain(err)
 }
 
-// connect prepares connections to an existing file; none is made before the first use.
+// connect prepares connections to an existing file; none is opened before the first use.
 func connect(path string, limit int, mode string, pragmas ...string) *sql.DB {
 	q := url.Values{
 		"mode":    {mode},
@@ -153,14 +164,14 @@ func connect(path string, limit int, mode string, pragmas ...string) *sql.DB {
 		"_pragma": append([]string{"busy_timeout(5000)"}, pragmas...),
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}
-	// sql.Open only looks the driver up, and the import above registers it.
+	// sql.Open only looks up the driver, which the import above registers.
 	db, _ := sql.Open("sqlite", dsn.String())
 	db.SetMaxOpenConns(limit)
 	db.SetMaxIdleConns(limit)
 	return db
 }
 
-// explain gives SQLite's errors the names that callers branch on.
+// explain wraps SQLite's errors with the errors that callers check for.
 func explain(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {

@@ -13,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The roles get eight times the CPU of a default group when CPU is short, so that containers at their limits cannot
-// keep requests and scaling decisions waiting. cgroup v1 counts from 1024, v2 from 100.
+// When CPU is short, the roles get eight times the share of a default group, so that containers at their limits cannot
+// delay requests and scaling decisions. The default is 1024 in cgroup v1 and 100 in v2.
 const (
 	roleShares = 8 * 1024
 	roleWeight = 8 * 100
 )
 
-// cgroups puts processes into <parent>/roles/<role>. A nil one does nothing.
+// cgroups puts processes into <parent>/roles/<role>. A nil *cgroups does nothing.
 type cgroups struct {
 	root, parent string
-	bases        []string // one a hierarchy, each "<mount>/<parent>/roles"
+	bases        []string // one per hierarchy, each "<mount>/<parent>/roles"
 }
 
 func newCgroups(root, parent string) (*cgroups, error) {
@@ -81,8 +81,8 @@ func (c *cgroups) add(role string, pid int) error {
 	return errors.Join(errs...)
 }
 
-// remove takes away what is empty of the instance's groups, the engine's too: it does so only in passing, and groups of
-// containers that run on cannot be removed. A shim keeps the group that it was started in.
+// remove removes the empty cgroups of the instance, including those of the engine. Cgroups of containers and shims that
+// still run are not empty and stay.
 func (c *cgroups) remove() {
 	if c == nil {
 		return

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a role says to its supervisor.
+// The words that a role sends to its supervisor.
 const (
 	wordReady = "ready"
 	wordStop  = "stop"
@@ -20,16 +20,16 @@ const (
 // firstInherited is the first descriptor after stdin, stdout and stderr.
 const firstInherited = 3
 
-// Inherited is what a role got from its supervisor.
+// Inherited holds what a role got from its supervisor.
 type Inherited struct {
 	Listeners map[string]net.Listener
-	Packets   map[string]net.PacketConn // those of packets
+	Packets   map[string]net.PacketConn // UDP sockets
 
 	mu   sync.Mutex
 	pipe *os.File
 }
 
-// Inherit takes over what the supervisor passed on; spec is the value of the argument --inherit.
+// Inherit takes over the descriptors that the supervisor passed on. spec is the value of the argument --inherit.
 func Inherit(spec string) (*Inherited, error) {
 	in := &Inherited{Listeners: map[string]net.Listener{}, Packets: map[string]net.PacketConn{}}
 	fd := firstInherited
@@ -37,7 +37,7 @@ func Inherit(spec string) (*Inherited, error) {
 		if name == "" {
 			continue
 		}
-		// What this process starts must not get the listeners: a shim would hold the port for years.
+		// Children of this process must not inherit the listeners: a shim could hold a port for years.
 		syscall.CloseOnExec(fd)
 		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 		if err == nil && kind == unix.SOCK_DGRAM {
@@ -60,7 +60,7 @@ func Inherit(spec string) (*Inherited, error) {
 	return in, nil
 }
 
-// inheritListener makes a listener of a descriptor, which it closes.
+// inheritListener turns a descriptor into a listener and closes the descriptor.
 func inheritListener(fd int, name string) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close() // the listener has a copy
@@ -71,7 +71,7 @@ func inheritListener(fd int, name string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Ready says that this process serves now.
+// Ready reports to the supervisor that this process serves.
 func (in *Inherited) Ready() { in.say(wordReady) }
 
 // Stop asks the supervisor to end the whole server.
@@ -80,6 +80,6 @@ func (in *Inherited) Stop() { in.say(wordStop) }
 func (in *Inherited) say(word string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	// The only fault can be that the supervisor has gone, and then this process has been told to end already.
+	// This fails only if the supervisor is gone, and then this process has already been told to end.
 	_, _ = in.pipe.WriteString(word + "\n")
 }

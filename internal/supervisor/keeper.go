@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// A role that dies is started again at once; if it dies again soon, after a wait that doubles.
+// A role that dies is restarted at once. If it dies again soon, the wait before the next start doubles each time.
 const (
 	firstWait = 100 * time.Millisecond
 	longWait  = 10 * time.Second
-	// settled is how long a process must have lived for its death to count as the first again.
+	// settled is how long a process must have run for the wait to start again from the beginning.
 	settled = 30 * time.Second
-	// firstAttempts is how often a role may die before it was ever ready until the server gives up: then it is not a
-	// crash but something that an operator has to mend.
+	// firstAttempts is how often a role may die before it was ever ready. After that the server gives up, because an
+	// operator must fix the cause.
 	firstAttempts = 3
 )
 
-// keeper keeps one role alive.
+// keeper keeps one role running.
 type keeper struct {
 	role  Role
 	log   *slog.Logger
@@ -35,7 +35,7 @@ type keeper struct {
 	draining sync.WaitGroup
 }
 
-// run keeps the role alive until ctx ends, then ends it.
+// run keeps the role running until ctx ends, then stops it.
 func (k *keeper) run(ctx context.Context) {
 	defer k.draining.Wait()
 	wait := time.Duration(0)
@@ -61,7 +61,7 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// pause waits before the next start. A hand-over cuts it short: the start is one.
+// pause waits before the next start. A hand-over ends the wait, because it starts a process itself.
 func (k *keeper) pause(ctx context.Context, wait time.Duration) {
 	if wait == 0 {
 		return
@@ -74,7 +74,7 @@ func (k *keeper) pause(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// watch returns an error when the process that has the role died unasked, nil when it was ended with ctx.
+// watch returns an error if the role's process died by itself, and nil if it was stopped because ctx ended.
 func (k *keeper) watch(ctx context.Context, p *process, served *bool) (*process, error) {
 	ready := p.ready
 	for {
@@ -105,7 +105,7 @@ func (k *keeper) watch(ctx context.Context, p *process, served *bool) (*process,
 	}
 }
 
-// replace gives the role to a new process and returns the one that has it now.
+// replace hands the role over to a new process and returns the process that now has the role.
 func (k *keeper) replace(ctx context.Context, old *process) (*process, error) {
 	if !k.role.Overlap {
 		k.finish(ctx, old, k.stopLimit)
@@ -147,8 +147,8 @@ func (k *keeper) awaitReady(ctx context.Context, p *process) error {
 	}
 }
 
-// finish asks the process to end and waits. It is killed when the limit has passed, or the stop limit after the server
-// began to stop.
+// finish asks the process to end and waits for it. It kills the process after the limit, or when the stop limit has passed
+// since the server began to stop.
 func (k *keeper) finish(ctx context.Context, p *process, limit time.Duration) {
 	if err := p.signal(syscall.SIGTERM); err != nil {
 		k.log.Warn("role cannot be asked to end", "err", err)

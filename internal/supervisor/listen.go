@@ -15,27 +15,28 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"penstock/internal/network/direct"
 	"penstock/internal/supervisor/port"
 )
 
-// Listener is a place that connections or packets come in at.
+// Listener is a socket that accepts connections or receives packets.
 type Listener struct {
 	Name    string // "http"
 	Network string // "tcp", "udp" or "unix"
 	Address string
-	// Private puts it on the instance's own address (Private); Address is then only a port, ":0".
+	// Private puts the listener on the instance's private address (see the function Private). Address is then only a port, ":0".
 	Private bool
-	Setting string // what a user changes to move it, "--http"; empty for those that nobody moves
+	Setting string // the setting that changes the address, such as "--http"; empty if there is none
 }
 
-// Private is the address that an instance has for itself: link-local (RFC 3927), so that no network has it and no
-// router passes it on, and known before anything has been set up. The machine gets it when there are containers to
-// reach it; two instances that have the same by chance differ in ports.
+// Private returns the private address of an instance. It is link-local (RFC 3927), so no network uses it and no router
+// forwards it, and it is known before anything is set up. The machine gets the address when there are containers that need
+// it. Two instances that happen to have the same address use different ports.
 func Private(instance string) netip.Addr {
 	h := fnv.New32a()
 	h.Write([]byte(instance))
 	sum := h.Sum32()
-	// 169.254.0.x and 169.254.255.x are reserved, and clouds have their metadata in 169.254.169.x and others near it.
+	// 169.254.0.x and 169.254.255.x are reserved, and clouds serve metadata on 169.254.169.x and nearby addresses.
 	return netip.AddrFrom4([4]byte{169, 254, 1 + byte(sum>>8)%127, byte(sum)})
 }
 
@@ -43,14 +44,14 @@ func Private(instance string) netip.Addr {
 type held struct {
 	ln   io.Closer
 	addr net.Addr
-	// fd is a copy of the descriptor that children get. It is handed over raw: os.File would set the socket, which all
-	// processes share, to blocking, and an ingress inside accept would no longer be told to stop.
+	// fd is a copy of the descriptor, for children. It is not an os.File, which would set the socket to blocking for all
+	// processes that share it. An ingress that is inside accept could then not be interrupted.
 	fd int
 }
 
 func (h *held) close() error { return errors.Join(syscall.Close(h.fd), h.ln.Close()) }
 
-// listen opens every listener, or none, and names all that failed.
+// listen opens all listeners, or none. Its error names every listener that failed.
 func (s *Supervisor) listen(patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	var errs []error
@@ -87,14 +88,14 @@ func open(l Listener, state string) (*held, error) {
 	return hold(ln, ln.Addr())
 }
 
-// listenAt opens a listener of connections.
+// listenAt opens a listener for connections.
 func listenAt(l Listener, state string) (net.Listener, error) {
 	address := l.Address
 	if l.Network == "unix" {
 		if !filepath.IsAbs(address) {
 			address = filepath.Join(state, address)
 		}
-		// Left over from a server that was killed: the data folder is locked, so nobody else serves it.
+		// This socket was left by a server that was killed. The data folder is locked, so no other server uses it.
 		if err := os.Remove(address); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
@@ -104,7 +105,7 @@ func listenAt(l Listener, state string) (net.Listener, error) {
 		return nil, err
 	}
 	if l.Network == "unix" {
-		// Only the server's own user speaks to control over it.
+		// Only the server's own user may connect to control.
 		if err := os.Chmod(address, 0o600); err != nil {
 			ln.Close()
 			return nil, err
@@ -115,14 +116,15 @@ func listenAt(l Listener, state string) (net.Listener, error) {
 
 func (l Listener) config() *net.ListenConfig {
 	lc := &net.ListenConfig{}
-	// Nobody here speaks multipath TCP, and its sockets cost more a request.
+	// Multipath TCP is not used, and its sockets cost more per request.
 	lc.SetMultipathTCP(false)
 	if l.Private {
-		// The machine may not have the address yet, and may lose and regain it (ip(7), IP_FREEBIND).
-		lc.Control = func(_, _ string, c syscall.RawConn) error {
+		lc.Control = func(network, address string, c syscall.RawConn) error {
 			var failed error
+			// The machine may not have the address yet, and may lose and regain it (ip(7), IP_FREEBIND).
 			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
-			return errors.Join(err, failed)
+			// Replicas are answered here, and nobody else.
+			return errors.Join(err, failed, direct.Control(network, address, c))
 		}
 	}
 	return lc
@@ -144,7 +146,7 @@ func hold(ln io.Closer, addr net.Addr) (*held, error) {
 	return h, nil
 }
 
-// explain says who has a port and what to do.
+// explain adds to an error which process uses the port and what to do.
 func explain(l Listener, err error) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s listener %s: %w", l.Name, l.Address, err)

@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"penstock/internal/atomicfile"
 )
 
-// LockedError says that another server has the data folder.
+// LockedError reports that another server uses the data folder.
 type LockedError struct {
 	Data string
-	PID  int // 0 when it could not be read
+	PID  int // 0 if it could not be read
 }
 
 func (e *LockedError) Error() string {
@@ -31,8 +33,8 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("data folder %s is in use by %s; stop that one or give this one another folder with --data", e.Data, by)
 }
 
-// The lock is one of an open file (fcntl(2), F_OFD_SETLK): unlike flock it can be asked about without being taken, so
-// that a client that looks does not get in the way of a server that starts.
+// The lock is an open file description lock (fcntl(2), F_OFD_SETLK). Unlike flock, it can be queried without being taken, so
+// a client that checks it does not disturb a server that starts.
 func lockData(data string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -45,7 +47,7 @@ func lockData(data string) (*os.File, error) {
 		return nil, &LockedError{Data: data, PID: pid}
 	}
 	if err == nil {
-		// Always as long, so that one write replaces the last server's.
+		// The text always has the same length, so one write replaces that of the previous server.
 		_, err = f.WriteAt(fmt.Appendf(nil, "%-19d\n", os.Getpid()), 0)
 	}
 	if err != nil {
@@ -55,7 +57,7 @@ func lockData(data string) (*os.File, error) {
 	return f, nil
 }
 
-// Running says which process serves the data folder; 0 when none does.
+// Running returns the pid of the server on the data folder, or 0 if there is none.
 func Running(data string) (int, error) {
 	f, err := os.Open(filepath.Join(data, "lock"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -72,7 +74,7 @@ func Running(data string) (int, error) {
 	if lock.Type == unix.F_UNLCK {
 		return 0, nil
 	}
-	// Between the first lock of all and its pid there is a moment.
+	// A server that starts for the first time takes the lock a moment before it writes its pid.
 	for range 100 {
 		if pid := readPID(f.Name()); pid != 0 {
 			return pid, nil
@@ -94,14 +96,14 @@ func readPID(path string) int {
 	return pid
 }
 
-// Exclusive waits until no other process of that role runs on the state folder, as one of a killed server may for a
-// moment. The role is held until the process ends.
+// Exclusive waits until no other process of the role runs on the state folder; one of a killed server may run for another
+// moment. This process then keeps the role until it ends.
 func Exclusive(ctx context.Context, state, role string) error {
 	f, err := os.OpenFile(filepath.Join(state, role+".lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("lock role: %w", err)
 	}
-	// The descriptor is left open on purpose: the kernel lets go of the lock when the process ends, however it ends.
+	// The descriptor stays open on purpose: the kernel releases the lock when the process ends, however it ends.
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	f.Close()
 	if err != nil {
@@ -129,14 +131,14 @@ func Exclusive(ctx context.Context, state, role string) error {
 
 var instanceForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
 
-// instance reads the name of the installation, or makes one.
+// instance reads the name of the installation, or creates one.
 func instance(data string) (string, error) {
 	path := filepath.Join(data, "instance")
 	b, err := os.ReadFile(path)
 	if err == nil {
 		id := strings.TrimSpace(string(b))
 		if !instanceForm.MatchString(id) {
-			// A new name would leave the containers of the old one without a keeper.
+			// With a new name, nothing would manage the containers of the old one.
 			return "", fmt.Errorf("%s: want eight hex digits, got %q; the name is also in that of the running containers' cgroup, penstock-<name>", path, id)
 		}
 		return id, nil
@@ -147,23 +149,8 @@ func instance(data string) (string, error) {
 	var raw [4]byte
 	rand.Read(raw[:])
 	id := hex.EncodeToString(raw[:])
-	if err := WriteFile(path, []byte(id+"\n"), 0o644); err != nil {
+	if err := atomicfile.Write(path, []byte(id+"\n"), 0o644); err != nil {
 		return "", fmt.Errorf("instance: %w", err)
 	}
 	return id, nil
-}
-
-// WriteFile replaces a file whole: whoever reads sees the old one or the new one, also after a crash.
-func WriteFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// Ports says where roles ask for TCP ports while the server runs, and for which.
+// Ports configures how roles request TCP ports while the server runs.
 type Ports struct {
-	Socket  string // a unix socket; relative to the state folder
-	Host    string // the one host that ports are opened on; "" is every address of the machine
-	Setting string // what a user changes to have another port
+	Socket  string // unix socket, relative to the state folder
+	Host    string // the only host on which ports are opened; "" means all addresses of the machine
+	Setting string // what a user can change to use another port
 }
 
-// What is said on the socket is bounded, as is how long the rest of a line may take.
+// Limits for the socket: the size of a line and how long the rest of a line may take.
 const (
 	// maxPorts is just below SCM_MAX_FD, the kernel's limit on the descriptors of one message (unix(7)).
 	maxPorts     = 250
@@ -34,16 +34,15 @@ const (
 	portsPatient = 5 * time.Second
 )
 
-// portsAsked is a line of the role's: all addresses that it wants. What it does not name is closed.
+// portsAsked is a request: all addresses that the role wants. Ports that it does not name are closed.
 type portsAsked struct {
 	Want []string `json:"want"`
 }
 
-// portsAnswer is the line that comes back. With it come as many descriptors as there are ports without a fault, in
-// their order.
+// portsAnswer is the response. It comes with one descriptor for each port without a fault, in the same order.
 type portsAnswer struct {
 	Ports []portAnswer `json:"ports,omitempty"`
-	// Superseded is set when a newer process asks for ports, and nothing was done.
+	// Superseded is set if a newer process requests ports. The request was then ignored.
 	Superseded bool `json:"superseded,omitempty"`
 }
 
@@ -52,8 +51,8 @@ type portAnswer struct {
 	Fault   string `json:"fault,omitempty"`
 }
 
-// ports are the listeners that a role asked for. They are held here, so that they outlive it: the next one gets copies
-// of the same sockets, with the connections that wait in them.
+// ports holds the listeners that a role requested. They are kept here so that they outlive the role: the next one gets
+// copies of the same sockets, with the connections that wait in them.
 type ports struct {
 	Ports
 	log *slog.Logger
@@ -61,10 +60,10 @@ type ports struct {
 
 	mu     sync.Mutex
 	open   map[string]*held // by address
-	askers []net.Conn       // that have asked, the newest last
+	askers []net.Conn       // connections of roles that have made a request, the newest last
 }
 
-// openPorts opens the socket that ports are asked for at.
+// openPorts opens the socket on which roles request ports.
 func (s *Supervisor) openPorts(p Ports) error {
 	l := Listener{Name: "ports", Network: "unix", Address: p.Socket}
 	ln, err := listenAt(l, s.state)
@@ -75,7 +74,7 @@ func (s *Supervisor) openPorts(p Ports) error {
 	return nil
 }
 
-// serve answers roles until ctx ends.
+// serve handles requests of roles until ctx ends.
 func (p *ports) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -106,14 +105,14 @@ func (p *ports) serve(ctx context.Context) {
 	}
 }
 
-// talk answers one role until it goes.
+// talk handles the requests of one role until it disconnects.
 func (p *ports) talk(ctx context.Context, conn *net.UnixConn) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer p.left(conn)
 	r := bufio.NewReaderSize(conn, maxAsk)
 	for {
-		// A role is silent for as long as nothing changes; a line that it began it ends.
+		// A role may be silent as long as nothing changes, but it must finish a line that it began.
 		if err := conn.SetReadDeadline(time.Time{}); err != nil {
 			return err
 		}
@@ -140,15 +139,15 @@ func (p *ports) talk(ctx context.Context, conn *net.UnixConn) error {
 	}
 }
 
-// left forgets one that asked; the one before it may ask again.
+// left removes a role that has disconnected. The one before it can then make requests again.
 func (p *ports) left(conn net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.askers = slices.DeleteFunc(p.askers, func(c net.Conn) bool { return c == conn })
 }
 
-// answer makes the open ports those that are asked for, and sends copies of them. It holds mu to the end: a descriptor
-// that is sent must not be another's by then.
+// answer opens and closes ports until they match the request, and sends copies of them. It holds mu until the end, because
+// the descriptors that it sends must not be closed and reused meanwhile.
 func (p *ports) answer(conn *net.UnixConn, asked portsAsked) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,7 +157,7 @@ func (p *ports) answer(conn *net.UnixConn, asked portsAsked) error {
 	var answer portsAnswer
 	var fds []int
 	if p.askers[len(p.askers)-1] != conn {
-		// Its table may be the older one, and it is about to drain.
+		// This process may have the older table, and it is about to drain.
 		answer.Superseded = true
 	} else {
 		answer.Ports, fds = p.set(asked.Want)
@@ -179,7 +178,7 @@ func (p *ports) answer(conn *net.UnixConn, asked portsAsked) error {
 	return err
 }
 
-// set opens what is wanted and closes the rest. It is called with mu held.
+// set opens the wanted ports and closes all others. The caller holds mu.
 func (p *ports) set(want []string) (answers []portAnswer, fds []int) {
 	for address, h := range p.open {
 		if !slices.Contains(want, address) {
@@ -201,7 +200,7 @@ func (p *ports) set(want []string) (answers []portAnswer, fds []int) {
 	return answers, fds
 }
 
-// get returns the listener of an address, opening it if need be. It is called with mu held.
+// get returns the listener of an address, and opens it if needed. The caller holds mu.
 func (p *ports) get(address string) (*held, error) {
 	if h := p.open[address]; h != nil {
 		return h, nil
@@ -240,29 +239,29 @@ func (p *ports) close() error {
 	return errors.Join(errs...)
 }
 
-// PortsClient is a role's end.
+// PortsClient requests ports from the supervisor.
 type PortsClient struct {
 	path string
 
 	mu   sync.Mutex
-	conn *net.UnixConn // nil until it is needed, and after a failure
+	conn *net.UnixConn // nil before the first use and after a failure
 }
 
-// NewPortsClient returns one that asks at that socket.
+// NewPortsClient returns a client for the socket.
 func NewPortsClient(socket string) *PortsClient { return &PortsClient{path: socket} }
 
-// OpenedPort is a listener, or says why there is none.
+// OpenedPort is a listener, or the reason why there is none.
 type OpenedPort struct {
 	Address  string
 	Listener net.Listener
 	Fault    string
 }
 
-// ErrSuperseded means that a newer process has the ports. What the one that asks has of them, it may go on to use.
+// ErrSuperseded means that a newer process requests ports. The older process may keep using the listeners that it has.
 var ErrSuperseded = errors.New("a newer process asks for ports")
 
-// Open asks for exactly these addresses; the supervisor closes all others. The listeners are copies of the ones that
-// the supervisor holds, new ones at each call.
+// Open requests exactly these addresses; the supervisor closes all others. Each call returns new copies of the listeners
+// that the supervisor holds.
 func (c *PortsClient) Open(ctx context.Context, addresses []string) (opened []OpenedPort, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,7 +292,7 @@ func (c *PortsClient) Open(ctx context.Context, addresses []string) (opened []Op
 	}
 	line, fds, err := readRights(conn)
 	defer func() {
-		for _, fd := range fds { // those that became no listener
+		for _, fd := range fds { // descriptors that were not turned into listeners
 			syscall.Close(fd)
 		}
 	}()
@@ -331,7 +330,7 @@ func (c *PortsClient) Open(ctx context.Context, addresses []string) (opened []Op
 	return opened, nil
 }
 
-// Close says that this process asks no more; an earlier one may again.
+// Close ends the requests of this process. An earlier process can then make requests again.
 func (c *PortsClient) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -341,8 +340,7 @@ func (c *PortsClient) Close() {
 	}
 }
 
-// readRights reads a line and the descriptors that come with it, which are close-on-exec. They are the caller's, also
-// on an error.
+// readRights reads a line and its descriptors, which are close-on-exec. The caller must close them, even on an error.
 func readRights(conn *net.UnixConn) (line []byte, fds []int, err error) {
 	buf := make([]byte, 16<<10)
 	oob := make([]byte, syscall.CmsgSpace(4*(maxPorts+3)))

@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// process is one child. Its channels are closed, never sent on.
+// process is one child process. Its channels are only closed, never sent on.
 type process struct {
 	pid     int
 	handle  *os.Process
 	began   time.Time
-	ready   chan struct{} // it serves
-	askStop chan struct{} // it wants the whole server to end
-	done    chan struct{} // it has ended; exit says how
+	ready   chan struct{} // closed when the process serves
+	askStop chan struct{} // closed when the process asks to stop the whole server
+	done    chan struct{} // closed when the process has ended; exit says how
 	exit    string
 }
 
-// hear takes what the child says until its end of the pipe closes.
+// hear reads the words of the child until the pipe closes.
 func (p *process) hear(words *os.File) {
 	defer words.Close()
 	lines := bufio.NewScanner(words)
@@ -37,8 +37,8 @@ func (p *process) hear(words *os.File) {
 	}
 }
 
-// reap waits for the end of the child and closes done. heard is closed when nothing more can come over the pipe, so
-// that a child's last word counts.
+// reap waits for the child to end and closes done. It first waits for heard, which is closed at the end of the pipe, so that
+// the child's last word is not lost.
 func (p *process) reap(heard <-chan struct{}) {
 	state, err := p.handle.Wait()
 	switch {

@@ -139,7 +139,7 @@ func (s *site) count(_ net.Conn, state http.ConnState) {
 func (s *site) drain(ln net.Listener) {
 	s.draining.Store(true)
 	ln.Close()
-	for deadline := time.Now().Add(5 * time.Second); s.open.Load() > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); s.open.Load() > 0 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	s.http.Shutdown(context.Background())

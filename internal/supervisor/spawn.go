@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// spawner forks from one thread that lives as long as its children. The kernel sends the death signal when the thread
-// that forked ends, not the process, and Go ends threads as it likes.
+// spawner starts processes from one thread that lives as long as they do. The kernel sends the parent death signal when the
+// thread that forked ends, not when the process ends, and Go can end threads at any time.
 type spawner struct{ calls chan func() }
 
 func newSpawner() *spawner {
@@ -65,9 +65,9 @@ func (s *Supervisor) start(spawn *spawner, r Role) (*process, error) {
 		Env:   environment(r.Env),
 		Files: append([]uintptr{null.Fd(), 1, 2}, append(files, tell.Fd())...),
 		Sys: &syscall.SysProcAttr{
-			// Ctrl-C in a terminal is for the supervisor alone, which then ends the roles in order.
+			// Ctrl-C in a terminal must reach only the supervisor, which then stops the roles in order.
 			Setpgid: true,
-			// No orphans: when the supervisor is killed, its roles drain and let go of the listeners.
+			// If the supervisor is killed, its roles get SIGTERM, drain and close the listeners.
 			Pdeathsig: syscall.SIGTERM,
 		},
 	}
@@ -79,7 +79,7 @@ func (s *Supervisor) start(spawn *spawner, r Role) (*process, error) {
 		return nil, fmt.Errorf("start %s: %w", s.opts.Exe, err)
 	}
 	handle, err := os.FindProcess(pid)
-	if err != nil { // only ever on systems that are not ours
+	if err != nil { // happens only on unsupported systems
 		words.Close()
 		return nil, fmt.Errorf("find process %d: %w", pid, err)
 	}
@@ -103,7 +103,7 @@ func (s *Supervisor) start(spawn *spawner, r Role) (*process, error) {
 	return p, nil
 }
 
-// environment is this process's own with more on top. Of two values of one variable the first would count.
+// environment returns this process's environment with more variables, which replace existing ones of the same name.
 func environment(more []string) []string {
 	own := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")

@@ -13,31 +13,31 @@ import (
 	"time"
 )
 
-// Options say what a supervisor holds.
+// Options configure a Supervisor.
 type Options struct {
-	Data string // folder that one server owns; made when it is not there
-	Run  string // folder below which the state folder of this instance is made, for sockets and pids
+	Data string // data folder, used by one server at a time; created if missing
+	Run  string // parent of the instance's state folder, which holds sockets and pids
 	// Listeners are opened by New. Those with relative unix addresses go into the state folder.
 	Listeners []Listener
-	// Ports lets roles ask for TCP ports while the server runs; nil: none can.
+	// Ports lets roles request TCP ports while the server runs. If it is nil, they cannot.
 	Ports *Ports
-	// CgroupRoot is where cgroups are mounted; empty: the roles stay in the supervisor's own cgroup.
+	// CgroupRoot is where cgroups are mounted. If it is empty, the roles stay in the supervisor's cgroup.
 	CgroupRoot string
-	// Exe is the program that roles are started from. It is looked up at every start, so a replaced file is used.
+	// Exe is the path of the program that runs roles. It is opened at every start, so a replaced file takes effect.
 	Exe string
-	// ReadyLimit is how long a role may take until it is ready before a hand-over to it is given up.
+	// ReadyLimit is how long a new role may take to become ready before a hand-over to it is abandoned.
 	ReadyLimit time.Duration
-	// StopLimit is how long a role may take to end when the server stops, before it is killed.
+	// StopLimit is how long a role may take to end when the server stops. After that it is killed.
 	StopLimit time.Duration
 	Log       *slog.Logger
 }
 
-// Role is one kind of child.
+// Role describes one kind of child process.
 type Role struct {
 	Name      string
-	Args      []string // what the program is called with; "--inherit=..." is added
-	Env       []string // added to the supervisor's own
-	Listeners []string // names of those it inherits
+	Args      []string // arguments of the program; "--inherit=..." is added
+	Env       []string // variables added to the supervisor's environment
+	Listeners []string // names of the listeners that it inherits
 	// Overlap makes a hand-over start the new process first and drain the old one when the new one is ready. Without it
 	// the old one ends before the new one starts.
 	Overlap bool
@@ -45,19 +45,19 @@ type Role struct {
 	DrainLimit time.Duration
 }
 
-// Supervisor owns a data folder and its listeners.
+// Supervisor holds a data folder and its listeners.
 type Supervisor struct {
 	opts      Options
 	instance  string
 	state     string
 	lock      *os.File
-	pidFile   string // set once it is ours
+	pidFile   string // set once this supervisor has the lock
 	listeners map[string]*held
 	ports     *ports // nil without Options.Ports
 	cgroups   *cgroups
 }
 
-// New takes the data folder and opens the listeners. It fails when another server has either.
+// New locks the data folder and opens the listeners. It fails if another server uses either.
 func New(opts Options) (_ *Supervisor, err error) {
 	s := &Supervisor{opts: opts, listeners: map[string]*held{}}
 	defer func() {
@@ -65,7 +65,7 @@ func New(opts Options) (_ *Supervisor, err error) {
 			s.Close()
 		}
 	}()
-	// Others may pass through, not list: container processes with ids of their own reach their files below it.
+	// Other users may pass through this folder but not list it: container processes with mapped user IDs use files below it.
 	if err := os.MkdirAll(opts.Data, 0o711); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
@@ -82,7 +82,7 @@ func New(opts Options) (_ *Supervisor, err error) {
 	pidFile := filepath.Join(s.state, "pid")
 	patience := time.Duration(0)
 	if _, err := os.Stat(pidFile); err == nil {
-		// The last server did not end in order. Its roles got SIGTERM when it died and may need a moment to let go.
+		// The previous server was killed. Its roles got SIGTERM when it died and may need a moment to close their listeners.
 		patience = abandonedLimit
 	}
 	if err := s.listen(patience); err != nil {
@@ -106,23 +106,23 @@ func New(opts Options) (_ *Supervisor, err error) {
 	return s, nil
 }
 
-// abandonedLimit bounds the wait for ports that the roles of a killed server still hold.
+// abandonedLimit is how long to wait for ports that the roles of a killed server still hold.
 const abandonedLimit = 5 * time.Second
 
-// CgroupParent names the cgroup of an instance. Roles live in its child "roles"; everything else below it is the
-// engine's.
+// CgroupParent returns the name of an instance's cgroup. The roles are in its child "roles"; the engine uses everything else
+// below it.
 func CgroupParent(instance string) string { return "penstock-" + instance }
 
-// Instance is the name of this installation: eight hex digits, made at the first start on the data folder.
+// Instance returns the name of this installation: eight hex digits, chosen at the first start on the data folder.
 func (s *Supervisor) Instance() string { return s.instance }
 
-// State is the folder for what ends with a reboot: sockets, pids.
+// State returns the folder for files that need not survive a reboot: sockets and pids.
 func (s *Supervisor) State() string { return s.state }
 
-// Addr is the address that a listener has in fact.
+// Addr returns the actual address of a listener.
 func (s *Supervisor) Addr(name string) net.Addr { return s.listeners[name].addr }
 
-// Close lets go of the listeners and the data folder.
+// Close closes the listeners and unlocks the data folder.
 func (s *Supervisor) Close() error {
 	var errs []error
 	for _, l := range s.listeners {
@@ -135,7 +135,7 @@ func (s *Supervisor) Close() error {
 		errs = append(errs, os.Remove(s.pidFile))
 	}
 	if s.state != "" {
-		_ = os.Remove(s.state) // when nothing is in it
+		_ = os.Remove(s.state) // succeeds only if the folder is empty
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
@@ -143,9 +143,9 @@ func (s *Supervisor) Close() error {
 	return errors.Join(errs...)
 }
 
-// Run keeps the roles alive until ctx ends or a role asks for the end, then stops them in the order given. Each receive
-// from upgrade hands every role over to a new process, also in that order. ready is called once, when every role has
-// been ready. When Run returns, all processes it started have ended.
+// Run keeps the roles running until ctx ends or a role asks to stop, then stops them in the given order. Each value from
+// upgrade hands every role over to a new process, in the same order. Run calls ready once, when every role has been ready.
+// When Run returns, all processes that it started have ended.
 func (s *Supervisor) Run(ctx context.Context, roles []Role, upgrade <-chan struct{}, ready func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -166,7 +166,7 @@ func (s *Supervisor) Run(ctx context.Context, roles []Role, upgrade <-chan struc
 			readyLimit: s.opts.ReadyLimit,
 			stopLimit:  s.opts.StopLimit,
 		}
-		// Roles end one after another, so each has an end of its own.
+		// Roles are stopped one after another, so each has its own context.
 		kctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 		done := make(chan struct{})
 		go func() {
@@ -178,7 +178,7 @@ func (s *Supervisor) Run(ctx context.Context, roles []Role, upgrade <-chan struc
 
 	var wg sync.WaitGroup
 	if s.ports != nil {
-		asking, end := context.WithCancel(context.Background()) // until the last role has ended
+		asking, end := context.WithCancel(context.Background()) // ends after the last role has ended
 		defer wg.Wait()
 		defer end()
 		wg.Go(func() { s.ports.serve(asking) })
@@ -213,10 +213,10 @@ func (s *Supervisor) Run(ctx context.Context, roles []Role, upgrade <-chan struc
 	return nil
 }
 
-// errStopAsked ends Run when a role asked for it.
+// errStopAsked ends Run when a role asks to stop the server.
 var errStopAsked = errors.New("a role asked the server to stop")
 
-// upgrade hands every role over, and leaves the rest alone as soon as one fails.
+// upgrade hands over the roles one by one, and stops at the first failure.
 func (s *Supervisor) upgrade(ctx context.Context, keepers []*keeper) {
 	began := time.Now()
 	s.opts.Log.Info("hand-over begins", "program", s.opts.Exe)

@@ -65,7 +65,7 @@ func options(t *testing.T, dir string) supervisor.Options {
 			{Name: "packets", Network: "udp", Address: "127.0.0.1:0"},
 			{Name: "private", Network: "udp", Address: ":0", Private: true},
 		},
-		ReadyLimit: 2 * time.Second, StopLimit: 5 * time.Second,
+		ReadyLimit: 6 * time.Second, StopLimit: 10 * time.Second,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
@@ -93,7 +93,7 @@ func begin(t *testing.T, change func(*supervisor.Options)) *running {
 		cancel()
 		select {
 		case <-r.result:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the supervisor did not end")
 		}
 		if err := s.Close(); err != nil {
@@ -105,7 +105,7 @@ func begin(t *testing.T, change func(*supervisor.Options)) *running {
 	case err := <-r.result:
 		r.result <- err
 		t.Fatalf("ended before it was ready: %v", err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("roles are not ready")
 	}
 	return r
@@ -119,7 +119,7 @@ func (r *running) end(t *testing.T) error {
 	case err := <-r.result:
 		r.result <- err // for the clean-up
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the supervisor did not end")
 		return nil
 	}
@@ -144,7 +144,7 @@ func diary(t *testing.T, dir string) []string {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); {
+	for deadline := time.Now().Add(time.Minute); !holds(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("did not come: %s", what)
 		}
@@ -163,7 +163,7 @@ func pid(t *testing.T, addr net.Addr) int {
 }
 
 func ask(addr net.Addr, path string) (int, error) {
-	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -358,7 +358,7 @@ func TestRoleMayEndTheServer(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the supervisor did not end")
 	}
 }

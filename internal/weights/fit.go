@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// Model is the files of one format in one folder: the shards of a model are one model.
+// Model consists of the files of one format in one folder. The shards of a model are one Model.
 type Model struct {
-	// Path is the folder, or the file when there is only one.
-	Path       string `json:"path"`
-	Format     Format `json:"format"`
-	Files      int    `json:"files"`
-	Parameters int64  `json:"parameters"`
-	Bytes      int64  `json:"bytes"`
-	// Type is what most of its bytes are of.
-	Type string `json:"type"`
-	// Problem says why some of its files could not be read.
-	Problem string `json:"problem,omitempty"`
+	// Path is the folder, or the file if there is only one.
+	Path       string
+	Format     Format
+	Files      int
+	Parameters int64
+	Bytes      int64
+	// Type is the type of most of its bytes.
+	Type string
+	// Problem is the reason why some files could not be read.
+	Problem string
 }
 
-// Models groups the files of an image, the largest first. A GGUF file is a model of its own unless it is one of several
-// shards, as the same folder often offers a model in several sizes.
+// Models groups the files of an image into models, largest first. A GGUF file is a separate model unless it is a shard,
+// because a folder often contains a model in several sizes.
 func Models(files []File) []Model {
 	var models []Model
 	kinds := map[int]tally{}
@@ -76,11 +76,11 @@ func (m Model) String() string {
 	return fmt.Sprintf("%s parameters in %s: %s of weights", Count(m.Parameters), m.Type, GiB(m.Bytes))
 }
 
-// Needs is the memory that serving the model takes: what the weights take and a fifth more for what is computed with
-// them (EleutherAI, "Transformer Math 101": total inference memory is about 1.2 times that of the model).
+// Needs returns the memory needed to serve the model: the size of the weights plus 20 % for computations (EleutherAI,
+// "Transformer Math 101": total inference memory is about 1.2 times that of the model).
 func (m Model) Needs() int64 { return addUpTo(m.Bytes, m.Bytes/5) }
 
-// Count is a number of parameters as models are named by: 13.0 B, 110 M.
+// Count formats a number of parameters as in names of models: 13.0 B, 110 M.
 func Count(n int64) string {
 	switch {
 	case n >= 999_500_000:
@@ -93,7 +93,7 @@ func Count(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// GiB is a number of bytes in GiB, or in MiB when it is less than a tenth of one.
+// GiB formats a number of bytes in GiB, or in MiB if it is less than 0.1 GiB.
 func GiB(n int64) string {
 	if n < 1<<30/10 {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))

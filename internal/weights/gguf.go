@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// gguf reads the layout of github.com/ggml-org/ggml (docs/gguf.md), versions 2 and 3, and 1, whose counts are of 32
-// bits: magic, version, counts, pairs of key and value, then name, shape and type of each tensor.
+// gguf reads the format of github.com/ggml-org/ggml (docs/gguf.md), versions 1 to 3; version 1 has 32-bit counts. A file has
+// magic, version, counts, key-value pairs, then name, shape and type of each tensor.
 func gguf(h *header, _ io.ReaderAt, sum tally) error {
 	if err := h.skip(4); err != nil {
 		return err
@@ -62,7 +62,7 @@ func (g ggufReader) length() (int64, error) {
 	}
 	n, err := g.uint64()
 	if err == nil && n > uint64(g.left) {
-		return 0, errTooLarge // each thing that is counted takes a byte at least
+		return 0, errTooLarge // each counted item takes at least a byte
 	}
 	return int64(n), err
 }
@@ -145,7 +145,7 @@ func (g ggufReader) tensor(sum tally) error {
 	if err := sum.add(kind.name, shape, kind.block, kind.size); err != nil {
 		return err
 	}
-	return g.skip(8) // its place
+	return g.skip(8) // the tensor's offset
 }
 
 func (g ggufReader) dimension() (int64, error) {
@@ -160,7 +160,7 @@ func (g ggufReader) dimension() (int64, error) {
 	return int64(n), err
 }
 
-// The types of ggml with numbers and bytes a block (ggml.h, ggml_type; ggml-common.h, the block structures).
+// The types of ggml with the numbers and bytes of a block (ggml.h, ggml_type; ggml-common.h, the block structures).
 var ggmlTypes = map[uint32]kind{
 	0: {"f32", 1, 4}, 1: {"f16", 1, 2}, 2: {"q4_0", 32, 18}, 3: {"q4_1", 32, 20}, 6: {"q5_0", 32, 22}, 7: {"q5_1", 32, 24},
 	8: {"q8_0", 32, 34}, 9: {"q8_1", 32, 36}, 10: {"q2_k", 256, 84}, 11: {"q3_k", 256, 110}, 12: {"q4_k", 256, 144},

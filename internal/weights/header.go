@@ -7,13 +7,13 @@ import (
 	"io"
 )
 
-// header reads the front of a file and never past its end.
+// header reads the beginning of a file, and never past the end.
 type header struct {
 	r    *bufio.Reader
 	from io.Reader // what r reads from
-	seek io.Seeker // the same, nil when that can only be read on
-	left int64     // of the file
-	kept int64     // bytes that were kept in memory so far
+	seek io.Seeker // the same, or nil if it cannot seek
+	left int64     // bytes left in the file
+	kept int64     // bytes kept in memory so far
 }
 
 func newHeader(r io.Reader, size int64) *header {
@@ -39,7 +39,7 @@ func (h *header) bytes(n int64) ([]byte, error) {
 	return b, nil
 }
 
-// skip passes over the next n bytes.
+// skip skips the next n bytes.
 func (h *header) skip(n int64) error {
 	if n < 0 || n > h.left {
 		return fmt.Errorf("the header goes on for %d bytes; the file ends after %d", n, h.left)

@@ -11,22 +11,22 @@ import (
 	"strings"
 )
 
-// Layer is what a layer of an image holds of models.
+// Layer describes the model files in a layer of an image.
 type Layer struct {
 	Files []File `json:"files"`
-	// Hidden are the files and folders of lower layers that this one removes; of one with a / at its end, what is in it.
+	// Hidden lists the files and folders of lower layers that this one removes. A trailing / means the folder's content.
 	Hidden []string `json:"hidden,omitempty"`
 }
 
 const (
-	// maxEntries bounds how many files of a layer are looked at. The largest Python images have 200,000.
+	// maxEntries limits how many files of a layer are checked. The largest Python images have 200,000.
 	maxEntries = 4 << 20
-	// maxFiles bounds how many model files a layer is said to have.
+	// maxFiles limits how many model files of a layer are reported.
 	maxFiles = 4096
 )
 
-// ScanAt looks for model files in an uncompressed layer of size bytes. What is in the files is passed over, so that a
-// layer of 24 GiB takes as long as one of 24 KiB.
+// ScanAt looks for model files in an uncompressed layer of size bytes. It skips the content of files, so a layer of 24 GiB
+// takes as long as one of 24 KiB.
 func ScanAt(ctx context.Context, layer io.ReaderAt, size int64) (Layer, error) {
 	section := io.NewSectionReader(layer, 0, size)
 	return scan(ctx, section, func(_ *tar.Reader, h *tar.Header) (File, bool) {
@@ -38,14 +38,14 @@ func ScanAt(ctx context.Context, layer io.ReaderAt, size int64) (Layer, error) {
 	})
 }
 
-// Scan is ScanAt for a layer that comes out of a decompressor. It reads all of it.
+// Scan is ScanAt for a layer from a decompressor. It reads the whole layer.
 func Scan(ctx context.Context, layer io.Reader) (Layer, error) {
 	return scan(ctx, layer, func(t *tar.Reader, h *tar.Header) (File, bool) {
 		return readStream(clean(h.Name), onlyReader{t}, h.Size)
 	})
 }
 
-// onlyReader hides what else a reader can do.
+// onlyReader hides all methods of a reader except Read.
 type onlyReader struct{ io.Reader }
 
 func scan(ctx context.Context, layer io.Reader, look func(*tar.Reader, *tar.Header) (File, bool)) (Layer, error) {
@@ -65,7 +65,7 @@ func scan(ctx context.Context, layer io.Reader, look func(*tar.Reader, *tar.Head
 		if n > maxEntries {
 			return Layer{}, fmt.Errorf("look for weights in a layer: it has more than %d files", maxEntries)
 		}
-		// The names of removed files are of the OCI image specification, layer.md, "Whiteouts".
+		// Names of removed files follow the OCI image specification, layer.md, "Whiteouts".
 		dir, base := path.Split(clean(h.Name))
 		if removed, ok := strings.CutPrefix(base, ".wh."); ok {
 			if len(found.Hidden) < maxEntries/4 {
@@ -88,7 +88,7 @@ func scan(ctx context.Context, layer io.Reader, look func(*tar.Reader, *tar.Head
 
 func clean(name string) string { return path.Clean("/" + name) }
 
-// Image is what is left to see of layers that lie on each other, the lowest first.
+// Image returns the files that are visible in a stack of layers, given from the lowest up.
 func Image(layers []Layer) []File {
 	var files []File
 	for _, layer := range layers {

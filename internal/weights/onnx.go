@@ -7,7 +7,7 @@ import (
 )
 
 // onnx reads the protocol buffer of github.com/onnx/onnx (onnx/onnx.proto): the model's graph and the tensors that
-// initialise it. Numbers are passed over, wherever they are: in the file or in one beside it.
+// initialise it. It skips the numbers, which can be in the file or in a separate one.
 func onnx(h *header, _ io.ReaderAt, sum tally) error {
 	known := false
 	tensors := 0
@@ -78,7 +78,7 @@ func onnxTensor(h *header, n int64, sum tally) error {
 	if err != nil {
 		return err
 	}
-	if of == onnxString { // names, of classes say: no parameters
+	if of == onnxString { // strings, such as names of classes, are not parameters
 		return nil
 	}
 	kind, ok := onnxTypes[of]
@@ -88,8 +88,8 @@ func onnxTensor(h *header, n int64, sum tally) error {
 	return sum.add(kind.name, shape, kind.block, kind.size)
 }
 
-// message walks over the fields of a message of n bytes. For each it calls take with the field's number and, for one
-// with a length, that length, else -1; what take does not take is passed over.
+// message iterates over the fields of a message of n bytes. For each it calls take with the field's number and its length, or
+// -1 if it has no length. It skips what take does not read.
 func message(h *header, n int64, take func(field int, n int64) (bool, error)) error {
 	end := h.left - n
 	if n < 0 || end < 0 {

@@ -7,10 +7,9 @@ import (
 	"strconv"
 )
 
-// A pickle is a program for a small stack machine. unpickle walks over its instructions (Lib/pickletools.py of Python)
-// and remembers of what they would build only what tells about storages; it calls nothing that the program names.
-// torch refers to a storage by a persistent ID, ("storage", class, key, place, length), and says of an untyped one
-// what is in it when it rebuilds a tensor from it.
+// A pickle is a program for a small stack machine. unpickle reads its instructions (Lib/pickletools.py of Python) and keeps
+// only the values that describe storages. It calls nothing that the program names. torch refers to a storage by a persistent
+// ID, ("storage", class, key, place, length). The type of an untyped storage is given where a tensor is rebuilt from it.
 func unpickle(h *header, sum tally) error {
 	m := machine{header: h, memo: map[int64]any{}, storages: map[string]*storage{}}
 	if err := m.run(); err != nil {
@@ -20,7 +19,7 @@ func unpickle(h *header, sum tally) error {
 		kind, ok := torchStorages[s.class]
 		if s.class == "UntypedStorage" || s.class == "TypedStorage" {
 			kind, ok = torchTypes[s.of]
-			if s.of == "" { // raw bytes, which no tensor says more about
+			if s.of == "" { // raw bytes, for which no tensor gives a type
 				kind, ok = torchTypes["uint8"], true
 			}
 			s.length /= max(kind.size, 1)
@@ -43,7 +42,7 @@ type (
 		memo     map[int64]any
 		storages map[string]*storage
 	}
-	// What is on the stack is an int64, a string, a global, a tuple, a *storage, or nil for all else.
+	// Values on the stack are an int64, a string, a global, a tuple, a *storage, or nil for everything else.
 	global  struct{ module, name string }
 	tuple   []any
 	storage struct {
@@ -54,7 +53,7 @@ type (
 )
 
 const (
-	// maxStack and maxMemo bound what a pickle makes us keep.
+	// maxStack and maxMemo limit the memory that a pickle can use.
 	maxStack = 1 << 20
 	maxMemo  = 1 << 21
 )
@@ -78,7 +77,7 @@ func (m *machine) pop(n int) ([]any, error) {
 	return top, nil
 }
 
-// popMark takes what was pushed since the last mark.
+// popMark pops everything pushed since the last mark.
 func (m *machine) popMark() ([]any, error) {
 	if len(m.marks) == 0 {
 		return nil, errPickle
@@ -90,7 +89,7 @@ func (m *machine) popMark() ([]any, error) {
 	return top, nil
 }
 
-// replace puts one value in the place of the top n.
+// replace replaces the top n values with one.
 func (m *machine) replace(n int, v any) error {
 	if _, err := m.pop(n); err != nil {
 		return err
@@ -98,7 +97,7 @@ func (m *machine) replace(n int, v any) error {
 	return m.push(v)
 }
 
-// keepTuple is a copy: the stack is written over.
+// keepTuple copies values, because the stack is overwritten.
 func (m *machine) keepTuple(items []any) error { return m.push(tuple(append([]any(nil), items...))) }
 
 func (m *machine) run() error {
@@ -295,7 +294,7 @@ func (m *machine) step(op byte) error {
 	return fmt.Errorf("the pickle has the unknown instruction 0x%02x", op)
 }
 
-// storage is what a persistent ID means, nil when it is none of torch's.
+// storage returns the storage of a persistent ID, or nil if the ID is not torch's.
 func (m *machine) storage(id tuple) (any, error) {
 	if len(id) < 5 {
 		return nil, nil
@@ -321,7 +320,7 @@ func (m *machine) storage(id tuple) (any, error) {
 	return s, nil
 }
 
-// rebuilt takes from the call that makes a tensor of an untyped storage which type the tensor has (torch/_utils.py,
+// rebuilt records the type of a tensor from the call that rebuilds it from an untyped storage (torch/_utils.py,
 // _rebuild_tensor_v3).
 func (m *machine) rebuilt(called global, arguments tuple) {
 	if called.name != "_rebuild_tensor_v3" || len(arguments) < 7 {
@@ -356,7 +355,7 @@ func (m *machine) integer(width int64) error {
 	return m.push(n)
 }
 
-// long pushes a number of any length; one that has no place in 64 bits is of no use here.
+// long pushes a number of any length, or nil if it does not fit in 64 bits.
 func (m *machine) long(width int64) error {
 	n, err := m.number(width)
 	if err != nil {
@@ -377,7 +376,7 @@ func (m *machine) long(width int64) error {
 	return m.push(int64(binary.LittleEndian.Uint64(wide[:])))
 }
 
-// maxText is the longest string that can be the name of anything; longer ones are passed over.
+// maxText is the longest string that can be a name. Longer strings are skipped.
 const maxText = 4 << 10
 
 func (m *machine) text(width int64) error {
@@ -470,7 +469,7 @@ func (m *machine) recall(n int64) error {
 	return m.push(v)
 }
 
-// The storage classes of torch/storage.py with what they hold.
+// The storage classes of torch/storage.py and their types.
 var torchStorages = map[string]kind{
 	"FloatStorage": {"f32", 1, 4}, "DoubleStorage": {"f64", 1, 8}, "HalfStorage": {"f16", 1, 2}, "BFloat16Storage": {"bf16", 1, 2},
 	"LongStorage": {"i64", 1, 8}, "IntStorage": {"i32", 1, 4}, "ShortStorage": {"i16", 1, 2}, "CharStorage": {"i8", 1, 1},
@@ -478,7 +477,7 @@ var torchStorages = map[string]kind{
 	"ComplexDoubleStorage": {"c128", 1, 16}, "QInt8Storage": {"i8", 1, 1}, "QUInt8Storage": {"u8", 1, 1}, "QInt32Storage": {"i32", 1, 4},
 }
 
-// The types of torch that only untyped storages hold, and those that they hold too (torch/_utils.py).
+// The torch types that untyped storages can hold (torch/_utils.py).
 var torchTypes = map[string]kind{
 	"float32": {"f32", 1, 4}, "float64": {"f64", 1, 8}, "float16": {"f16", 1, 2}, "bfloat16": {"bf16", 1, 2},
 	"int64": {"i64", 1, 8}, "int32": {"i32", 1, 4}, "int16": {"i16", 1, 2}, "int8": {"i8", 1, 1}, "uint8": {"u8", 1, 1}, "bool": {"bool", 1, 1},

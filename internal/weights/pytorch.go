@@ -8,8 +8,8 @@ import (
 	"path"
 )
 
-// pytorch reads what torch.save has written since 1.6: a zip file with the pickle data.pkl and a file a storage. The
-// pickle comes first and is not compressed, so that it can be read from a stream too.
+// pytorch reads the format of torch.save since version 1.6: a zip file with the pickle data.pkl and one file per storage. The
+// pickle comes first and is not compressed, so it can also be read from a stream.
 func pytorch(h *header, at io.ReaderAt, sum tally) error {
 	size := h.left
 	if ok, err := firstIsPickle(h); err != nil {
@@ -18,7 +18,7 @@ func pytorch(h *header, at io.ReaderAt, sum tally) error {
 		return unpickle(h, sum)
 	}
 	if at == nil {
-		return errNotOurs // nothing says that it is a model at all
+		return errNotOurs // nothing shows that it is a model
 	}
 	files, err := zip.NewReader(&directory{r: at, left: maxDirectory}, size)
 	if err != nil {
@@ -43,11 +43,11 @@ func pytorch(h *header, at io.ReaderAt, sum tally) error {
 
 const (
 	pickleName = "data.pkl"
-	// maxDirectory bounds what is read of a zip file's directory: some 150,000 storages.
+	// maxDirectory limits the size of a zip file's directory. It is enough for about 150,000 storages.
 	maxDirectory = 16 << 20
 )
 
-// directory fails when more is read of a file than its directory should take.
+// directory is a reader that fails when more is read than a directory may have.
 type directory struct {
 	r    io.ReaderAt
 	left int
@@ -62,7 +62,7 @@ func (d *directory) ReadAt(b []byte, off int64) (int, error) {
 	return d.r.ReadAt(b, off)
 }
 
-// firstIsPickle reads the local header of the first file (APPNOTE 4.3.7) and says whether the pickle follows as it is.
+// firstIsPickle reads the local header of the first file (APPNOTE 4.3.7) and reports whether the uncompressed pickle follows.
 func firstIsPickle(h *header) (bool, error) {
 	var b [30]byte
 	if err := h.fill(b[:]); err != nil {

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// safetensors reads the layout of github.com/huggingface/safetensors: eight bytes with the length of the header, the
-// header as a JSON object of tensors by name, then the numbers.
+// safetensors reads the format of github.com/huggingface/safetensors: eight bytes with the length of the header, the header
+// (a JSON object with tensors by name), then the numbers.
 func safetensors(h *header, _ io.ReaderAt, sum tally) error {
 	length, err := h.uint64()
 	if err != nil {
@@ -48,7 +48,7 @@ func safetensors(h *header, _ io.ReaderAt, sum tally) error {
 	return nil
 }
 
-// kind is how a type of numbers is stored: block of them in size bytes.
+// kind describes how a type is stored: blocks of that many numbers, each in size bytes.
 type kind struct {
 	name        string
 	block, size int64

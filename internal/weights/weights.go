@@ -1,9 +1,8 @@
-// Package weights reads what a model file says of itself in its header: how many parameters it has, of which type,
-// and how many bytes they take. It recognises safetensors, GGUF, ONNX and PyTorch's zip files, and reads no more of
-// them than it must: a file of 24 GiB costs a few kilobytes.
+// Package weights reads the headers of model files: the number, types and bytes of their parameters. It recognises
+// safetensors, GGUF, ONNX and PyTorch's zip files, and reads only what it needs: a few kilobytes of a file of 24 GiB.
 //
-// The files come from images of strangers. Nothing in them is executed (a pickle is read as a list of instructions,
-// never run), and each count in them is checked against a bound before it is believed.
+// The files are not trusted. Nothing in them is executed (a pickle is read as a list of instructions, but not run), and every
+// count in them is checked against a limit before it is used.
 package weights
 
 import (
@@ -27,29 +26,29 @@ const (
 	PyTorch     Format = "pytorch"
 )
 
-// File is what the header of one model file says.
+// File is the information in the header of a model file.
 type File struct {
-	// Path is where the file is in its image.
+	// Path is the file's path in the image.
 	Path   string `json:"path"`
 	Format Format `json:"format"`
 	// Size is the file's own size in bytes.
 	Size int64 `json:"size"`
-	// Parts are the numbers in it by type, the most bytes first.
+	// Parts are the file's numbers by type, largest first.
 	Parts []Part `json:"parts"`
-	// Problem says why the header could not be read; the file has no parts then.
+	// Problem is the reason why the header could not be read. The file then has no parts.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Part is how many of a file's numbers have one type.
+// Part counts a file's numbers of one type.
 type Part struct {
-	// Type is the format's own word in lower case: f32, bf16, q4_k.
+	// Type is the format's name of the type, in lower case: f32, bf16, q4_k.
 	Type string `json:"type"`
-	// Parameters is how many numbers there are, Bytes what they take, their scales included.
+	// Parameters is the number of values, and Bytes their size including their scales.
 	Parameters int64 `json:"parameters"`
 	Bytes      int64 `json:"bytes"`
 }
 
-// Parameters is the number of parameters of the file.
+// Parameters returns the number of parameters in the file.
 func (f File) Parameters() (n int64) {
 	for _, p := range f.Parts {
 		n = addUpTo(n, p.Parameters)
@@ -57,7 +56,7 @@ func (f File) Parameters() (n int64) {
 	return n
 }
 
-// Bytes is what the parameters take in memory in the type they are stored in.
+// Bytes returns the memory that the parameters take in the type in which they are stored.
 func (f File) Bytes() (n int64) {
 	for _, p := range f.Parts {
 		n = addUpTo(n, p.Bytes)
@@ -66,19 +65,19 @@ func (f File) Bytes() (n int64) {
 }
 
 const (
-	// maxHeader bounds what is read of one file's header. The safetensors library refuses headers above 100 MB; the
-	// largest real ones (a mixture of experts with 100,000 tensors) are below 20.
+	// maxHeader limits the size of a header. The safetensors library rejects headers above 100 MB. The largest real ones
+	// (a mixture of experts with 100,000 tensors) have less than 20 MB.
 	maxHeader = 64 << 20
-	// maxTensors bounds how many tensors one header may name.
+	// maxTensors limits the number of tensors in a header.
 	maxTensors = 1 << 20
-	// least is the smallest file that is looked at: less than this is no model.
+	// least is the size of the smallest file that is checked. Smaller files cannot be models.
 	least = 64
 )
 
 var errTooLarge = errors.New("the header says more than any model has")
 
-// Read looks at the file of size bytes at r, of which name is the path. It returns false when the file is of no format
-// that it knows. A file of a known format whose header cannot be read has a Problem.
+// Read reads the header of the file of size bytes at r, whose path is name. It returns false if the format is unknown. If the
+// header of a known format cannot be read, the File has a Problem.
 func Read(name string, r io.ReaderAt, size int64) (File, bool) {
 	if size < least {
 		return File{}, false
@@ -86,8 +85,8 @@ func Read(name string, r io.ReaderAt, size int64) (File, bool) {
 	return read(name, io.NewSectionReader(r, 0, size), size, r)
 }
 
-// readStream is Read of a file that can be read only once and from its start. A PyTorch file whose pickle is not in
-// front cannot be read this way and says so.
+// readStream is Read for a file that can be read only once from the start. A PyTorch file whose pickle is not at the start
+// cannot be read this way and gets a Problem.
 func readStream(name string, r io.Reader, size int64) (File, bool) {
 	if size < least {
 		return File{}, false
@@ -95,7 +94,7 @@ func readStream(name string, r io.Reader, size int64) (File, bool) {
 	return read(name, r, size, nil)
 }
 
-// read reads from r; at is the same file at any place, nil when there is only the stream.
+// read reads from r. at gives random access to the same file, or is nil if there is only the stream.
 func read(name string, r io.Reader, size int64, at io.ReaderAt) (File, bool) {
 	head := newHeader(r, size)
 	magic, err := head.r.Peek(16)
@@ -111,7 +110,7 @@ func read(name string, r io.Reader, size int64, at io.ReaderAt) (File, bool) {
 		format, count = PyTorch, pytorch
 	case magic[8] == '{' && littleEndian(magic[:8]) < uint64(size):
 		format, count = Safetensors, safetensors
-	case path.Ext(name) == ".onnx": // a bare protocol buffer: nothing but its name tells
+	case path.Ext(name) == ".onnx": // a plain protocol buffer, which only its name identifies
 		format, count = ONNX, onnx
 	default:
 		return File{}, false
@@ -129,13 +128,13 @@ func read(name string, r io.Reader, size int64, at io.ReaderAt) (File, bool) {
 	return f, true
 }
 
-// errNotOurs is the answer of a reader when the file only looks like its format.
+// errNotOurs is returned by a reader if the file only looks like its format.
 var errNotOurs = errors.New("not a model")
 
 // tally counts parameters and bytes by type.
 type tally map[string]*Part
 
-// add counts a tensor of the given shape, whose type packs block numbers into size bytes.
+// add counts a tensor of the given shape, whose type stores each block of numbers in size bytes.
 func (t tally) add(kind string, shape []int64, block, size int64) error {
 	n := int64(1)
 	for _, d := range shape {
@@ -186,7 +185,7 @@ func compare(a, b int64) int {
 	return 1
 }
 
-// addUpTo is a sum that stays at the largest number instead of starting again below zero.
+// addUpTo adds with saturation: the sum stays at the largest number instead of overflowing.
 func addUpTo(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -194,7 +193,7 @@ func addUpTo(a, b int64) int64 {
 	return a + b
 }
 
-// clip keeps words that come out of a file short and on one line.
+// clip shortens text from a file and puts it on one line.
 func clip(s string) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Map(func(r rune) rune {

@@ -9,13 +9,13 @@ import (
 	"penstock/internal/resource"
 )
 
-// Certificate is Microsoft.App/managedEnvironments/certificates. Neither its value nor its password is ever answered.
+// Certificate is Microsoft.App/managedEnvironments/certificates. Answers never contain its value or password.
 type Certificate struct {
 	Tracked
 	Properties CertificateProperties `json:"properties"`
 }
 
-// CertificateProperties is what is particular to a certificate.
+// CertificateProperties has the properties of a certificate.
 type CertificateProperties struct {
 	ProvisioningState       string   `json:"provisioningState" arm:"ro"`
 	Value                   *string  `json:"value,omitempty" arm:"hidden"`
@@ -34,7 +34,7 @@ type CertificateProperties struct {
 
 func certificateFields() []Field {
 	fields := []Field{
-		refused("properties.certificateKeyVaultProperties", "there is no Key Vault to ask"),
+		refused("properties.certificateKeyVaultProperties", "Key Vault is not supported"),
 		refused("properties.certificateType", "images are pulled without certificates of an environment").unless("ServerSSLCertificate", words("ServerSSLCertificate")),
 	}
 	for i := range fields {
@@ -43,7 +43,7 @@ func certificateFields() []Field {
 	return fields
 }
 
-// ReadCertificate reads the body of a PUT as far as it is JSON. What is in Value is somebody else's to read.
+// ReadCertificate reads the body of a PUT. It does not parse the certificate in Value.
 func ReadCertificate(id resource.ID, body []byte) (c resource.Certificate, notes []string, err error) {
 	var w Certificate
 	r, ok := decodeBody(body, certificateFields(), resource.CodeCertificate, &w)
@@ -65,7 +65,7 @@ func ReadCertificate(id resource.ID, body []byte) (c resource.Certificate, notes
 	return c, r.notes, r.err()
 }
 
-// NewCertificate writes a certificate as it is answered at now.
+// NewCertificate returns the JSON of a certificate at the time now.
 func NewCertificate(c resource.Certificate, now time.Time) Certificate {
 	return Certificate{
 		Tracked: newTracked(c.Meta),
@@ -77,14 +77,14 @@ func NewCertificate(c resource.Certificate, now time.Time) Certificate {
 	}
 }
 
-// CustomDomainOfApp is a host name of an app beside the one of its environment.
+// CustomDomainOfApp is a custom host name of an app.
 type CustomDomainOfApp struct {
 	Name          *string `json:"name"`
 	BindingType   *string `json:"bindingType"`
 	CertificateID *string `json:"certificateId,omitempty"`
 }
 
-// domains reads the custom domains of an app.
+// domains converts the custom domains of an app.
 func (r *reader) domains(in []CustomDomainOfApp) (domains []resource.CustomDomain) {
 	for i, w := range in {
 		at := fmt.Sprintf("configuration.ingress.customDomains[%d]", i)
@@ -95,14 +95,14 @@ func (r *reader) domains(in []CustomDomainOfApp) (domains []resource.CustomDomai
 		certificate := or(w.CertificateID, "")
 		switch binding := enum(r, at+".bindingType", w.BindingType, "Disabled", "Disabled", "SniEnabled", "Auto"); {
 		case binding == "Auto":
-			r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: at + ".bindingType", Message: `not built: nobody makes certificates for domains by himself here; want SniEnabled with the certificateId of one that was uploaded, or Disabled, got "Auto"`})
+			r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: at + ".bindingType", Message: `not built: certificates for custom domains are not issued automatically; want SniEnabled with the certificateId of one that was uploaded, or Disabled, got "Auto"`})
 		case binding == "SniEnabled" && certificate == "":
 			bad(".certificateId", "want the ID of a certificate of the environment for bindingType SniEnabled, got none")
 		case binding == "SniEnabled":
 			id, err := resource.ParseID(certificate)
 			switch {
 			case err == nil && id.Is(resource.TypeEnvironment+"/managedCertificates"):
-				r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: at + ".certificateId", Message: "not built: nobody makes certificates for domains by himself here; want the ID of one that was uploaded"})
+				r.add(resource.Fault{Code: resource.CodeNotBuilt, Field: at + ".certificateId", Message: "not built: certificates for custom domains are not issued automatically; want the ID of one that was uploaded"})
 			case err != nil:
 				bad(".certificateId", "%v", err)
 			case !id.Is(resource.TypeCertificate):

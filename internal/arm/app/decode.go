@@ -12,7 +12,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// Codes of faults in the shape of a document, as opposed to its values.
+// The codes of faults in the shape of a document, not in its values.
 const (
 	codeSchema = "ContainerAppInvalidSchema"
 	codeBody   = "InvalidRequestContent"
@@ -21,23 +21,24 @@ const (
 	codeEnvironmentValue = "ManagedEnvironmentInvalidValue"
 )
 
-// decoder fills structs from a document and collects what is wrong with it and what has no effect.
+// decoder fills structs from a document. It collects the faults, and the fields that have no effect.
 //
-// Field names match in any case of letters, as in Azure. A field with the tag arm:"ro" is set by the server: clients
-// send it back because they read it, and its value is passed over. A field with arm:"secret" is taken and never kept;
-// one with arm:"hidden" is read, and no fault tells its value.
+// Field names match in any case, as in Azure. A field with the tag arm:"ro" is set by the server. Clients send such fields
+// back because they have read them, and their values are ignored. The value of a field with arm:"secret" is accepted and
+// never stored. The value of a field with arm:"hidden" is used, but no fault shows it.
 type decoder struct {
 	fields []Field
-	schema string // the code of faults in the shape of a document
+	schema string // the code of faults in the shape of the document
 	faults []resource.Fault
 	notes  []string
+	root   reflect.Type // of the whole document
 }
 
 func (d *decoder) fault(code, path, format string, args ...any) {
 	d.faults = append(d.faults, resource.Fault{Code: code, Field: path, Message: fmt.Sprintf(format, args...)})
 }
 
-// decode fills the value that into points at. pattern is path with [] for every [n].
+// decode fills into from v. pattern is path with [] in place of every [n].
 func (d *decoder) decode(v value, into reflect.Value, path, pattern string) {
 	if v.kind == null {
 		return
@@ -135,7 +136,11 @@ func (d *decoder) object(v value, into reflect.Value, path, pattern string) {
 				d.weigh(field, m.value, at)
 				continue
 			}
-			d.fault(d.schema, show(at), "unknown field; want %s", names(into.Type()))
+			message := "unknown field; want " + names(into.Type())
+			if place := placeOf(d.root, m.name, ""); place != "" {
+				message += fmt.Sprintf("; did you mean %s?", show(place))
+			}
+			d.fault(d.schema, show(at), "%s", message)
 			continue
 		}
 		f := reflect.VisibleFields(into.Type())[i]
@@ -170,7 +175,7 @@ func (d *decoder) unbuilt(pattern string) (Field, bool) {
 	return d.fields[i], true
 }
 
-// weigh says whether the value of a field that is not built may be read on.
+// weigh handles the value of a field that has no effect here. It says whether the value can be decoded.
 func (d *decoder) weigh(f Field, v value, path string) bool {
 	if v.isEmpty() || f.harmless != nil && f.harmless(v) {
 		return true
@@ -187,7 +192,7 @@ func (d *decoder) weigh(f Field, v value, path string) bool {
 	return true
 }
 
-// wholeNumber takes 3, 3.0 and 3e0: clients write all of them.
+// wholeNumber accepts 3, 3.0 and 3e0, because clients write all of them.
 func wholeNumber(n json.Number) (int64, bool) {
 	if i, err := strconv.ParseInt(string(n), 10, 64); err == nil {
 		return i, true
@@ -215,6 +220,33 @@ func names(t reflect.Type) string {
 	return "one of " + strings.Join(all, ", ")
 }
 
+// placeOf returns the path of a field with that name anywhere in a document, or "" when there is none. It does not look
+// into lists.
+func placeOf(t reflect.Type, name, path string) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return ""
+	}
+	var deeper []reflect.StructField
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Anonymous || f.Tag.Get("arm") == "ro" {
+			continue
+		}
+		if strings.EqualFold(wireName(f), name) {
+			return join(path, wireName(f))
+		}
+		deeper = append(deeper, f)
+	}
+	for _, f := range deeper {
+		if place := placeOf(f.Type, name, join(path, wireName(f))); place != "" {
+			return place
+		}
+	}
+	return ""
+}
+
 func join(path, name string) string {
 	if path == "" {
 		return name
@@ -222,7 +254,7 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// show is a path as people say it: "template.scale", not "properties.template.scale".
+// show returns a path in the form that people use: "template.scale", not "properties.template.scale".
 func show(path string) string {
 	for _, part := range []string{"template", "configuration"} {
 		if rest, ok := strings.CutPrefix(path, "properties."); ok && (rest == part || strings.HasPrefix(rest, part+".")) {

@@ -1,10 +1,10 @@
-// Package app is how environments, apps, revisions and replicas are written on the wire of Azure Resource Manager, in
-// the Microsoft.App namespace: JSON in and out, and the YAML that az containerapp reads.
+// Package app has the JSON of the resources of the namespace Microsoft.App in Azure Resource Manager's API, such as
+// environments, apps, jobs and revisions. It also reads the YAML of az containerapp.
 //
 //	body ── parse ── document ── strict decode ── ContainerApp ── Resource ── resource.App
 //	                               │                                             │
 //	                               └─ unknown, refused and stored fields         └─ NewContainerApp ── answer
 //
-// What Azure knows and Penstock has not built is listed once, in fields.go: either refused by name, or stored, echoed
-// and told of in a warning.
+// The fields that Azure has and Penstock has not built are listed once, in fields.go. Each is either refused with an error
+// that names it, or stored and returned with a warning event.
 package app

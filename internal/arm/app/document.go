@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// deepest is how far values may be nested: more than any document of Azure needs, and far from what would exhaust a
-// stack.
+// deepest bounds how deeply values can be nested: more than any document of Azure needs, and much less than would exhaust
+// a stack.
 const deepest = 32
 
 type kind string
@@ -25,7 +25,7 @@ const (
 	object  kind = "an object"
 )
 
-// value is one JSON value with what encoding/json would forget: the order of fields and that one was given twice.
+// value is a JSON value. Unlike encoding/json it keeps the order of fields, and fields that are given twice.
 type value struct {
 	kind    kind
 	scalar  any // bool, json.Number or string
@@ -38,7 +38,7 @@ type member struct {
 	value value
 }
 
-// parse reads one JSON value and nothing after it.
+// parse parses text that is exactly one JSON value.
 func parse(data []byte) (value, error) {
 	if !utf8.Valid(data) {
 		return value{}, errors.New("the body is not UTF-8 text")
@@ -50,7 +50,7 @@ func parse(data []byte) (value, error) {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return value{}, fmt.Errorf("the body ends in the middle of a value, after %d bytes", len(data))
 		}
-		return value{}, fmt.Errorf("the body is no JSON at byte %d: %w", dec.InputOffset(), err)
+		return value{}, fmt.Errorf("the body is not valid JSON at byte %d: %w", dec.InputOffset(), err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return value{}, fmt.Errorf("want one JSON value, got more after byte %d", dec.InputOffset())
@@ -104,7 +104,7 @@ func read(dec *json.Decoder, depth int) (value, error) {
 	return value{}, fmt.Errorf("unexpected %v", token)
 }
 
-// isEmpty says whether a value asks for nothing: null, "", [], {}, or an object of nothing but such values.
+// isEmpty says whether a value is null, "", [], {}, or an object that has only such values.
 func (v value) isEmpty() bool {
 	switch v.kind {
 	case null:
@@ -124,7 +124,7 @@ func (v value) isEmpty() bool {
 	return false
 }
 
-// member returns a field of an object, in any case of letters.
+// member returns a field of an object. Its name matches in any case.
 func (v value) member(name string) (value, bool) {
 	for _, m := range v.members {
 		if strings.EqualFold(m.name, name) {

@@ -8,12 +8,12 @@ type Environment struct {
 	Identity   *Identity             `json:"identity,omitempty"`
 }
 
-// Sku was the plan of an environment before workload profiles.
+// Sku was the pricing plan of an environment, before there were workload profiles.
 type Sku struct {
 	Name *string `json:"name"`
 }
 
-// EnvironmentProperties is what is particular to an environment.
+// EnvironmentProperties has the properties of an environment.
 type EnvironmentProperties struct {
 	ProvisioningState           string              `json:"provisioningState" arm:"ro"`
 	DefaultDomain               string              `json:"defaultDomain" arm:"ro"`
@@ -35,27 +35,27 @@ type EnvironmentProperties struct {
 	IngressConfiguration        *EnvironmentIngress `json:"ingressConfiguration,omitempty"`
 }
 
-// EnvironmentIngress is what Azure calls premium ingress.
+// EnvironmentIngress has the settings that Azure calls premium ingress.
 type EnvironmentIngress struct {
 	WorkloadProfileName *string `json:"workloadProfileName,omitempty"`
 	RequestIdleTimeout  *int    `json:"requestIdleTimeout,omitempty"` // minutes
 	HeaderCountLimit    *int    `json:"headerCountLimit,omitempty"`
 }
 
-// AppLogs says where Azure would send logs.
+// AppLogs says where Azure sends logs.
 type AppLogs struct {
 	Destination               *string       `json:"destination"`
 	LogAnalyticsConfiguration *LogAnalytics `json:"logAnalyticsConfiguration,omitempty"`
 }
 
-// LogAnalytics names a workspace. Its key is not kept.
+// LogAnalytics names a workspace. Its key is not stored.
 type LogAnalytics struct {
 	CustomerID         *string `json:"customerId,omitempty"`
 	SharedKey          *string `json:"sharedKey,omitempty" arm:"secret"`
 	DynamicJSONColumns *bool   `json:"dynamicJsonColumns,omitempty"`
 }
 
-// Vnet names the virtual network that an environment would be in.
+// Vnet names the virtual network of an environment in Azure.
 type Vnet struct {
 	Internal               *bool   `json:"internal,omitempty"`
 	InfrastructureSubnetID *string `json:"infrastructureSubnetId,omitempty"`
@@ -65,7 +65,7 @@ type Vnet struct {
 	PlatformReservedDNSIP  *string `json:"platformReservedDnsIP,omitempty"`
 }
 
-// CustomDomain tells what a domain of one's own would be verified by.
+// CustomDomain has the value by which Azure verifies a custom domain.
 type CustomDomain struct {
 	CustomDomainVerificationID string `json:"customDomainVerificationId" arm:"ro"`
 	ExpirationDate             string `json:"expirationDate,omitempty" arm:"ro"`
@@ -74,17 +74,17 @@ type CustomDomain struct {
 	SubjectName                string `json:"subjectName,omitempty" arm:"ro"`
 }
 
-// Version is the version of a part that Azure brings along.
+// Version is the version of a component of Azure.
 type Version struct {
 	Version string `json:"version" arm:"ro"`
 }
 
-// PeerAuthentication says that apps do not prove to each other who they are.
+// PeerAuthentication is the setting for mutual TLS between apps, which is always off here.
 type PeerAuthentication struct {
 	MTLS *Switch `json:"mtls"`
 }
 
-// PeerTraffic says that apps speak in the clear to each other.
+// PeerTraffic is the setting for encryption between apps, which is always off here.
 type PeerTraffic struct {
 	Encryption *Switch `json:"encryption"`
 }

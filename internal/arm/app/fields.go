@@ -8,30 +8,30 @@ import (
 	"penstock/internal/resource"
 )
 
-// Effect is what becomes of a field that Azure has and Penstock has not built.
+// Effect says what happens to a field that Azure has and Penstock has not built.
 type Effect string
 
 const (
-	// Refused fields make the request fail when they ask for something.
+	// Refused fields make the request fail, unless their value asks for nothing.
 	Refused Effect = "refused"
-	// Stored fields are kept and echoed, and a warning event of the app names them.
+	// Stored fields are stored and returned, and a warning event of the app names them.
 	Stored Effect = "stored"
 )
 
-// Field is one field of Azure's that has no effect here. A value that asks for nothing (null, empty, off) is always
-// taken.
+// Field is a field of Azure that has no effect here. A value that asks for nothing (null, empty, off) is always
+// accepted.
 type Field struct {
 	Type   string `json:"type"`
 	Path   string `json:"path"` // "template.containers[].volumeMounts"
 	Effect Effect `json:"effect"`
-	// Except says in words which values mean here what they mean in Azure.
+	// Except describes the values that mean the same here as in Azure.
 	Except string `json:"except,omitempty"`
 	Why    string `json:"why"`
 
 	harmless func(value) bool
 }
 
-// Fields lists all of them, for the compatibility page.
+// Fields returns all such fields, for the compatibility page.
 func Fields() []Field {
 	return slices.Concat(appFields(), environmentFields(), jobFields(), certificateFields(), storageFields())
 }
@@ -39,33 +39,32 @@ func Fields() []Field {
 func appFields() []Field {
 	fields := []Field{
 		refused("kind", "workflow and function apps are other products"),
-		refused("managedBy", "no other resource manages an app"),
+		refused("managedBy", "an app is not managed by another resource"),
 		refused("extendedLocation", "there are no custom locations"),
-		refused("identity", "managed identities need an issuer of tokens").unless("type None", hasOnly("type", words("None"))),
-		refused("properties.workloadProfileType", "a profile is asked for by its name in the environment"),
+		refused("identity", "managed identities are not supported, because nothing issues tokens").unless("type None", hasOnly("type", words("None"))),
+		refused("properties.workloadProfileType", "set workloadProfileName, the profile's name in the environment"),
 		refused("properties.networking", "apps have no subnets"),
 		refused("properties.patchingConfiguration", "images are not patched"),
-		refused("configuration.activeRevisionsMode", "labels alone do not say which revisions are active").unless("Single or Multiple", notWords("Labels")),
-		refused("configuration.secrets[].keyVaultUrl", "there is no Key Vault to ask"),
-		refused("configuration.secrets[].identity", "managed identities need an issuer of tokens"),
-		refused("configuration.registries[].identity", "managed identities need an issuer of tokens"),
+		refused("configuration.activeRevisionsMode", "activating revisions by labels is not supported").unless("Single or Multiple", notWords("Labels")),
+		refused("configuration.secrets[].keyVaultUrl", "Key Vault is not supported"),
+		refused("configuration.secrets[].identity", "managed identities are not supported, because nothing issues tokens"),
+		refused("configuration.registries[].identity", "managed identities are not supported, because nothing issues tokens"),
 		refused("configuration.dapr", "there is no Dapr sidecar").unless("enabled: false", off("enabled")),
-		refused("configuration.runtime", "there is no support for one language's runtime"),
+		refused("configuration.runtime", "language-specific runtimes are not supported"),
 		refused("configuration.service", "there are no dev services"),
-		refused("configuration.identitySettings", "managed identities need an issuer of tokens"),
-		refused("configuration.revisionTransitionThreshold", "the share of ready replicas that a switch waits for is fixed"),
-		refused("configuration.targetLabel", "labels alone do not say which revisions are active"),
+		refused("configuration.identitySettings", "managed identities are not supported, because nothing issues tokens"),
+		refused("configuration.revisionTransitionThreshold", "the share of ready replicas that a revision switch waits for is fixed"),
+		refused("configuration.targetLabel", "activating revisions by labels is not supported"),
 		refused("template.volumes[].storageType", "storages are folders of this machine").unless("EmptyDir, Secret, AzureFile or NfsAzureFile", notWords("Smb")),
-		stored("template.volumes[].mountOptions", "storages are folders of this machine, whose files keep their owners and modes; of the options only ro is heeded").unless("ro", words("ro")),
+		stored("template.volumes[].mountOptions", "storages are folders of this machine, whose files keep their owners and modes; only the option ro has an effect").unless("ro", words("ro")),
 		refused("template.serviceBinds", "there are no dev services"),
-		refused("template.containers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),
-		refused("template.initContainers[].imageType", "containers are made from images only").unless("ContainerImage", words("ContainerImage")),
-		refused("template.containers[].probes[].tcpSocket.host", "probes connect to the replica, and to nothing else"),
+		refused("template.containers[].imageType", "containers are created from images only").unless("ContainerImage", words("ContainerImage")),
+		refused("template.initContainers[].imageType", "containers are created from images only").unless("ContainerImage", words("ContainerImage")),
+		refused("template.containers[].probes[].tcpSocket.host", "probes connect only to the replica"),
 		refused("template.containers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		refused("template.initContainers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
-		stored("template.scale.rules", "nothing scales yet; an app runs max(1, minReplicas) replicas. An http rule's concurrentRequests, or a tcp rule's concurrentConnections, is how far a replica is filled before the next one"),
-		stored("template.scale.cooldownPeriod", "nothing scales yet; an app runs max(1, minReplicas) replicas").unless("300", numbers(300)),
-		stored("template.scale.pollingInterval", "nothing scales yet; an app runs max(1, minReplicas) replicas").unless("30", numbers(30)),
+		stored("template.scale.rules[].azureQueue", "the queue is not queried; the rule counts as one replica, never as zero"),
+		stored("template.scale.rules[].custom.type", "this scaler is not evaluated; the rule counts as one replica, never as zero").unless("http, tcp, cpu, memory or cron", words("http", "tcp", "cpu", "memory", "cron")),
 	}
 	for i := range fields {
 		fields[i].Type = resource.TypeApp
@@ -73,11 +72,11 @@ func appFields() []Field {
 	return fields
 }
 
-// jobFields are those of what an app has too, and a job's own.
+// jobFields returns the fields of jobs: those that apps have too, and their own.
 func jobFields() []Field {
 	own := []Field{
-		refused("configuration.triggerType", "nothing scales yet, so no events are watched").unless("Manual or Schedule", notWords("Event")),
-		refused("configuration.eventTriggerConfig", "nothing scales yet, so no events are watched"),
+		refused("configuration.triggerType", "event-triggered jobs are not supported yet").unless("Manual or Schedule", notWords("Event")),
+		refused("configuration.eventTriggerConfig", "event-triggered jobs are not supported yet"),
 	}
 	for _, f := range appFields() {
 		if slices.ContainsFunc(ofJobsToo(), func(prefix string) bool { return strings.HasPrefix(f.Path, prefix) }) {
@@ -90,7 +89,7 @@ func jobFields() []Field {
 	return own
 }
 
-// ofJobsToo begin the paths that apps and jobs share.
+// ofJobsToo returns the beginnings of the paths that apps and jobs have in common.
 func ofJobsToo() []string {
 	return []string{
 		"extendedLocation", "identity", "configuration.secrets[]", "configuration.registries",
@@ -100,35 +99,35 @@ func ofJobsToo() []string {
 
 func environmentFields() []Field {
 	fields := []Field{
-		refused("kind", "there is one kind of environment"),
-		refused("identity", "managed identities need an issuer of tokens").unless("type None", hasOnly("type", words("None"))),
-		refused("sku", "there is one kind of environment").unless("name: Consumption", hasOnly("name", words("Consumption"))),
-		refused("properties.environmentMode", "there is one kind of environment"),
+		refused("kind", "there is only one kind of environment"),
+		refused("identity", "managed identities are not supported, because nothing issues tokens").unless("type None", hasOnly("type", words("None"))),
+		refused("sku", "there is only one kind of environment").unless("name: Consumption", hasOnly("name", words("Consumption"))),
+		refused("properties.environmentMode", "there is only one kind of environment"),
 		stored("properties.appLogsConfiguration", "logs stay on this server").unless("destination: none", hasOnly("destination", words("none"))),
-		stored("properties.zoneRedundant", "an environment is on one machine").unless("false", isFalse),
-		stored("properties.vnetConfiguration", "the network is the machine's own").unless("internal: false and nothing else", hasOnly("internal", isFalse)),
+		stored("properties.zoneRedundant", "an environment runs on one machine").unless("false", isFalse),
+		stored("properties.vnetConfiguration", "environments use the machine's network").unless("internal: false and nothing else", hasOnly("internal", isFalse)),
 		refused("properties.vnetConfiguration.internal", "the ingress listens where the server's configuration says").unless("false", isFalse),
-		refused("properties.vnetConfiguration.outboundSettings", "outbound traffic goes the machine's way"),
+		refused("properties.vnetConfiguration.outboundSettings", "outbound traffic uses the machine's routes"),
 		refused("properties.internalLoadBalancerEnabled", "the ingress listens where the server's configuration says").unless("false", isFalse),
-		stored("properties.infrastructureResourceGroup", "there is no infrastructure to group"),
+		stored("properties.infrastructureResourceGroup", "there are no infrastructure resources to group"),
 		refused("properties.workloadProfiles[].workloadProfileType", "this machine is the node of every profile: its replicas get no GPU, its memory is not encrypted, and nobody else uses it").unless("Consumption, D4 to D32, E4 to E32", machineTypes),
 		stored("properties.workloadProfiles[].maximumCount", "this machine is the one node of every profile, whatever minimumCount and maximumCount say").unless("0 or 1", numbers(0, 1)),
-		refused("properties.customDomainConfiguration.dnsSuffix", "the domain is the server's"),
-		refused("properties.customDomainConfiguration.certificateValue", "the domain is the server's"),
-		refused("properties.customDomainConfiguration.certificatePassword", "the domain is the server's"),
-		refused("properties.customDomainConfiguration.certificateKeyVaultProperties", "the domain is the server's"),
+		refused("properties.customDomainConfiguration.dnsSuffix", "the domain is set in the server's configuration"),
+		refused("properties.customDomainConfiguration.certificateValue", "the domain is set in the server's configuration"),
+		refused("properties.customDomainConfiguration.certificatePassword", "the domain is set in the server's configuration"),
+		refused("properties.customDomainConfiguration.certificateKeyVaultProperties", "the domain is set in the server's configuration"),
 		refused("properties.daprAIInstrumentationKey", "there is no Dapr sidecar"),
 		refused("properties.daprAIConnectionString", "there is no Dapr sidecar"),
 		refused("properties.appInsightsConfiguration", "traces are not collected"),
 		refused("properties.openTelemetryConfiguration", "traces are not collected"),
-		stored("properties.ingressConfiguration.workloadProfileName", "the ingress is a part of this server, whichever profile it is given"),
-		refused("properties.ingressConfiguration.terminationGracePeriodSeconds", "the ingress is set up in the server's configuration"),
-		refused("properties.ingressConfiguration.scale", "there is one ingress, which has this machine"),
-		refused("properties.peerAuthentication.mtls", "apps speak in the clear to each other").unless("enabled: false", off("enabled")),
-		refused("properties.peerTrafficConfiguration.encryption", "apps speak in the clear to each other").unless("enabled: false", off("enabled")),
+		stored("properties.ingressConfiguration.workloadProfileName", "the ingress is part of this server and does not use a profile"),
+		refused("properties.ingressConfiguration.terminationGracePeriodSeconds", "the ingress is configured in the server's configuration"),
+		refused("properties.ingressConfiguration.scale", "there is one ingress, which uses this machine"),
+		refused("properties.peerAuthentication.mtls", "traffic between apps is not encrypted").unless("enabled: false", off("enabled")),
+		refused("properties.peerTrafficConfiguration.encryption", "traffic between apps is not encrypted").unless("enabled: false", off("enabled")),
 		refused("properties.publicNetworkAccess", "the ingress listens where the server's configuration says").unless("Enabled", words("Enabled")),
-		refused("properties.availabilityZones", "an environment is on one machine"),
-		refused("properties.diskEncryptionConfiguration", "disks are as the machine has them"),
+		refused("properties.availabilityZones", "an environment runs on one machine"),
+		refused("properties.diskEncryptionConfiguration", "disk encryption is up to the machine"),
 	}
 	for i := range fields {
 		fields[i].Type = resource.TypeEnvironment
@@ -145,7 +144,7 @@ func (f Field) unless(words string, harmless func(value) bool) Field {
 	return f
 }
 
-// words takes these words in any case of letters.
+// words accepts these words in any case.
 func words(good ...string) func(value) bool {
 	return func(v value) bool {
 		s, ok := v.scalar.(string)
@@ -153,7 +152,7 @@ func words(good ...string) func(value) bool {
 	}
 }
 
-// notWords takes everything but these words, so that what is no word of Azure's at all is told apart later.
+// notWords accepts everything but these words. A word that does not exist in Azure is refused later, with another error.
 func notWords(bad ...string) func(value) bool {
 	isBad := words(bad...)
 	return func(v value) bool { return !isBad(v) }
@@ -172,7 +171,7 @@ func numbers(good ...int64) func(value) bool {
 
 func isFalse(v value) bool { return v.scalar == false }
 
-// off takes an object whose switch is off, whatever else is in it.
+// off accepts an object in which the field name is false, whatever else is in it.
 func off(name string) func(value) bool {
 	return func(v value) bool {
 		on, ok := v.member(name)
@@ -180,7 +179,7 @@ func off(name string) func(value) bool {
 	}
 }
 
-// hasOnly takes an object in which nothing but one field says something, and that something good.
+// hasOnly accepts an object in which at most one field is not empty: name, with a value that good accepts.
 func hasOnly(name string, good func(value) bool) func(value) bool {
 	return func(v value) bool {
 		if v.kind != object {

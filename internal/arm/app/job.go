@@ -14,7 +14,7 @@ type Job struct {
 	Identity   *Identity     `json:"identity"`
 }
 
-// JobProperties is what is particular to a job.
+// JobProperties has the properties of a job.
 type JobProperties struct {
 	ProvisioningState   string            `json:"provisioningState" arm:"ro"`
 	RunningState        string            `json:"runningState" arm:"ro"`
@@ -26,7 +26,7 @@ type JobProperties struct {
 	EventStreamEndpoint string            `json:"eventStreamEndpoint" arm:"ro"`
 }
 
-// JobConfiguration says what begins an execution and how it goes about its work.
+// JobConfiguration says what starts an execution, and has its limits.
 type JobConfiguration struct {
 	TriggerType           *string        `json:"triggerType"`
 	ReplicaTimeout        *int           `json:"replicaTimeout"`
@@ -39,19 +39,19 @@ type JobConfiguration struct {
 	IdentitySettings      []unset        `json:"identitySettings,omitempty"`
 }
 
-// JobTrigger is how an execution divides its work.
+// JobTrigger says how many replicas an execution has.
 type JobTrigger struct {
 	ReplicaCompletionCount *int `json:"replicaCompletionCount"`
 	Parallelism            *int `json:"parallelism"`
 }
 
-// ScheduledTask is that of a job with a schedule.
+// ScheduledTask is the trigger of a job with a schedule.
 type ScheduledTask struct {
 	CronExpression *string `json:"cronExpression"`
 	JobTrigger
 }
 
-// JobTemplate is what an execution's replicas are made from.
+// JobTemplate describes the replicas of an execution.
 type JobTemplate struct {
 	Containers     []Container     `json:"containers"`
 	InitContainers []InitContainer `json:"initContainers"`
@@ -95,7 +95,7 @@ func (r *reader) jobConfiguration(w JobConfiguration) resource.JobConfiguration 
 	}
 	c.Trigger = enum(r, "configuration.triggerType", w.TriggerType, resource.TriggerManual, resource.TriggerManual, resource.TriggerSchedule)
 	if w.ReplicaTimeout == nil {
-		bad("replicaTimeout", "want the seconds that a replica may run, got nothing")
+		bad("replicaTimeout", "want the number of seconds that a replica can run, got nothing")
 	}
 	c.Timeout, c.Retries = seconds(or(w.ReplicaTimeout, 0)), or(w.ReplicaRetryLimit, 0)
 	shares := or(w.ManualTriggerConfig, JobTrigger{})
@@ -115,7 +115,7 @@ func (r *reader) jobConfiguration(w JobConfiguration) resource.JobConfiguration 
 	return c
 }
 
-// NewJob is how a job is answered.
+// NewJob returns the JSON of a job.
 func NewJob(j resource.Job, site Site) Job {
 	tracked := newTracked(j.Meta)
 	tracked.Location = displayRegion(j.Location)
@@ -138,7 +138,7 @@ func NewJob(j resource.Job, site Site) Job {
 		Tracked:  tracked,
 		Identity: &Identity{Type: "None"},
 		Properties: JobProperties{
-			ProvisioningState:   string(j.Provisioning),
+			ProvisioningState:   string(j.Provisioning()),
 			RunningState:        jobState(j),
 			EnvironmentID:       j.Environment.String(),
 			WorkloadProfileName: given(&j.Profile),
@@ -150,25 +150,25 @@ func NewJob(j resource.Job, site Site) Job {
 	}
 }
 
-// jobState is in the words of api-version 2026-07-01.
+// jobState returns the running state of a job, in the words of api-version 2026-07-01.
 func jobState(j resource.Job) string {
 	switch {
 	case j.Suspended:
 		return "Suspended"
-	case j.Provisioning == resource.InProgress:
+	case j.Provisioning() == resource.InProgress:
 		return "Progressing"
 	}
 	return "Ready"
 }
 
-// ExecutionTemplate is what one execution is started with in place of its job's template. It has no volumes, because
-// Azure's containers of an execution have no mounts.
+// ExecutionTemplate replaces the template of the job for one execution. It has no volumes, because Azure has no volume
+// mounts for the containers of an execution.
 type ExecutionTemplate struct {
 	Containers     []ExecutionContainer `json:"containers"`
 	InitContainers []ExecutionContainer `json:"initContainers"`
 }
 
-// ExecutionContainer is what a container of an execution has of a container.
+// ExecutionContainer is a container in an ExecutionTemplate. It has fewer fields than other containers.
 type ExecutionContainer struct {
 	Image     *string    `json:"image"`
 	Name      *string    `json:"name"`
@@ -182,8 +182,8 @@ func (w ExecutionContainer) container() Container {
 	return Container{Image: w.Image, Name: w.Name, Command: w.Command, Args: w.Args, Env: w.Env, Resources: w.Resources}
 }
 
-// ReadExecutionTemplate reads the body of a start of the job: the template of the execution. Without a body it is that
-// of the job.
+// ReadExecutionTemplate reads the body of a request that starts the job, and returns the template of the execution.
+// Without a body it is the template of the job.
 func ReadExecutionTemplate(j resource.Job, body []byte) (resource.Template, error) {
 	if len(strings.TrimSpace(string(body))) == 0 {
 		return j.Template, nil
@@ -194,7 +194,7 @@ func ReadExecutionTemplate(j resource.Job, body []byte) (resource.Template, erro
 		return resource.Template{}, r.err()
 	}
 	if len(w.Containers) == 0 && len(w.InitContainers) == 0 && len(r.faults) == 0 {
-		return j.Template, nil // clients write {} for nothing
+		return j.Template, nil // clients send {} when they have no template
 	}
 	var t Template
 	for _, c := range w.Containers {
@@ -217,7 +217,7 @@ type Execution struct {
 	Properties ExecutionProperties `json:"properties"`
 }
 
-// ExecutionProperties is what is particular to an execution.
+// ExecutionProperties has the properties of an execution.
 type ExecutionProperties struct {
 	Status         string            `json:"status"`
 	StartTime      Time              `json:"startTime"`
@@ -228,18 +228,18 @@ type ExecutionProperties struct {
 	Message        string            `json:"message,omitempty"`
 }
 
-// ExecutionDetails tells of an execution's replicas, one a try.
+// ExecutionDetails lists the replicas of an execution, including those that failed and were replaced.
 type ExecutionDetails struct {
 	Replicas []ReplicaDetails `json:"replicas"`
 }
 
-// ReplicaDetails tells how the containers of a replica have ended.
+// ReplicaDetails says how the containers of a replica have ended.
 type ReplicaDetails struct {
 	Name       string             `json:"name"`
 	Containers []ContainerDetails `json:"containers"`
 }
 
-// ContainerDetails tells how a container is, or has ended: code is its exit code.
+// ContainerDetails is the state of a container. Code is its exit code.
 type ContainerDetails struct {
 	Name                  string `json:"name"`
 	Code                  *int   `json:"code,omitempty"`
@@ -247,7 +247,7 @@ type ContainerDetails struct {
 	AdditionalInformation string `json:"additionalInformation,omitempty"`
 }
 
-// NewExecution is how an execution is answered.
+// NewExecution returns the JSON of an execution.
 func NewExecution(e resource.Execution) Execution {
 	w := Execution{
 		ID:   e.ID.String(),
@@ -264,7 +264,7 @@ func NewExecution(e resource.Execution) Execution {
 	if e.Over() {
 		w.Properties.EndTime = &Time{e.Ended}
 	}
-	t := newTemplate(e.Revision.Template)
+	t := newTemplate(e.Template)
 	for _, c := range t.Containers {
 		w.Properties.Template.Containers = append(w.Properties.Template.Containers, newExecutionContainer(c))
 	}
@@ -298,7 +298,7 @@ func newReplicaDetails(r resource.ExecutionReplica) ReplicaDetails {
 	return w
 }
 
-// NewExecutionReplica is how a replica of an execution is answered while it is there.
+// NewExecutionReplica returns the JSON of a replica of an execution, while the replica exists.
 func NewExecutionReplica(r resource.Replica, site Site) Replica {
 	w := NewReplica(r, site)
 	w.Type = resource.TypeExecution + "/replicas"

@@ -36,7 +36,7 @@ properties:
 		t.Fatal(err)
 	}
 	want := resource.JobConfiguration{
-		Trigger: resource.TriggerSchedule, Cron: "0 3 * * Sun", Plan: resource.Plan{Timeout: time.Minute, Parallelism: 2, Completions: 1},
+		Trigger: resource.TriggerSchedule, Cron: "0 3 * * Sun", ExecutionPolicy: resource.ExecutionPolicy{Timeout: time.Minute, Parallelism: 2, Completions: 1},
 	}
 	if !reflect.DeepEqual(j.Configuration, want) || j.Template.Containers[0].Env[0].Value != "1" {
 		t.Errorf("got %+v", j)

@@ -8,7 +8,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// WorkloadProfile is a kind of machine that apps may ask for.
+// WorkloadProfile is a type of machine, under a name by which apps ask for it.
 type WorkloadProfile struct {
 	Name                *string `json:"name"`
 	WorkloadProfileType *string `json:"workloadProfileType"`
@@ -16,7 +16,7 @@ type WorkloadProfile struct {
 	MaximumCount        *int    `json:"maximumCount,omitempty"`
 }
 
-// profiles reads the workload profiles of an environment.
+// profiles converts the workload profiles of an environment.
 func (r *reader) profiles(all []WorkloadProfile) []resource.Profile {
 	var profiles []resource.Profile
 	for i, w := range all {
@@ -54,7 +54,7 @@ func newProfiles(profiles []resource.Profile) []WorkloadProfile {
 	return all
 }
 
-// machineTypes takes every type but those of machines that this one cannot stand for.
+// machineTypes accepts every type but those of machines that this one cannot replace.
 func machineTypes(v value) bool {
 	s, ok := v.scalar.(string)
 	return !ok || !slices.ContainsFunc([]string{"nc", "dc", "consumption-gpu", "flexible"}, func(prefix string) bool {
@@ -62,7 +62,7 @@ func machineTypes(v value) bool {
 	})
 }
 
-// AvailableProfile is one of availableManagedEnvironmentsWorkloadProfileTypes.
+// AvailableProfile is an entry of availableManagedEnvironmentsWorkloadProfileTypes.
 type AvailableProfile struct {
 	ID         string                     `json:"id"`
 	Name       string                     `json:"name"`
@@ -71,7 +71,7 @@ type AvailableProfile struct {
 	Properties AvailableProfileProperties `json:"properties"`
 }
 
-// AvailableProfileProperties is what a type of workload profile has.
+// AvailableProfileProperties has the properties of a type of workload profile.
 type AvailableProfileProperties struct {
 	Applicability string `json:"applicability"`
 	Category      string `json:"category"`
@@ -81,7 +81,7 @@ type AvailableProfileProperties struct {
 	MemoryGiB     int    `json:"memoryGiB"`
 }
 
-// AvailableProfiles lists the types of profile that an environment can have.
+// AvailableProfiles lists the types of workload profile that an environment can have.
 func AvailableProfiles(subscription, location string) []AvailableProfile {
 	const typ = "availableManagedEnvironmentsWorkloadProfileTypes"
 	var all []AvailableProfile
@@ -99,7 +99,7 @@ func AvailableProfiles(subscription, location string) []AvailableProfile {
 	return all
 }
 
-// ProfileState says how many nodes a dedicated profile has.
+// ProfileState is the state of a dedicated profile.
 type ProfileState struct {
 	ID         string                 `json:"id"`
 	Name       string                 `json:"name"`
@@ -107,14 +107,14 @@ type ProfileState struct {
 	Properties ProfileStateProperties `json:"properties"`
 }
 
-// ProfileStateProperties counts nodes.
+// ProfileStateProperties has the number of nodes.
 type ProfileStateProperties struct {
 	MinimumCount int `json:"minimumCount"`
 	MaximumCount int `json:"maximumCount"`
 	CurrentCount int `json:"currentCount"`
 }
 
-// ProfileStates lists the dedicated profiles of an environment. Each has one node: this machine.
+// ProfileStates lists the dedicated profiles of an environment. Each has one node, which is this machine.
 func ProfileStates(e resource.Environment) []ProfileState {
 	var all []ProfileState
 	for _, p := range e.Profiles {

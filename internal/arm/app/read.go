@@ -13,14 +13,12 @@ import (
 	"penstock/internal/resource"
 )
 
-// Defaults that the server fills in (learn.microsoft.com/azure/container-apps/containers and .../scale-app).
+// The defaults that the server fills in (learn.microsoft.com/azure/container-apps/containers and .../scale-app).
 const (
-	defaultCPU             = 0.25
-	defaultMemory          = "0.5Gi"
-	defaultMaxReplicas     = 10
-	defaultGrace           = 30 * time.Second
-	defaultCooldown        = 300
-	defaultPollingInterval = 30
+	defaultCPU         = 0.25
+	defaultMemory      = "0.5Gi"
+	defaultMaxReplicas = 10
+	defaultGrace       = 30 * time.Second
 )
 
 // Kubernetes' defaults for probes, which Container Apps documents as its own.
@@ -31,13 +29,13 @@ const (
 	defaultSuccessThreshold = 1
 )
 
-// reader turns what was decoded into a resource. It keeps the faults of decoding, and adds its own.
+// reader converts a decoded document to a resource. It has the faults of decoding, and adds its own.
 type reader struct{ decoder }
 
-// decodeBody decodes body into the struct that into points at. schema is the code of faults in its shape. ok is false
-// when it is no document at all.
+// decodeBody decodes body into the struct that into points at. schema is the code of faults in its shape. ok is false when
+// the body is not a JSON object.
 func decodeBody(body []byte, fields []Field, schema string, into any) (r *reader, ok bool) {
-	r = &reader{decoder{fields: fields, schema: schema}}
+	r = &reader{decoder{fields: fields, schema: schema, root: reflect.TypeOf(into).Elem()}}
 	doc, err := parse(body)
 	if err != nil {
 		r.fault(codeBody, "", "%v", err)
@@ -51,7 +49,7 @@ func decodeBody(body []byte, fields []Field, schema string, into any) (r *reader
 	return r, true
 }
 
-// add takes faults on board, but for those of a field that could not be read at all.
+// add adds faults, except faults of fields that have one already.
 func (r *reader) add(faults ...resource.Fault) {
 	for _, f := range faults {
 		if !slices.ContainsFunc(r.faults, func(known resource.Fault) bool { return within(f.Field, known.Field) }) {
@@ -60,12 +58,12 @@ func (r *reader) add(faults ...resource.Fault) {
 	}
 }
 
-// spoiled says whether a fault is known of the field or of something in it.
+// spoiled says whether the field, or a field in it, has a fault.
 func (r *reader) spoiled(field string) bool {
 	return slices.ContainsFunc(r.faults, func(f resource.Fault) bool { return within(f.Field, field) })
 }
 
-// within says whether a field is another one, or in it.
+// within says whether field is the same as other, or a field in it.
 func within(field, other string) bool {
 	rest, ok := strings.CutPrefix(field, other)
 	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
@@ -78,8 +76,8 @@ func (r *reader) err() error {
 	return &resource.InvalidError{Faults: r.faults}
 }
 
-// ReadApp reads the body of a PUT to id. notes names what is stored without effect; err is an *resource.InvalidError
-// that tells all that is wrong. The app's environment need not exist.
+// ReadApp reads the body of a PUT to id. notes has a sentence for each field that is stored without effect. err is a
+// *resource.InvalidError with all faults. The app's environment need not exist.
 func ReadApp(id resource.ID, body []byte) (a resource.App, notes []string, err error) {
 	var w ContainerApp
 	r, ok := decodeBody(body, appFields(), codeSchema, &w)
@@ -126,7 +124,7 @@ func (r *reader) environmentID(p AppProperties) resource.ID {
 		return resource.ID{}
 	}
 	if other, err := resource.ParseID(p.ManagedEnvironmentID); p.ManagedEnvironmentID != "" && (err != nil || other.Key() != id.Key()) {
-		r.add(resource.Fault{Code: codeValue, Field: "properties.managedEnvironmentId", Message: fmt.Sprintf("want the same as environmentId, which it is the old name of, got %q", p.ManagedEnvironmentID)})
+		r.add(resource.Fault{Code: codeValue, Field: "properties.managedEnvironmentId", Message: fmt.Sprintf("want the same as environmentId, the new name of this field, got %q", p.ManagedEnvironmentID)})
 	}
 	return id
 }
@@ -173,7 +171,7 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 	return c
 }
 
-// policy reads what the app asks of requests.
+// policy converts the rules for requests to an app.
 func (r *reader) policy(in *Ingress) resource.Policy {
 	const field = "configuration.ingress."
 	p := resource.Policy{
@@ -226,7 +224,7 @@ func (r *reader) template(w Template) resource.Template {
 	t := resource.Template{
 		RevisionSuffix: or(w.RevisionSuffix, ""),
 		Grace:          defaultGrace,
-		Scale:          resource.Scale{Max: defaultMaxReplicas},
+		Scale:          resource.Scale{Max: defaultMaxReplicas, Cooldown: resource.DefaultCooldown, Polling: resource.DefaultPolling},
 	}
 	if w.TerminationGracePeriodSeconds != nil {
 		t.Grace = seconds(*w.TerminationGracePeriodSeconds)
@@ -234,20 +232,20 @@ func (r *reader) template(w Template) resource.Template {
 	if s := w.Scale; s != nil {
 		t.Scale.Min, t.Scale.Max = or(s.MinReplicas, 0), or(s.MaxReplicas, defaultMaxReplicas)
 		for _, wait := range []struct {
-			name    string
-			got     *int
-			usually int
-		}{{"cooldownPeriod", s.CooldownPeriod, defaultCooldown}, {"pollingInterval", s.PollingInterval, defaultPollingInterval}} {
-			if wait.got != nil && (*wait.got < 0 || *wait.got > 86400) {
+			name string
+			got  *int
+			into *time.Duration
+		}{{"cooldownPeriod", s.CooldownPeriod, &t.Scale.Cooldown}, {"pollingInterval", s.PollingInterval, &t.Scale.Polling}} {
+			switch {
+			case wait.got == nil:
+			case *wait.got < 0 || *wait.got > 86400:
 				r.add(resource.Fault{Code: codeValue, Field: "template.scale." + wait.name, Message: fmt.Sprintf("want 0 to 86400 seconds, got %d", *wait.got)})
-			}
-			if wait.got != nil && *wait.got != wait.usually {
-				keep(&t.Scale.Stored, wait.name, wait.got)
+			default:
+				*wait.into = seconds(*wait.got)
 			}
 		}
-		r.rules(s.Rules)
-		if len(s.Rules) > 0 {
-			keep(&t.Scale.Stored, "rules", &s.Rules)
+		for i, rule := range s.Rules {
+			t.Scale.Rules = append(t.Scale.Rules, r.rule(fmt.Sprintf("template.scale.rules[%d]", i), rule))
 		}
 	}
 	for i, c := range w.Containers {
@@ -262,7 +260,7 @@ func (r *reader) template(w Template) resource.Template {
 	return t
 }
 
-// volume reads one volume. One without a type is an EmptyDir, as in Azure.
+// volume converts a volume. A volume without a type is an EmptyDir, as in Azure.
 func (r *reader) volume(field string, w Volume) resource.Volume {
 	v := resource.Volume{
 		Name:         or(w.Name, ""),
@@ -276,7 +274,7 @@ func (r *reader) volume(field string, w Volume) resource.Volume {
 	return v
 }
 
-// container is what an init container has of a container, which is all but probes.
+// container converts the fields that containers and init containers have in common, which are all but probes.
 func (w InitContainer) container() Container {
 	return Container{
 		Image: w.Image, ImageType: w.ImageType, Name: w.Name, Command: w.Command, Args: w.Args, Env: w.Env, Resources: w.Resources,
@@ -303,7 +301,7 @@ func (r *reader) container(field string, w Container) resource.Container {
 		size = *w.Resources
 	}
 	at := field + ".resources"
-	if !r.spoiled(at) { // else 0, which is left out of the sum
+	if !r.spoiled(at) { // otherwise it stays 0 and does not count in the sum
 		var err error
 		if c.Resources.MilliCPU, err = resource.ParseCPU(or(size.CPU, defaultCPU)); err != nil {
 			r.add(resource.Fault{Code: "ContainerAppInvalidCpuResource", Field: at + ".cpu", Message: err.Error()})
@@ -360,36 +358,6 @@ func (r *reader) probe(field string, w Probe) resource.Probe {
 	return p
 }
 
-// rules checks the shape of scale rules, which are kept for a scaler.
-func (r *reader) rules(rules []ScaleRule) {
-	seen := map[string]bool{}
-	for i, rule := range rules {
-		field := fmt.Sprintf("template.scale.rules[%d]", i)
-		bad := func(at, format string, args ...any) {
-			r.add(resource.Fault{Code: codeValue, Field: field + at, Message: fmt.Sprintf(format, args...)})
-		}
-		name := or(rule.Name, "")
-		if name == "" {
-			bad(".name", "want a name, got nothing")
-		} else if seen[name] {
-			bad(".name", "%q is the name of another rule already", name)
-		}
-		seen[name] = true
-		kinds := 0
-		for _, set := range []bool{rule.HTTP != nil, rule.TCP != nil, rule.Custom != nil, rule.AzureQueue != nil} {
-			if set {
-				kinds++
-			}
-		}
-		if kinds != 1 && !r.spoiled(field) {
-			bad("", "want one of http, tcp, custom and azureQueue, got %d of them", kinds)
-		}
-		if c := rule.Custom; c != nil && or(c.Type, "") == "" {
-			bad(".custom.type", "want the name of a KEDA scaler, got nothing")
-		}
-	}
-}
-
 // ReadEnvironment reads the body of a PUT to id, as ReadApp does.
 func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes []string, err error) {
 	var w Environment
@@ -423,13 +391,13 @@ func ReadEnvironment(id resource.ID, body []byte) (e resource.Environment, notes
 	return e, r.notes, r.err()
 }
 
-// The bounds of learn.microsoft.com/azure/container-apps/premium-ingress.
+// The limits of learn.microsoft.com/azure/container-apps/premium-ingress.
 const (
 	leastIdleMinutes = 4
 	mostIdleMinutes  = 30
 )
 
-// environmentIngress reads what an environment asks of the ingress.
+// environmentIngress converts the ingress settings of an environment.
 func (r *reader) environmentIngress(in *EnvironmentIngress) (e resource.EnvironmentIngress) {
 	const field = "properties.ingressConfiguration."
 	if n := in.RequestIdleTimeout; n != nil {
@@ -447,14 +415,14 @@ func (r *reader) environmentIngress(in *EnvironmentIngress) (e resource.Environm
 	return e
 }
 
-// keep stores a value that was given as the JSON that it is echoed as.
+// keep stores a value, if there is one, as the JSON with which it is returned.
 func keep[T any](stored *map[string]json.RawMessage, name string, v *T) {
 	if v == nil {
 		return
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
-		return // strings, numbers and structs of them
+		return // does not happen: the types are strings, numbers and structs of them
 	}
 	if *stored == nil {
 		*stored = map[string]json.RawMessage{}
@@ -462,7 +430,7 @@ func keep[T any](stored *map[string]json.RawMessage, name string, v *T) {
 	(*stored)[name] = text
 }
 
-// kept reads back what keep stored; nil when there is nothing.
+// kept returns a value that keep has stored, or nil.
 func kept[T any](stored map[string]json.RawMessage, name string) *T {
 	text, ok := stored[name]
 	if !ok {
@@ -482,7 +450,7 @@ func or[T any](p *T, otherwise T) T {
 	return *p
 }
 
-// given is nil for text that says nothing.
+// given returns nil for an empty text.
 func given(s *string) *string {
 	if s == nil || *s == "" {
 		return nil
@@ -490,7 +458,7 @@ func given(s *string) *string {
 	return s
 }
 
-// some is nil for an empty list, so that equal templates are equal in every way.
+// some returns nil for an empty list, so that templates with the same meaning are equal.
 func some[T any](list []T) []T {
 	if len(list) == 0 {
 		return nil
@@ -499,11 +467,11 @@ func some[T any](list []T) []T {
 }
 
 func seconds(n int) time.Duration {
-	// A duration holds 292 years; what is beyond any limit only has to stay there.
+	// A Duration overflows after 292 years. This bound is far beyond every limit that is checked later.
 	return time.Duration(min(max(n, -1<<32), 1<<32)) * time.Second
 }
 
-// enum finds the word of Azure's that s is in some case of letters.
+// enum returns the value of Azure that s is, in any case.
 func enum[T ~string](r *reader, field string, s *string, otherwise T, values ...T) T {
 	if s == nil || *s == "" {
 		return otherwise

@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// regions are the display names of Azure's public regions. A location is only a label here; Azure answers with the
-// display name whatever spelling it was given, so this does too.
+// regions are the display names of Azure's public regions. A location is only a label here. Azure answers with the display
+// name for every spelling that it was given, so Penstock does too.
 var regions = []string{
 	"Australia Central", "Australia Central 2", "Australia East", "Australia Southeast", "Austria East", "Belgium Central",
 	"Brazil South", "Brazil Southeast", "Canada Central", "Canada East", "Central India", "Central US", "Chile Central",
@@ -20,10 +20,10 @@ var regions = []string{
 	"UK West", "West Central US", "West Europe", "West India", "West US", "West US 2", "West US 3",
 }
 
-// Regions lists the display names that clients may choose a location from.
+// Regions returns the display names of the locations that clients can choose.
 func Regions() []string { return append([]string{"Local"}, regions...) }
 
-// RegionName is the short form of a location: "koreacentral" of "Korea Central".
+// RegionName returns the short form of a location: "koreacentral" of "Korea Central".
 func RegionName(location string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(" ()", r) {
@@ -33,7 +33,7 @@ func RegionName(location string) string {
 	}, location)
 }
 
-// displayNames are the long forms by the short ones.
+// displayNames maps short forms to long ones.
 var displayNames = func() map[string]string {
 	names := map[string]string{}
 	for _, r := range Regions() {
@@ -42,7 +42,7 @@ var displayNames = func() map[string]string {
 	return names
 }()
 
-// displayRegion is the long form; a location that is no region of Azure's stays as it is.
+// displayRegion returns the long form. A location that is not a region of Azure is returned unchanged.
 func displayRegion(location string) string {
 	return cmp.Or(displayNames[RegionName(location)], location)
 }

@@ -15,7 +15,7 @@ type Revision struct {
 	Properties RevisionProperties `json:"properties"`
 }
 
-// RevisionProperties is what is particular to a revision.
+// RevisionProperties has the properties of a revision.
 type RevisionProperties struct {
 	CreatedTime       string    `json:"createdTime"`
 	Fqdn              string    `json:"fqdn"`
@@ -29,7 +29,7 @@ type RevisionProperties struct {
 	RunningState      string    `json:"runningState"`
 }
 
-// NewRevision is how a revision of an app is answered.
+// NewRevision returns the JSON of a revision.
 func NewRevision(rev resource.Revision, a resource.App, domain string, replicas int) Revision {
 	w := Revision{
 		ID:   rev.ID.String(),
@@ -38,14 +38,14 @@ func NewRevision(rev resource.Revision, a resource.App, domain string, replicas 
 		Properties: RevisionProperties{
 			CreatedTime:  rfc3339(rev.Created),
 			Template:     newTemplate(rev.Template),
-			Active:       rev.Active,
+			Active:       rev.Active(),
 			Replicas:     replicas,
 			RunningState: string(rev.State),
 		},
 	}
 	p := &w.Properties
 	if in := a.Configuration.Ingress; in != nil {
-		p.Fqdn = host(rev.Name(), domain, in.External)
+		p.Fqdn = resource.Host(rev.Name(), domain, in.External)
 	}
 	for _, share := range a.Shares() {
 		if a.Target(share) == rev.Name() {
@@ -78,7 +78,7 @@ type Replica struct {
 	Properties ReplicaProperties `json:"properties"`
 }
 
-// ReplicaProperties is what is particular to a replica.
+// ReplicaProperties has the properties of a replica.
 type ReplicaProperties struct {
 	CreatedTime         string             `json:"createdTime"`
 	RunningState        string             `json:"runningState"`
@@ -100,7 +100,7 @@ type ReplicaContainer struct {
 	ExecEndpoint        string `json:"execEndpoint"`
 }
 
-// NewReplica is how a replica is answered.
+// NewReplica returns the JSON of a replica.
 func NewReplica(r resource.Replica, site Site) Replica {
 	id := r.Revision.Child("replicas", r.Name)
 	w := Replica{
@@ -135,7 +135,7 @@ func NewReplica(r resource.Replica, site Site) Replica {
 	return w
 }
 
-// newReplicaContainer is a container of the replica whose streams are below base.
+// newReplicaContainer returns the JSON of a container. The addresses of its streams begin with base.
 func newReplicaContainer(c resource.ContainerStatus, base string) ReplicaContainer {
 	status := ReplicaContainer{
 		Name:              c.Name,
@@ -156,5 +156,5 @@ func newReplicaContainer(c resource.ContainerStatus, base string) ReplicaContain
 	return status
 }
 
-// rfc3339 is the form of times in revisions and replicas, where Azure has whole seconds.
+// rfc3339 formats times in revisions and replicas, which have whole seconds in Azure.
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -16,14 +16,14 @@ type Storage struct {
 	Properties StorageProperties `json:"properties"`
 }
 
-// StorageProperties has one of its two.
+// StorageProperties has the properties of a storage. One of the two is set.
 type StorageProperties struct {
 	ProvisioningState string        `json:"provisioningState" arm:"ro"`
 	AzureFile         *AzureFile    `json:"azureFile,omitempty"`
 	NfsAzureFile      *NfsAzureFile `json:"nfsAzureFile,omitempty"`
 }
 
-// AzureFile names a share that is mounted by SMB. Its key is never answered.
+// AzureFile names a share that is mounted with SMB. Answers never contain its key.
 type AzureFile struct {
 	AccountName *string `json:"accountName"`
 	AccountKey  *string `json:"accountKey,omitempty" arm:"hidden"`
@@ -31,7 +31,7 @@ type AzureFile struct {
 	ShareName   *string `json:"shareName"`
 }
 
-// NfsAzureFile names a share that is mounted by NFS.
+// NfsAzureFile names a share that is mounted with NFS.
 type NfsAzureFile struct {
 	Server     *string `json:"server"`
 	AccessMode *string `json:"accessMode"`
@@ -40,8 +40,8 @@ type NfsAzureFile struct {
 
 func storageFields() []Field {
 	fields := []Field{
-		refused("properties.azureFile.accountKeyVaultProperties", "there is no Key Vault to ask"),
-		refused("properties.azureFile.identity", "managed identities need an issuer of tokens"),
+		refused("properties.azureFile.accountKeyVaultProperties", "Key Vault is not supported"),
+		refused("properties.azureFile.identity", "managed identities are not supported, because nothing issues tokens"),
 	}
 	for i := range fields {
 		fields[i].Type = resource.TypeStorage
@@ -78,7 +78,7 @@ func ReadStorage(id resource.ID, body []byte) (s resource.Storage, notes []strin
 	return s, r.notes, r.err()
 }
 
-// NewStorage is how a storage is answered.
+// NewStorage returns the JSON of a storage.
 func NewStorage(s resource.Storage) Storage {
 	w := Storage{
 		ID: s.ID.String(), Name: s.ID.Base(), Type: s.ID.Type, SystemData: newTracked(s.Meta).SystemData,

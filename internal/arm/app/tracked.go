@@ -8,7 +8,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// Tracked is what every resource with a place and tags has on the wire.
+// Tracked has the JSON fields of every resource that has a location and tags.
 type Tracked struct {
 	ID         string            `json:"id" arm:"ro"`
 	Name       string            `json:"name"`
@@ -18,7 +18,7 @@ type Tracked struct {
 	SystemData *SystemData       `json:"systemData,omitempty" arm:"ro"`
 }
 
-// SystemData says when a resource was written. Who wrote it is not known: there is one administrator's token.
+// SystemData says when a resource was written. It does not say by whom, because all administrators have the same token.
 type SystemData struct {
 	CreatedByType      string `json:"createdByType"`
 	CreatedAt          Time   `json:"createdAt"`
@@ -39,7 +39,8 @@ func newTracked(m resource.Meta) Tracked {
 
 var locationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ()-]{0,63}$`)
 
-// tracked reads it of a PUT to id. Its tags are checked by whoever knows which of them mean something.
+// tracked returns the Meta of a resource from the body of a PUT to id. It does not check the tags: that is done where
+// their meaning is known.
 func (r *reader) tracked(id resource.ID, w Tracked) resource.Meta {
 	if w.Name != "" && !strings.EqualFold(w.Name, id.Base()) {
 		r.add(resource.Fault{Code: codeBody, Field: "name", Message: fmt.Sprintf("want %q as in the address, got %q", id.Base(), w.Name)})

@@ -7,7 +7,7 @@ type ContainerApp struct {
 	Identity   *Identity     `json:"identity"`
 }
 
-// Identity says that a resource has no managed identity.
+// Identity is the managed identity of a resource. There are none here.
 type Identity struct {
 	Type                   string           `json:"type"`
 	PrincipalID            string           `json:"principalId,omitempty" arm:"ro"`
@@ -15,7 +15,7 @@ type Identity struct {
 	UserAssignedIdentities map[string]unset `json:"userAssignedIdentities,omitempty"`
 }
 
-// AppProperties is what is particular to an app.
+// AppProperties has the properties of an app.
 type AppProperties struct {
 	ProvisioningState          string         `json:"provisioningState" arm:"ro"`
 	RunningStatus              string         `json:"runningStatus" arm:"ro"`
@@ -45,13 +45,13 @@ type Configuration struct {
 	IdentitySettings     []unset    `json:"identitySettings,omitempty"`
 }
 
-// Secret is a value that containers get without anybody reading it in the app. Only listSecrets answers with values.
+// Secret is a secret of an app. Only the answer of listSecrets has its value.
 type Secret struct {
 	Name  *string `json:"name"`
 	Value *string `json:"value,omitempty" arm:"hidden"`
 }
 
-// Registry is where images come from, and who asks for them. Its password is one of the app's secrets.
+// Registry is a registry with its login. The password is a secret of the app.
 type Registry struct {
 	Server            *string `json:"server"`
 	Username          *string `json:"username"`
@@ -59,10 +59,10 @@ type Registry struct {
 	Identity          string  `json:"identity"` // "", as Azure answers when there is none
 }
 
-// unset is an element of a list or map that has to be empty.
+// unset is the element type of lists and maps that must be empty.
 type unset struct{}
 
-// Dapr says that an app has no Dapr sidecar.
+// Dapr has the settings of a Dapr sidecar. There are none here.
 type Dapr struct {
 	Enabled            *bool   `json:"enabled"`
 	AppID              *string `json:"appId,omitempty"`
@@ -74,7 +74,7 @@ type Dapr struct {
 	LogLevel           *string `json:"logLevel,omitempty"`
 }
 
-// Ingress opens an app to requests.
+// Ingress says how requests reach an app.
 type Ingress struct {
 	Fqdn                   string              `json:"fqdn" arm:"ro"`
 	External               *bool               `json:"external"`
@@ -92,14 +92,14 @@ type Ingress struct {
 	AdditionalPortMappings []PortMapping       `json:"additionalPortMappings,omitempty"`
 }
 
-// PortMapping is a TCP port beside the main one.
+// PortMapping is an additional TCP port.
 type PortMapping struct {
 	External    *bool `json:"external"`
 	TargetPort  *int  `json:"targetPort"`
 	ExposedPort *int  `json:"exposedPort,omitempty"`
 }
 
-// IPRule lets addresses in or keeps them out.
+// IPRule allows or denies a range of client addresses.
 type IPRule struct {
 	Name           *string `json:"name"`
 	Description    *string `json:"description,omitempty"`
@@ -107,7 +107,7 @@ type IPRule struct {
 	Action         *string `json:"action"`
 }
 
-// CorsPolicy is which pages of other origins may use an app from a browser.
+// CorsPolicy says which pages of other origins can call an app from a browser.
 type CorsPolicy struct {
 	AllowedOrigins   []string `json:"allowedOrigins"`
 	AllowedMethods   []string `json:"allowedMethods,omitempty"`
@@ -125,12 +125,12 @@ type TrafficWeight struct {
 	LatestRevision *bool   `json:"latestRevision,omitempty"`
 }
 
-// StickySessions says whether a client stays with a replica.
+// StickySessions says whether all requests of a client go to the same replica.
 type StickySessions struct {
 	Affinity *string `json:"affinity"`
 }
 
-// Template is what replicas are made from.
+// Template describes the replicas of a revision.
 type Template struct {
 	RevisionSuffix                *string         `json:"revisionSuffix"`
 	TerminationGracePeriodSeconds *int            `json:"terminationGracePeriodSeconds"`
@@ -154,7 +154,7 @@ type Container struct {
 	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
 
-// InitContainer is a container that runs to its end before the others start.
+// InitContainer is a container that ends before the others start.
 type InitContainer struct {
 	Image        *string       `json:"image"`
 	ImageType    *string       `json:"imageType,omitempty"`
@@ -166,7 +166,7 @@ type InitContainer struct {
 	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
 
-// Volume is a folder that containers may mount.
+// Volume is a folder that containers can mount.
 type Volume struct {
 	Name         *string        `json:"name"`
 	StorageType  *string        `json:"storageType"`
@@ -175,20 +175,20 @@ type Volume struct {
 	Secrets      []VolumeSecret `json:"secrets,omitempty"`
 }
 
-// VolumeSecret is a secret in a file. Without a path the file is named as the secret.
+// VolumeSecret is a file with a secret. Without a path the file has the name of the secret.
 type VolumeSecret struct {
 	SecretRef *string `json:"secretRef"`
 	Path      *string `json:"path,omitempty"`
 }
 
-// VolumeMount puts a volume into a container.
+// VolumeMount mounts a volume in a container.
 type VolumeMount struct {
 	VolumeName *string `json:"volumeName"`
 	MountPath  *string `json:"mountPath"`
 	SubPath    *string `json:"subPath,omitempty"`
 }
 
-// EnvVar is a variable of a container's environment.
+// EnvVar is an environment variable of a container.
 type EnvVar struct {
 	Name      *string `json:"name"`
 	Value     *string `json:"value,omitempty"`
@@ -202,7 +202,7 @@ type Resources struct {
 	EphemeralStorage string   `json:"ephemeralStorage" arm:"ro"`
 }
 
-// Probe asks a container how it is.
+// Probe checks a container.
 type Probe struct {
 	Type                          *string    `json:"type"`
 	FailureThreshold              *int       `json:"failureThreshold,omitempty"`
@@ -215,7 +215,7 @@ type Probe struct {
 	TerminationGracePeriodSeconds *int       `json:"terminationGracePeriodSeconds,omitempty"`
 }
 
-// HTTPGet is a probe by an HTTP request.
+// HTTPGet is a probe that sends an HTTP request.
 type HTTPGet struct {
 	Path        *string  `json:"path,omitempty"`
 	Port        *int     `json:"port"`
@@ -224,13 +224,13 @@ type HTTPGet struct {
 	HTTPHeaders []Header `json:"httpHeaders,omitempty"`
 }
 
-// Header is a header of a probe's request.
+// Header is a header of the request of a probe.
 type Header struct {
 	Name  *string `json:"name"`
 	Value *string `json:"value"`
 }
 
-// TCPSocket is a probe by a connection.
+// TCPSocket is a probe that opens a connection.
 type TCPSocket struct {
 	Port *int `json:"port"`
 }
@@ -244,7 +244,7 @@ type Scale struct {
 	Rules           []ScaleRule `json:"rules"`
 }
 
-// ScaleRule says what the number of replicas follows.
+// ScaleRule is a rule by which replicas are added and removed.
 type ScaleRule struct {
 	Name       *string     `json:"name"`
 	HTTP       *MetricRule `json:"http,omitempty"`
@@ -253,14 +253,14 @@ type ScaleRule struct {
 	AzureQueue *QueueRule  `json:"azureQueue,omitempty"`
 }
 
-// MetricRule follows requests or connections.
+// MetricRule scales by requests or connections.
 type MetricRule struct {
 	Metadata map[string]string `json:"metadata"`
 	Auth     []RuleAuth        `json:"auth,omitempty"`
 	Identity *string           `json:"identity,omitempty"`
 }
 
-// CustomRule follows what a KEDA scaler measures.
+// CustomRule scales by what a KEDA scaler measures.
 type CustomRule struct {
 	Type     *string           `json:"type"`
 	Metadata map[string]string `json:"metadata"`
@@ -268,7 +268,7 @@ type CustomRule struct {
 	Identity *string           `json:"identity,omitempty"`
 }
 
-// QueueRule follows the length of a storage queue.
+// QueueRule scales by the length of a storage queue.
 type QueueRule struct {
 	AccountName *string    `json:"accountName,omitempty"`
 	QueueName   *string    `json:"queueName,omitempty"`
@@ -277,7 +277,7 @@ type QueueRule struct {
 	Identity    *string    `json:"identity,omitempty"`
 }
 
-// RuleAuth gives a scaler a secret.
+// RuleAuth passes a secret to a scaler.
 type RuleAuth struct {
 	SecretRef        *string `json:"secretRef"`
 	TriggerParameter *string `json:"triggerParameter"`

@@ -10,25 +10,25 @@ import (
 	"penstock/internal/resource"
 )
 
-// Time is written in UTC with seven decimals at most, as ARM does.
+// Time is a time whose JSON is in UTC and has at most seven decimals, as in ARM.
 type Time struct{ time.Time }
 
 func (t Time) MarshalText() ([]byte, error) {
 	return []byte(t.UTC().Format("2006-01-02T15:04:05.9999999Z")), nil
 }
 
-// Site is what answers tell about the server.
+// Site has the addresses of the server that answers contain.
 type Site struct {
-	// Endpoint is where the client reached the server, "https://localhost:8444", without a slash at the end.
+	// Endpoint is the URL at which the client reached the server, as in "https://localhost:8444", without a slash at the end.
 	Endpoint string
-	// Address is where the ingress listens.
+	// Address is the IP address at which the ingress listens.
 	Address string
 }
 
-// appType is spelled in two ways by Azure: so in an app's own ID, and with a capital A in its type.
+// appType is the type of apps in Azure's spelling of their IDs. As the type of a resource it has a capital A.
 const appType = "Microsoft.App/containerapps"
 
-// NewContainerApp is how an app is answered. The domain is its environment's.
+// NewContainerApp returns the JSON of an app. domain is that of its environment.
 func NewContainerApp(a resource.App, domain string, site Site) ContainerApp {
 	id := a.ID
 	id.Type = appType
@@ -38,9 +38,9 @@ func NewContainerApp(a resource.App, domain string, site Site) ContainerApp {
 		Tracked:  tracked,
 		Identity: &Identity{Type: "None"},
 		Properties: AppProperties{
-			ProvisioningState:          string(a.Provisioning),
-			ProvisioningError:          a.ProvisioningError,
-			DeploymentErrors:           a.ProvisioningError,
+			ProvisioningState:          string(a.Provisioning()),
+			ProvisioningError:          a.ProvisioningError(),
+			DeploymentErrors:           a.ProvisioningError(),
 			RunningStatus:              runningStatus(a),
 			ManagedEnvironmentID:       a.Environment.String(),
 			EnvironmentID:              a.Environment.String(),
@@ -55,21 +55,9 @@ func NewContainerApp(a resource.App, domain string, site Site) ContainerApp {
 		},
 	}
 	if a.Configuration.Ingress != nil && a.LatestRevision != "" {
-		w.Properties.LatestRevisionFqdn = host(a.LatestRevision, domain, a.Configuration.Ingress.External)
+		w.Properties.LatestRevisionFqdn = resource.Host(a.LatestRevision, domain, a.Configuration.Ingress.External)
 	}
 	return w
-}
-
-// host is the host name of an app or a revision; outside its environment only an external one is answered. Until the
-// environment has its domain there is none.
-func host(name, domain string, external bool) string {
-	switch {
-	case domain == "":
-		return ""
-	case external:
-		return name + "." + domain
-	}
-	return name + ".internal." + domain
 }
 
 func runningStatus(a resource.App) string {
@@ -79,16 +67,17 @@ func runningStatus(a resource.App) string {
 	case a.LatestReadyRevision != "":
 		return "Running"
 	}
-	return "Progressing" // a failed one is still tried
+	return "Progressing" // a failed revision is still retried
 }
 
-// streamBase is the address below which the streams of an app or a job are; they have no provider in their path.
+// streamBase returns the address with which those of an app's or a job's streams begin. It has no provider in it.
 func streamBase(site Site, id resource.ID) string {
 	_, kind, _ := strings.Cut(id.Type, "/")
 	return fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/%s/%s", site.Endpoint, id.Subscription, id.Group, kind, id.Base())
 }
 
-// VerificationID is what a domain's owner would put into a TXT record: one for all apps of a subscription.
+// VerificationID returns the value that the owner of a domain puts in a TXT record. It is the same for all apps of a
+// subscription.
 func VerificationID(subscription string) string {
 	return fmt.Sprintf("%X", sha256.Sum256([]byte(strings.ToLower(subscription))))
 }
@@ -103,7 +92,7 @@ func newConfiguration(a resource.App, domain string) *Configuration {
 	w.Secrets, w.Registries = newSecrets(c.Secrets), newRegistries(c.Registries)
 	if in := c.Ingress; in != nil {
 		w.Ingress = &Ingress{
-			Fqdn:                  host(a.ID.Base(), domain, in.External),
+			Fqdn:                  resource.Host(a.ID.Base(), domain, in.External),
 			External:              &in.External,
 			TargetPort:            &in.TargetPort,
 			ExposedPort:           &in.ExposedPort,
@@ -145,7 +134,7 @@ func writePolicy(w *Ingress, p resource.Policy) {
 	}
 }
 
-// newSecrets tells the names of secrets alone.
+// newSecrets returns the JSON of secrets, with their names only.
 func newSecrets(list []resource.AppSecret) (all []Secret) {
 	for _, s := range list {
 		all = append(all, Secret{Name: &s.Name})
@@ -177,15 +166,7 @@ func newTemplate(t resource.Template) *Template {
 	w := &Template{
 		RevisionSuffix:                &t.RevisionSuffix,
 		TerminationGracePeriodSeconds: wholeSeconds(t.Grace),
-		Scale: &Scale{
-			MaxReplicas:     &t.Scale.Max,
-			CooldownPeriod:  new(or(kept[int](t.Scale.Stored, "cooldownPeriod"), defaultCooldown)),
-			PollingInterval: new(or(kept[int](t.Scale.Stored, "pollingInterval"), defaultPollingInterval)),
-			Rules:           or(kept[[]ScaleRule](t.Scale.Stored, "rules"), nil),
-		},
-	}
-	if t.Scale.Min > 0 {
-		w.Scale.MinReplicas = &t.Scale.Min
+		Scale:                         newScale(t.Scale),
 	}
 	var milli int64
 	for _, c := range t.Containers {
@@ -277,20 +258,20 @@ func newProbe(p resource.Probe) Probe {
 
 func wholeSeconds(d time.Duration) *int { return new(int(d / time.Second)) }
 
-// environmentState is a provisioning state in the words that Azure has for environments.
+// environmentState returns a provisioning state in Azure's words for environments.
 func environmentState(e resource.Environment) string {
 	switch {
-	case e.Provisioning == resource.Deleting:
+	case e.Provisioning() == resource.Deleting:
 		return "ScheduledForDelete"
-	case e.Provisioning == resource.InProgress && e.Generation > 1:
+	case e.Provisioning() == resource.InProgress && e.Generation > 1:
 		return "Updating"
-	case e.Provisioning == resource.InProgress:
+	case e.Provisioning() == resource.InProgress:
 		return "InitializationInProgress"
 	}
-	return string(e.Provisioning)
+	return string(e.Provisioning())
 }
 
-// newEnvironmentIngress is nil for an environment that asks nothing of the ingress.
+// newEnvironmentIngress returns nil for an environment without ingress settings.
 func newEnvironmentIngress(e resource.Environment) *EnvironmentIngress {
 	w := EnvironmentIngress{WorkloadProfileName: kept[string](e.Stored, "ingressConfiguration.workloadProfileName")}
 	if t := e.Ingress.IdleTimeout; t > 0 {
@@ -305,7 +286,7 @@ func newEnvironmentIngress(e resource.Environment) *EnvironmentIngress {
 	return &w
 }
 
-// NewEnvironment is how an environment is answered.
+// NewEnvironment returns the JSON of an environment.
 func NewEnvironment(e resource.Environment, site Site) Environment {
 	return Environment{
 		Tracked: newTracked(e.Meta),

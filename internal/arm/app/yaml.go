@@ -13,9 +13,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// ParseYAML turns the YAML of `az containerapp create --yaml` into the body of a PUT, with the name that is in it, if
-// one is. A field that no app has, a field that is given twice and a value of a wrong kind are errors that name the
-// line. What az fills in (environmentId, location) may be missing.
+// ParseYAML converts the YAML of `az containerapp create --yaml` to the body of a PUT. It also returns the name in it, if
+// there is one. Unknown fields, fields that are given twice and values of the wrong type are errors that name the line.
+// The fields that az fills in (environmentId, location) can be missing.
 func ParseYAML(data []byte) (name string, body []byte, err error) {
 	w, body, err := parseYAML[ContainerApp](data, "the fields of a container app", appFields())
 	return w.Name, body, err
@@ -27,7 +27,7 @@ func ParseJobYAML(data []byte) (name string, body []byte, err error) {
 	return w.Name, body, err
 }
 
-// ParseExecutionYAML turns the YAML of `az containerapp job start --yaml` into the body of a start.
+// ParseExecutionYAML converts the YAML of `az containerapp job start --yaml` to the body of a request that starts a job.
 func ParseExecutionYAML(data []byte) (body []byte, err error) {
 	_, body, err = parseYAML[ExecutionTemplate](data, "containers and initContainers", nil)
 	return body, err
@@ -58,7 +58,7 @@ func parseYAML[T any](data []byte, what string, fields []Field) (w T, body []byt
 	return w, body, errors.Join(errs...)
 }
 
-// line finds where a field is written; of one that is not there, where its nearest parent is.
+// line returns the line of a field. For a field that is missing it is the line of its nearest parent.
 func line(lines map[string]int, field string) int {
 	for path := field; path != ""; path = path[:max(0, strings.LastIndexAny(path, ".["))] {
 		for _, full := range []string{path, "properties." + path} {
@@ -70,7 +70,7 @@ func line(lines map[string]int, field string) int {
 	return 1
 }
 
-// translation turns YAML into what JSON can say.
+// translation converts YAML to values of JSON.
 type translation struct {
 	lines map[string]int
 	into  reflect.Type
@@ -78,7 +78,7 @@ type translation struct {
 	nodes int
 }
 
-// mostNodes bounds what aliases can blow a small document up to.
+// mostNodes bounds the size of a document after its aliases are expanded.
 const mostNodes = 100_000
 
 func (t *translation) value(n *yaml.Node, path string, depth int) any {
@@ -121,7 +121,7 @@ func (t *translation) value(n *yaml.Node, path string, depth int) any {
 
 var yamlNumber = regexp.MustCompile(`^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
 
-// scalar reads a plain 1 or true as text where the field wants text, as in the value of a variable.
+// scalar returns a plain 1 or true as text where the field wants text, such as the value of an environment variable.
 func (t *translation) scalar(n *yaml.Node, path string) any {
 	switch {
 	case n.Tag == "!!null":
@@ -160,7 +160,7 @@ func wantsText(at reflect.Type, path string) bool {
 				return false
 			}
 			at = fields[i].Type
-		default: // a tag's name may have dots in it
+		default: // the name of a tag can contain dots
 			return at.Kind() == reflect.String
 		}
 	}

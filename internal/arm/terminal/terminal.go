@@ -1,4 +1,4 @@
-// Package terminal is what exec's WebSocket carries: the messages of az containerapp exec (azure-cli,
+// Package terminal has the messages on the WebSocket of exec. They are those of az containerapp exec (azure-cli,
 // containerapp/_ssh_utils.py), and an exit code.
 //
 //	0 0 bytes    to the command's standard input; no bytes: its end, where there is no terminal
@@ -7,7 +7,8 @@
 //	0 4 JSON     the size of the terminal: {"Width": 80, "Height": 24}
 //	2 text       an error, before the end
 //
-// All messages are binary. The server ends with the status 1000 and, what az takes no notice of, the reason "exit 3".
+// All messages are binary. The server closes the connection with status 1000 and the exit code in the reason, as in
+// "exit 3". az ignores the reason.
 package terminal
 
 import (
@@ -18,7 +19,7 @@ import (
 	"strings"
 )
 
-// Kind is the kind of a message: its first bytes.
+// Kind is the kind of a message, in its first byte or two.
 type Kind string
 
 const (
@@ -29,13 +30,13 @@ const (
 	Fault  Kind = "\x02"
 )
 
-// MaxMessage bounds a message.
+// MaxMessage bounds the size of a message.
 const MaxMessage = 1 << 20
 
-// Message joins a kind and what it carries.
+// Message returns a message of a kind with its data.
 func Message(k Kind, data []byte) []byte { return append([]byte(k), data...) }
 
-// Parse takes a message apart.
+// Parse splits a message into its kind and its data.
 func Parse(message []byte) (Kind, []byte, error) {
 	for _, k := range []Kind{Input, Output, Errors, Resize, Fault} {
 		if rest, ok := strings.CutPrefix(string(message), string(k)); ok {
@@ -45,31 +46,31 @@ func Parse(message []byte) (Kind, []byte, error) {
 	return "", nil, fmt.Errorf("want a message that begins with a known kind, got % x", message[:min(len(message), 2)])
 }
 
-// Size is that of a terminal, in characters.
+// Size is the size of a terminal, in characters.
 type Size struct{ Width, Height int }
 
-// ParseSize reads what a Resize carries.
+// ParseSize parses the data of a Resize.
 func ParseSize(data []byte) (Size, error) {
 	var s Size
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("size of the terminal: %w", err)
 	}
-	const most = 1<<16 - 1 // what the kernel holds
+	const most = 1<<16 - 1 // the kernel has 16 bits for it
 	if s.Width < 1 || s.Width > most || s.Height < 1 || s.Height > most {
 		return s, fmt.Errorf("size of the terminal: want 1 to %d each way, got %d by %d", most, s.Width, s.Height)
 	}
 	return s, nil
 }
 
-// MarshalSize is what a Resize carries.
+// MarshalSize returns the data of a Resize.
 func MarshalSize(s Size) []byte {
 	return fmt.Appendf(nil, `{"Width": %d, "Height": %d}`, s.Width, s.Height)
 }
 
-// Reason is that of the end of a command.
+// Reason returns the close reason for an exit code.
 func Reason(code int) string { return "exit " + strconv.Itoa(code) }
 
-// ParseReason reads a command's exit code.
+// ParseReason returns the exit code in a close reason.
 func ParseReason(reason string) (int, error) {
 	text, ok := strings.CutPrefix(reason, "exit ")
 	code, err := strconv.Atoi(text)

@@ -1,4 +1,5 @@
-// Package proxy measures what the ingress costs beside other proxies, each a process of its own before the same replica.
+// Package proxy compares the cost of the ingress with that of other proxies. Each runs in its own process in front of
+// the same replica.
 //
 //	load (this process) ──> penstock role ingress ──┐
 //	                   ├──> nginx                 ──┼──> replica: 1 KiB, event streams, large bodies
@@ -6,7 +7,7 @@
 //	                   ├──> Caddy                 ──┘
 //	                   └──> directly
 //
-// Rounds are interleaved, so that what else the machine does falls upon all alike, and medians are told. What the kernel
-// has charged to a proxy's processes is the figure to trust; rates and latencies also depend on the load's own share of
-// the machine.
+// Rounds are interleaved, so that other load on the machine affects all proxies alike, and results are medians. The
+// most reliable figure is the CPU time that the kernel has charged to a proxy's processes. Rates and latencies also
+// depend on how much of the machine the load generator gets.
 package proxy

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// Parts are what this program is in processes of their own: the replica, and Go's proxy.
+// The parts that this program runs in processes of their own: the replica, and Go's proxy.
 const (
 	PartReplica = "replica"
 	PartGo      = "reverseproxy"
 )
 
-// RunPart serves as a part until in ends or ctx does. It says its address to out, and gets the replica's with its name
-// where it needs that.
+// RunPart serves as a part until in or ctx ends. It writes its address to out. replica is the address of the replica,
+// for the parts that need it.
 func RunPart(ctx context.Context, name, replica string, in io.Reader, out io.Writer) error {
 	var handler http.Handler
 	switch name {
@@ -48,7 +48,7 @@ func RunPart(ctx context.Context, name, replica string, in io.Reader, out io.Wri
 	defer end()
 	go func() {
 		defer end()
-		_, _ = io.Copy(io.Discard, in) // the parent's end of it goes with the parent
+		_, _ = io.Copy(io.Discard, in) // in ends when the parent process ends
 	}()
 	stop := context.AfterFunc(ended, func() { _ = server.Close() })
 	defer stop()
@@ -61,7 +61,7 @@ func RunPart(ctx context.Context, name, replica string, in io.Reader, out io.Wri
 	return nil
 }
 
-// maxIdle is as many connections to the replica as a proxy may keep.
+// maxIdle is the number of idle connections to the replica that a proxy may keep.
 const maxIdle = 2048
 
 func replicaHandler() http.Handler {
@@ -102,7 +102,7 @@ func replicaHandler() http.Handler {
 	return mux
 }
 
-// zeros has no end.
+// zeros is an endless reader of zero bytes.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

@@ -21,10 +21,10 @@ import (
 	"penstock/internal/resource"
 )
 
-// host is what the load asks for.
+// host is the host name in the requests.
 const host = "bench.test"
 
-// contender is one of the rows.
+// contender is one row of the results.
 type contender struct {
 	name    string
 	version string
@@ -39,7 +39,7 @@ const (
 	nameCaddy    = "caddy"
 )
 
-// contenders are all that can be had on this machine; missing says how to get the others.
+// contenders returns all contenders that are available on this machine. missing says how to get the others.
 func contenders(o Options) (all []contender, missing []string) {
 	all = []contender{
 		{nameDirect, "the replica itself", nil},
@@ -69,7 +69,7 @@ func contenders(o Options) (all []contender, missing []string) {
 
 var versionPattern = regexp.MustCompile(`\d+\.\d+\.\d+`)
 
-// said is the version that a program tells of itself.
+// said returns the version that a program reports.
 func said(path string, arg string) string {
 	out, err := exec.Command(path, arg).CombinedOutput()
 	if err != nil {
@@ -79,13 +79,13 @@ func said(path string, arg string) string {
 	if v := versionPattern.FindString(first); v != "" {
 		return v
 	}
-	if info, err := buildinfo.ReadFile(path); err == nil { // one that `go install` made does not know its own
+	if info, err := buildinfo.ReadFile(path); err == nil { // a program built by `go install` does not know its own version
 		return cmp.Or(info.Main.Version, first)
 	}
 	return first
 }
 
-// startIngress runs the role as production does, but by a table that is there when it starts, and without control.
+// startIngress runs the role as in production, but without control, with a table that exists when it starts.
 func startIngress(ctx context.Context, prepare IngressFunc, dir, replica string) (*process, error) {
 	settings, err := resource.ParseSettings(nil, nil)
 	if err != nil {
@@ -124,12 +124,12 @@ func startIngress(ctx context.Context, prepare IngressFunc, dir, replica string)
 	return p, nil
 }
 
-// IngressFunc prepares a process of the ingress role that serves plain http on ln and keeps everything in dir, with the
-// routes.json there. Words gets a line when it serves; release lets go of what was passed on.
+// IngressFunc prepares a process of the ingress role that serves plain http on ln and keeps everything in dir, where
+// routes.json is. A line can be read from words when it serves. release closes what was passed to the process.
 type IngressFunc func(ctx context.Context, dir string, ln *net.TCPListener) (cmd *exec.Cmd, words io.ReadCloser, release func(), err error)
 
-// nginxConfig logs what our access records have, less what is the same for all here, as plain text and buffered; and keeps
-// connections to the replica.
+// nginxConfig logs the fields of our access records that differ between requests here, as buffered plain text. It keeps
+// connections to the replica open.
 const nginxConfig = `
 daemon off;
 pid %[1]s/nginx.pid;
@@ -161,7 +161,7 @@ func startNginx(ctx context.Context, path, dir, replica string) (*process, error
 	if err != nil {
 		return nil, err
 	}
-	// Its workers are of another user, and open what is below the folder.
+	// The workers run as another user and open files in this folder.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -213,7 +213,8 @@ func startCaddy(ctx context.Context, path, dir, replica string) (*process, error
 	return startServer(cmd, addr)
 }
 
-// freeAddress is one that nobody listens on; a proxy that cannot be given a listener takes it a moment later.
+// freeAddress returns an address that nobody listens on. A proxy that cannot inherit a listener binds it shortly
+// afterwards.
 func freeAddress() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -222,10 +223,10 @@ func freeAddress() (string, error) {
 	return ln.Addr().String(), ln.Close()
 }
 
-// startLimit is how long a peer may take until it accepts connections.
+// startLimit is how long a server may take until it accepts connections.
 const startLimit = 10 * time.Second
 
-// startServer runs a server of others and waits until it accepts connections.
+// startServer runs a third-party server and waits until it accepts connections.
 func startServer(cmd *exec.Cmd, addr string) (*process, error) {
 	var words strings.Builder
 	cmd.Stdout, cmd.Stderr = &words, &words

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// The picture's measures.
+// The dimensions of the picture.
 const (
 	pictureWidth = 960
 	barLeft      = 150
@@ -17,18 +17,18 @@ const (
 	panelHead    = 34
 )
 
-// Colours that people with any colour vision tell apart (Okabe and Ito).
+// Colours that people with any colour vision can tell apart (Okabe and Ito).
 const (
 	colourOurs   = "#0072B2"
 	colourTheirs = "#999999"
 )
 
-// WriteSVG draws what a request costs and what it is delayed by.
+// WriteSVG draws the CPU time of a request and the latency added to it.
 func (r *Result) WriteSVG(w io.Writer) error {
 	panels := []struct {
 		title, unit string
 		value       func(*Row) float64
-		direct      bool // the direct row has one too
+		direct      bool // the direct row has this value too
 	}{
 		{fmt.Sprintf("CPU a request of 1 KiB, %d connections", r.Connections), "µs", func(row *Row) float64 { return row.CPU }, true},
 		{"added latency, 1 connection, p50", "µs", func(row *Row) float64 { return row.Added }, false},
@@ -36,7 +36,7 @@ func (r *Result) WriteSVG(w io.Writer) error {
 		{fmt.Sprintf("requests a second, %d connections", r.Connections), "/s", func(row *Row) float64 { return row.PerSecond }, true},
 	}
 	panelHeight := panelHead + len(r.Rows)*(barHeight+barGap)
-	out := bufio.NewWriter(w) // keeps errors for Flush
+	out := bufio.NewWriter(w) // Flush returns the first write error
 	fmt.Fprintf(out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d" font-family="sans-serif" font-size="12" fill="#333">`+"\n",
 		pictureWidth, len(panels)*panelHeight+20)
 	fmt.Fprintln(out, `<rect width="100%" height="100%" fill="#fff"/>`)
@@ -71,7 +71,7 @@ func (r *Result) WriteSVG(w io.Writer) error {
 	return out.Flush()
 }
 
-// figure is a value with as many digits as it is worth.
+// figure formats a value with a sensible number of digits.
 func figure(v float64) string {
 	switch {
 	case v >= 100:

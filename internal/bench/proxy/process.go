@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// process is a proxy, or the replica, with what it has started.
+// process is a proxy or the replica, with its child processes.
 type process struct {
 	cmd   *exec.Cmd
-	input io.Closer // ends a part
+	input io.Closer // closing it ends a part
 	addr  string
 }
 
@@ -54,19 +54,19 @@ func (p *process) stop() error {
 	if p.input != nil {
 		p.input.Close()
 	}
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails when it has ended
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if the process has ended
 	kill := time.AfterFunc(stopLimit, func() { _ = p.cmd.Process.Kill() })
 	defer kill.Stop()
 	if err := p.cmd.Wait(); err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() || p.cmd.ProcessState != nil {
-			return nil // told to
+			return nil // it ended as it was told to
 		}
 		return err
 	}
 	return nil
 }
 
-// tree is the process and those that it has started.
+// tree returns the IDs of the process and its descendants.
 func (p *process) tree() []int {
 	pid := p.cmd.Process.Pid
 	pids := []int{pid}
@@ -85,17 +85,18 @@ func (p *process) tree() []int {
 // tick is the unit of CPU time in /proc/PID/stat: USER_HZ, which is 100 on every Linux that Go runs on (man 5 proc).
 const tick = 10 * time.Millisecond
 
-// cpu is what the processes have used.
+// cpu returns the CPU time that the processes have used.
 func (p *process) cpu() (total time.Duration, err error) {
 	for _, pid := range p.tree() {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			return 0, err
 		}
-		// Its second field is the program's name, in which there may be anything but a closing bracket behind it.
+		// The second field is the program's name in brackets. It can contain anything, so look for the last closing
+		// bracket.
 		_, after, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
 		fields := strings.Fields(after)
-		const user, system = 11, 12 // of those behind the name
+		const user, system = 11, 12 // counted from the field after the name
 		if len(fields) <= system {
 			return 0, fmt.Errorf("/proc/%d/stat: want more than %d fields, got %q", pid, system, after)
 		}
@@ -110,7 +111,7 @@ func (p *process) cpu() (total time.Duration, err error) {
 	return total, nil
 }
 
-// memory is what the processes have resident.
+// memory returns the resident memory of the processes.
 func (p *process) memory() (total int64, err error) {
 	for _, pid := range p.tree() {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -130,7 +131,7 @@ func (p *process) memory() (total int64, err error) {
 	return total, nil
 }
 
-// peak watches the memory until the function that it returns is called.
+// peak starts to watch the memory. The function that it returns stops that and returns the maximum.
 func (p *process) peak() (stop func() int64) {
 	done, result := make(chan struct{}), make(chan int64)
 	go func() {

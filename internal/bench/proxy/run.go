@@ -14,39 +14,39 @@ import (
 	"penstock/internal/load"
 )
 
-// Options say what is measured and with what.
+// Options configures a run.
 type Options struct {
 	Exe       string // this program
-	Version   string // of it
+	Version   string // version of this program
 	GoVersion string
 	Ingress   IngressFunc
 
-	Only        []string      // names of contenders; all when empty
-	Rounds      int           // of requests
-	Round       time.Duration // each contender's share of a round
+	Only        []string      // names of contenders; empty means all
+	Rounds      int           // number of rounds of requests
+	Round       time.Duration // time for each contender in a round
 	Connections int
-	Streams     int   // event streams that are open at once; 0: not measured
-	Idle        int   // connections that do nothing; 0: not measured
-	Transfer    int64 // bytes up and down; 0: not measured
+	Streams     int   // number of concurrent event streams; 0: not measured
+	Idle        int   // number of idle connections; 0: not measured
+	Transfer    int64 // bytes per upload and download; 0: not measured
 	Progress    func(what string)
 }
 
-// Row is what one contender has shown. Of several rounds it is the median; what was not measured is 0.
+// Row is the result of one contender. Values from several rounds are medians. Values that were not measured are 0.
 type Row struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 
-	CPU       float64 `json:"cpuMicrosPerRequest"`    // with all connections; of the direct row: the replica's
+	CPU       float64 `json:"cpuMicrosPerRequest"`    // with all connections; in the direct row, of the replica
 	CPUOne    float64 `json:"cpuMicrosPerRequestOne"` // with one connection
 	PerSecond float64 `json:"requestsPerSecond"`
 	P50       float64 `json:"p50Ms"`
 	P99       float64 `json:"p99Ms"`
 	P50One    float64 `json:"p50OneMs"`    // with one connection
-	Added     float64 `json:"addedMicros"` // to the direct row's P50One, of the same round
+	Added     float64 `json:"addedMicros"` // compared with P50One of the direct row in the same round
 	Memory    int64   `json:"memoryBytes"` // after the last round
-	Failed    int64   `json:"failed"`      // requests, streams and transfers
+	Failed    int64   `json:"failed"`      // failed requests, streams and transfers
 
-	EventDelay    float64 `json:"eventDelayMs"` // median of an event, from its writing to its reading
+	EventDelay    float64 `json:"eventDelayMs"` // median time from writing an event to reading it
 	EventDelayP99 float64 `json:"eventDelayP99Ms"`
 	StreamsOpen   int     `json:"streamsOpen"`
 	StreamsMemory int64   `json:"streamsMemoryBytes"`
@@ -61,7 +61,7 @@ type Row struct {
 	DownloadCPU    float64 `json:"downloadCpuSecondsPerGB"`
 }
 
-// Result is what a run has shown.
+// Result is the result of a run.
 type Result struct {
 	Started     time.Time `json:"started"`
 	CPUs        int       `json:"cpus"`
@@ -70,24 +70,24 @@ type Result struct {
 	Connections int       `json:"connections"`
 	Transfer    int64     `json:"transferBytes"`
 	Rows        []Row     `json:"rows"`
-	OverNginx   float64   `json:"cpuOverNginx"` // ours over theirs, the median of rounds; 0: not measured
+	OverNginx   float64   `json:"cpuOverNginx"` // our CPU time divided by nginx's, median of the rounds; 0: not measured
 	OverGo      float64   `json:"cpuOverReverseProxy"`
 	Missing     []string  `json:"missing"`
 }
 
-// runner is a run that has begun.
+// runner is a run in progress.
 type runner struct {
 	Options
 	all     []contender
-	procs   []*process // by contender; of the direct one the replica
+	procs   []*process // by contender; for the direct one it is the replica
 	rows    []Row
 	samples [][]sample // by contender and round
 }
 
-// sample is one contender's share of a round.
+// sample is the result of one contender in one round.
 type sample struct{ cpu, cpuOne, perSecond, p50, p99, p50One float64 }
 
-// Run measures everything that the options name.
+// Run measures everything that the options select.
 func Run(ctx context.Context, o Options) (result *Result, err error) {
 	r := &runner{Options: o}
 	all, missing := contenders(o)
@@ -106,7 +106,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// Peers may be of another user, and only look below.
+	// Some contenders run as another user and only use the folders below.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err := r.requests(ctx); err != nil {
 		return nil, err
 	}
-	// Memory that many connections took is not all given back, so they come last.
+	// Memory used for many connections is not all released afterwards, so these steps come last.
 	for _, step := range []func(context.Context, int) error{r.events, r.transfers, r.streams, r.idle} {
 		for i := range r.all {
 			if err := step(ctx, i); err != nil {
@@ -138,7 +138,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	return result, nil
 }
 
-// start runs the replica and then everybody else.
+// start starts the replica and then all contenders.
 func (r *runner) start(ctx context.Context, dir string) error {
 	r.rows, r.samples = make([]Row, len(r.all)), make([][]sample, len(r.all))
 	for i, c := range r.all {
@@ -188,7 +188,7 @@ func (r *runner) ask(ctx context.Context, i int, req load.Request, plan load.Pla
 
 const warmUp = 300 * time.Millisecond
 
-// requests are the rounds of small answers.
+// requests measures rounds of requests with small responses.
 func (r *runner) requests(ctx context.Context) error {
 	small := func(i, clients int, d time.Duration) (cpu float64, s *load.Summary, err error) {
 		before, err := r.procs[i].cpu()
@@ -242,7 +242,7 @@ func (r *runner) requests(ctx context.Context) error {
 	return nil
 }
 
-// over is our CPU a request over a peer's.
+// over returns our CPU time per request divided by a contender's.
 func (r *runner) over(peer string) float64 {
 	find := func(name string) []sample {
 		i := slices.IndexFunc(r.all, func(c contender) bool { return c.name == name })
@@ -254,7 +254,7 @@ func (r *runner) over(peer string) float64 {
 	ours, theirs := find(namePenstock), find(peer)
 	var ratios []float64
 	for n := range min(len(ours), len(theirs)) {
-		if theirs[n].cpu > 0 { // else the round was too short for the kernel's clock
+		if theirs[n].cpu > 0 { // otherwise the round was too short for the kernel's clock
 			ratios = append(ratios, ours[n].cpu/theirs[n].cpu)
 		}
 	}

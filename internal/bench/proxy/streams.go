@@ -13,7 +13,7 @@ import (
 	"penstock/internal/load"
 )
 
-// events measures the delay of events 50 ms apart, one stream at a time.
+// events measures the delay of events that are sent every 50 ms, one stream at a time.
 func (r *runner) events(ctx context.Context, i int) error {
 	r.Progress("events: " + r.all[i].name)
 	s, err := r.ask(ctx, i, load.Request{URL: "/events?n=20&every=50ms", Events: true, Stamped: true}, load.Plan{Clients: 1, Duration: r.Round})
@@ -27,14 +27,14 @@ func (r *runner) events(ctx context.Context, i int) error {
 	return nil
 }
 
-// streams opens many streams of an event a second and looks at the memory meanwhile.
+// streams opens many streams with one event per second each and measures the memory meanwhile.
 func (r *runner) streams(ctx context.Context, i int) error {
 	if r.Streams == 0 {
 		return nil
 	}
 	r.Progress(fmt.Sprintf("%d streams: %s", r.Streams, r.all[i].name))
 	stop := r.procs[i].peak()
-	const each = 4 // events
+	const each = 4 // events per stream
 	s, err := r.ask(ctx, i, load.Request{URL: fmt.Sprintf("/events?n=%d&every=1s", each), Events: true, Stamped: true},
 		load.Plan{Clients: r.Streams, Duration: time.Second})
 	r.rows[i].StreamsMemory = stop()
@@ -48,7 +48,7 @@ func (r *runner) streams(ctx context.Context, i int) error {
 	return nil
 }
 
-// idle opens connections, has each answer once, and looks at the memory while they do nothing.
+// idle opens connections, sends one request on each, and measures the memory while they are idle.
 func (r *runner) idle(ctx context.Context, i int) error {
 	if r.Idle == 0 {
 		return nil
@@ -86,7 +86,7 @@ func (r *runner) idle(ctx context.Context, i int) error {
 	return err
 }
 
-// transfers sends and fetches one large body each.
+// transfers uploads and downloads one large body.
 func (r *runner) transfers(ctx context.Context, i int) error {
 	if r.Transfer == 0 {
 		return nil

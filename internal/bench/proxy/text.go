@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 )
 
-// WriteText prints the tables for people.
+// WriteText prints the results as tables.
 func (r *Result) WriteText(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, %d rounds of %.1f s a proxy, medians. CPU is what the kernel has charged to the proxy's processes.\n\n", r.CPUs, r.Rounds, r.Seconds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)

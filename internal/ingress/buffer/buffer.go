@@ -1,19 +1,19 @@
-// Package buffer hands out the byte slices that both sides of the ingress receive into.
+// Package buffer provides the byte slices that the ingress receives into, from clients and replicas.
 package buffer
 
 import "sync"
 
-// A head and a small message fit in a small buffer, so that a thousand quiet streams cost little; a body that fills it
-// is read through a large one, so that a big transfer costs few system calls. The large one also bounds a head.
+// A small buffer holds a head and a small message, so that a thousand quiet streams cost little. A body that fills it is read
+// through a large one, so that a big transfer needs few system calls. The large size also bounds a head.
 const (
 	SmallSize = 8 << 10
 	LargeSize = 64 << 10
 )
 
-// Pool keeps slices of the two sizes that are not in use. The zero value is ready.
+// Pool keeps unused slices of the two sizes. The zero value is ready to use.
 type Pool struct{ small, large sync.Pool }
 
-// Small returns a slice of SmallSize with anything in it.
+// Small returns a slice of SmallSize. Its content is arbitrary.
 func (p *Pool) Small() []byte {
 	if b, ok := p.small.Get().(*[SmallSize]byte); ok {
 		return b[:]
@@ -21,7 +21,7 @@ func (p *Pool) Small() []byte {
 	return make([]byte, SmallSize)
 }
 
-// Large returns a slice of LargeSize with anything in it.
+// Large returns a slice of LargeSize. Its content is arbitrary.
 func (p *Pool) Large() []byte {
 	if b, ok := p.large.Get().(*[LargeSize]byte); ok {
 		return b[:]
@@ -29,7 +29,7 @@ func (p *Pool) Large() []byte {
 	return make([]byte, LargeSize)
 }
 
-// Put takes a slice back, which nobody uses from then on. Those of another size are let go.
+// Put gives a slice back, which must not be used afterwards. It ignores slices of other sizes.
 func (p *Pool) Put(b []byte) {
 	switch cap(b) {
 	case SmallSize:

@@ -10,22 +10,22 @@ import (
 	"penstock/internal/ingress/http1"
 )
 
-// requestBody is read by one goroutine at a time, which need not be the handler's.
+// requestBody is the body of a request. One goroutine at a time may read it, which need not be the handler's.
 type requestBody struct {
-	turn     *turn
+	exchange *exchange
 	framed   http1.Body
-	data     []byte // of the connection's buffer: the body's, and not yet read
+	data     []byte // the part of the connection's buffer that belongs to the body and was not read yet
 	expected bool   // the client waits for a 100 before it sends the body; set to false under the response's mu
-	err      error  // of the read that ended it
+	err      error  // of the last read
 }
 
-// Read returns what has come, or waits for more.
+// Read returns received bytes, or waits for some.
 func (b *requestBody) Read(p []byte) (n int, err error) {
 	if b.err != nil {
 		return 0, b.err
 	}
 	if b.expected {
-		if err := b.turn.response.proceed(); err != nil {
+		if err := b.exchange.response.proceed(); err != nil {
 			b.err = err
 			return 0, err
 		}
@@ -37,7 +37,7 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 }
 
 func (b *requestBody) next(p []byte) (int, error) {
-	c := b.turn.conn
+	c := b.exchange.conn
 	for {
 		if n := copy(p, b.data); n > 0 || len(p) == 0 {
 			b.data = b.data[n:]
@@ -63,9 +63,9 @@ func (b *requestBody) next(p []byte) (int, error) {
 	}
 }
 
-// direct receives without a buffer in between.
+// direct reads from the connection into p, without a buffer in between.
 func (b *requestBody) direct(p []byte) (int, error) {
-	n, err := b.turn.conn.read(p[:min(int64(len(p)), b.framed.Left())])
+	n, err := b.exchange.conn.read(p[:min(int64(len(p)), b.framed.Left())])
 	if n == 0 {
 		return 0, broken(err)
 	}
@@ -73,7 +73,7 @@ func (b *requestBody) direct(p []byte) (int, error) {
 	return n, b.end()
 }
 
-// broken says that a body that ends with its connection is not whole.
+// broken returns the error for a body that was cut by the end of the connection.
 func broken(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -81,13 +81,13 @@ func broken(err error) error {
 	return err
 }
 
-// end is io.EOF when all was read.
+// end returns io.EOF once all was read.
 func (b *requestBody) end() error {
 	if !b.framed.Done() || len(b.data) > 0 {
 		return nil
 	}
 	if trailer := b.framed.Trailer(); len(trailer) > 0 {
-		r := &b.turn.request
+		r := &b.exchange.request
 		if r.Trailer == nil {
 			r.Trailer = http.Header{}
 		}
@@ -96,23 +96,23 @@ func (b *requestBody) end() error {
 	return io.EOF
 }
 
-// Buffered is how many bytes can be read without waiting, or a few more: chunks are not counted.
+// Buffered returns how many bytes can be read without waiting, or slightly more, as it counts the framing of chunks.
 func (b *requestBody) Buffered() int {
 	if !b.framed.HasLength() {
 		return 0
 	}
-	return len(b.data) + b.turn.conn.w - b.turn.conn.r
+	return len(b.data) + b.exchange.conn.w - b.exchange.conn.r
 }
 
-// Close does nothing: what is left is the server's to read.
+// Close does nothing: the server reads the rest.
 func (b *requestBody) Close() error { return nil }
 
-// discard reads what the handler has left, and says whether that was all of it.
+// discard reads the rest of the body, and says whether it reached the end.
 func (b *requestBody) discard() bool {
 	if b.err != nil && !errors.Is(b.err, io.EOF) {
 		return false
 	}
-	_ = b.turn.conn.setDeadline(time.Now().Add(lingerFor))
+	_ = b.exchange.conn.setDeadline(time.Now().Add(lingerFor))
 	_, err := io.CopyN(io.Discard, b, DiscardBytes+1)
 	return errors.Is(err, io.EOF)
 }

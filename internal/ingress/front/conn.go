@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	// lingerFor and lingerBytes bound what is read of a client after the last response of its connection. Closing with
-	// bytes unread would reset the connection, and the client might never get to read the response (RFC 9112 section 9.6).
+	// lingerFor and lingerBytes bound what is read from a client after the last response of its connection. Closing with
+	// unread bytes would reset the connection, and the client might not get the response (RFC 9112 section 9.6).
 	lingerFor   = 2 * time.Second
 	lingerBytes = 1 << 20
-	// DiscardBytes bounds the rest of a request's body that is read so that the connection can go on, as net/http does.
+	// DiscardBytes bounds how much of the rest of a request's body is read so that the connection can be kept, as in net/http.
 	DiscardBytes = 256 << 10
 )
 
@@ -37,30 +37,30 @@ const (
 	taken              // was hijacked
 )
 
-// conn is a client's connection. Its goroutine is in serve; what others may call says so.
+// conn is a client's connection. Its goroutine runs serve; methods that other goroutines may call say so.
 type conn struct {
 	server *Server
 	socket net.Conn        // what was accepted
 	nc     net.Conn        // what is read and written
-	raw    syscall.RawConn // of the socket; nil where it has none
+	raw    syscall.RawConn // of the socket; nil if it has none
 	plain  bool            // nc is the socket
 	state  atomic.Int32
 
 	ctx    context.Context // of its requests
 	cancel context.CancelCauseFunc
-	blank  *http.Request // has what all requests of the connection have
+	blank  *http.Request // has what all requests of the connection share
 
-	away    bool // the connection is somebody else's
+	away    bool // the connection was hijacked or given to HTTP2
 	watched watched
 
-	in      []byte                       // while there is something in it, or about to be
+	in      []byte                       // nil while there is nothing in it
 	r, w    int                          // in[r:w] was received and not yet consumed
-	readErr error                        // what receive leaves for wait
-	receive func(fd uintptr) (done bool) // nil where the runtime cannot wait without a buffer
+	readErr error                        // of receive, for wait
+	receive func(fd uintptr) (done bool) // nil if the runtime cannot wait without a buffer
 
 	mu       sync.Mutex
 	deadline time.Time // that nc has for reads; zero: none
-	meant    bool      // for the reads that go on now, and not left over from an earlier wait
+	meant    bool      // the deadline is for the current reads, and not left over from an earlier wait
 }
 
 func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
@@ -75,7 +75,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve is the life of the connection.
+// serve handles the connection until it ends.
 func (c *conn) serve() {
 	s := c.server
 	defer s.drop(c)
@@ -97,13 +97,13 @@ func (c *conn) serve() {
 	}
 }
 
-// end closes a connection that is still the server's.
+// end closes the connection, unless it was hijacked or given to HTTP2.
 func (c *conn) end() {
 	c.nc.Close()
 	c.server.Closed()
 }
 
-// handshake says whether there is TLS now.
+// handshake starts TLS, and says whether that succeeded.
 func (c *conn) handshake() bool {
 	tc := tls.Server(c.nc, c.server.TLS)
 	err := tc.HandshakeContext(c.ctx)
@@ -128,7 +128,7 @@ func looksLikeHTTP(header [5]byte) bool {
 	return false
 }
 
-// passed says whether the connection was given to HTTP2, as the client wanted in the handshake.
+// passed gives the connection to HTTP2 if the client chose it in the handshake, and says whether it did.
 func (c *conn) passed() bool {
 	tc, ok := c.nc.(*tls.Conn)
 	if !ok || tc.ConnectionState().NegotiatedProtocol != "h2" {
@@ -140,13 +140,13 @@ func (c *conn) passed() bool {
 
 // pass gives the connection to HTTP2.
 func (c *conn) pass(nc net.Conn) {
-	_ = c.nc.SetReadDeadline(time.Time{}) // fails where the connection is gone
+	_ = c.nc.SetReadDeadline(time.Time{}) // fails only on a closed connection
 	if !c.server.door.pass(nc) {
 		c.end()
 	}
 }
 
-// requests serves one after another until the connection is to end.
+// requests serves requests one after another until the connection must end.
 func (c *conn) requests() {
 	s := c.server
 	s.prepare(c)
@@ -171,12 +171,12 @@ func (c *conn) requests() {
 	}
 }
 
-// take serves the request of a head, and says whether another may follow.
+// take serves the request with a head, and says whether another may follow.
 func (c *conn) take(head string, lines int) (more bool, err error) {
-	t := c.server.turns.Get().(*turn)
+	t := c.server.exchanges.Get().(*exchange)
 	defer func() {
 		t.end()
-		c.server.turns.Put(t)
+		c.server.exchanges.Put(t)
 	}()
 	if err := t.begin(c, head, lines); err != nil {
 		return false, err
@@ -184,7 +184,7 @@ func (c *conn) take(head string, lines int) (more bool, err error) {
 	return t.serve(), nil
 }
 
-// prepare makes what all requests of the connection have.
+// prepare makes what all requests of the connection share.
 func (s *Server) prepare(c *conn) {
 	ctx := c.ctx
 	if s.Context != nil {
@@ -198,7 +198,7 @@ func (s *Server) prepare(c *conn) {
 	c.blank = blank.WithContext(ctx)
 }
 
-// await says whether the first byte of a request has come; else the connection is over.
+// await waits for the first byte of a request. If it returns false, the connection is over.
 func (c *conn) await(first bool) bool {
 	if c.r == c.w {
 		c.drop()
@@ -218,14 +218,14 @@ func (c *conn) await(first bool) bool {
 	return true
 }
 
-// closeIdle ends the connection if it has no request. It may be called by any.
+// closeIdle closes the connection if it has no request. Any goroutine may call it.
 func (c *conn) closeIdle() {
 	if c.state.CompareAndSwap(idle, shut) {
 		c.socket.Close()
 	}
 }
 
-// wait receives something into a buffer that it takes when there is something.
+// wait waits for bytes, and takes a buffer only when there are some.
 func (c *conn) wait() error {
 	if c.plain && c.receive != nil {
 		c.readErr = nil
@@ -234,7 +234,7 @@ func (c *conn) wait() error {
 		}
 		return c.readErr
 	}
-	// TLS has a buffer of its own, where the rest stays for the read after this one.
+	// TLS has its own buffer, where the rest stays for the next read.
 	var one [1]byte
 	if _, err := io.ReadFull(c.nc, one[:]); err != nil {
 		return err
@@ -245,7 +245,7 @@ func (c *conn) wait() error {
 	return nil
 }
 
-// more receives once, and makes room for it.
+// more makes room and reads once.
 func (c *conn) more(large bool) error {
 	switch {
 	case c.in == nil:
@@ -270,7 +270,7 @@ func (c *conn) more(large bool) error {
 	return err
 }
 
-// grow makes the buffer a large one, or twice as large as that, as limits above 64 KiB need.
+// grow replaces the buffer with a large one, or doubles a large one for limits above 64 KiB.
 func (c *conn) grow() {
 	var bigger []byte
 	if len(c.in) < buffer.LargeSize {
@@ -284,7 +284,7 @@ func (c *conn) grow() {
 	c.in = bigger
 }
 
-// read is nc's, without deadlines of the server's own that are left from an earlier wait.
+// read reads from nc, and ignores deadlines that are left from an earlier wait.
 func (c *conn) read(p []byte) (int, error) {
 	for {
 		n, err := c.nc.Read(p)
@@ -294,7 +294,7 @@ func (c *conn) read(p []byte) (int, error) {
 	}
 }
 
-// stale says whether the deadline that has passed was of no meaning, and takes it away.
+// stale says whether the deadline that has passed was left from an earlier wait, and removes it.
 func (c *conn) stale() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -305,7 +305,7 @@ func (c *conn) stale() bool {
 	return c.nc.SetReadDeadline(c.deadline) == nil
 }
 
-// drop gives the buffer back when there is nothing in it.
+// drop gives the buffer back if there is nothing in it.
 func (c *conn) drop() {
 	if c.in != nil && c.r == c.w {
 		c.server.buffers.Put(c.in)
@@ -313,7 +313,7 @@ func (c *conn) drop() {
 	}
 }
 
-// setDeadline bounds the reads that go on or come next. It may be called by any. It fails on a closed connection only.
+// setDeadline bounds current and later reads. Any goroutine may call it. It fails only on a closed connection.
 func (c *conn) setDeadline(at time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -321,15 +321,15 @@ func (c *conn) setDeadline(at time.Time) error {
 	return c.nc.SetReadDeadline(at)
 }
 
-// leaveDeadline has reads take no notice of the deadline that there is.
+// leaveDeadline makes reads ignore the current deadline.
 func (c *conn) leaveDeadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.meant = false
 }
 
-// expectBy has a read fail after d, or up to a quarter of it earlier: setting a deadline for each request costs more than
-// such a limit is worth.
+// expectBy makes a read fail after d, or up to a quarter of d earlier: an exact deadline for each request would cost more
+// than it is worth.
 func (c *conn) expectBy(d time.Duration) {
 	now := time.Now()
 	c.mu.Lock()
@@ -337,18 +337,18 @@ func (c *conn) expectBy(d time.Duration) {
 	c.meant = true
 	if left := c.deadline.Sub(now); left < d/4*3 || left > d {
 		c.deadline = now.Add(d)
-		_ = c.nc.SetReadDeadline(c.deadline) // it fails on a closed connection only, and the read says that better
+		_ = c.nc.SetReadDeadline(c.deadline) // fails only on a closed connection, and then the read fails too
 	}
 }
 
-// errEnded means that the connection is over, and that there is nobody to tell.
+// errEnded means that the connection is over and no answer can be sent.
 var errEnded = errors.New("the connection ended")
 
-// readHead receives until a whole head is there, and returns how long it is and how many lines it has.
+// readHead reads a whole head, and returns its length and its number of lines.
 func (c *conn) readHead() (end, lines int, err error) {
 	limited := false
 	for {
-		// RFC 9112 section 2.2: empty lines before a request are a mistake of old clients that does no harm.
+		// RFC 9112 section 2.2: old clients send empty lines before a request, which do no harm.
 		for c.r < c.w && (c.in[c.r] == '\r' || c.in[c.r] == '\n') {
 			c.r++
 		}
@@ -379,7 +379,7 @@ func (c *conn) readHead() (end, lines int, err error) {
 	}
 }
 
-// preface and its second half, by which a client says that it speaks HTTP/2 (RFC 9113 section 3.4).
+// The preface, and its second half, with which a client starts HTTP/2 (RFC 9113 section 3.4).
 const (
 	prefaceHead = "PRI * HTTP/2.0\r\n\r\n"
 	prefaceRest = "SM\r\n\r\n"
@@ -389,7 +389,7 @@ var errMalformedPreface = &refusal{http.StatusBadRequest, "HTTP/2's preface is n
 
 func (c *conn) speaksHTTP2() bool { return bytes.HasPrefix(c.in[c.r:c.w], []byte(prefaceHead)) }
 
-// preface passes the connection on if the whole preface has come.
+// preface gives the connection to HTTP2 once the whole preface has come.
 func (c *conn) preface() error {
 	const whole = len(prefaceHead) + len(prefaceRest)
 	for c.w-c.r < whole {
@@ -408,7 +408,7 @@ func (c *conn) preface() error {
 	return nil
 }
 
-// prefixed is a connection of which something was read already.
+// prefixed is a connection with bytes that were read already.
 type prefixed struct {
 	net.Conn
 	first []byte
@@ -423,7 +423,7 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// refuse answers what is no request that can be handled.
+// refuse answers bytes that are no valid request.
 func (c *conn) refuse(err error) {
 	bad, ok := errors.AsType[*refusal](err)
 	if !ok {
@@ -441,7 +441,7 @@ func (c *conn) refuse(err error) {
 	}
 }
 
-// linger ends the writing half of the connection, and reads on for a while.
+// linger closes the writing half of the connection and reads on for a while.
 func (c *conn) linger() {
 	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
@@ -450,13 +450,13 @@ func (c *conn) linger() {
 	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 }
 
-// call runs the handler, and says whether it came to its end.
-func (c *conn) call(t *turn) (whole bool) {
+// call runs the handler, and says whether it returned without a panic.
+func (c *conn) call(t *exchange) (whole bool) {
 	defer func() {
 		if whole {
 			return
 		}
-		// The handler has its own way to end a connection; anything else is a fault.
+		// http.ErrAbortHandler is how a handler ends a connection; any other panic is a bug.
 		if p := recover(); p != nil && p != http.ErrAbortHandler {
 			c.server.Log.Error("a handler panicked", "client", c.blank.RemoteAddr, "err", p, "stack", string(debug.Stack()))
 		}

@@ -1,17 +1,17 @@
-// Package front is the ingress's side of HTTP/1.1 towards clients: it reads requests off connections, gives them to an
-// http.Handler, and writes what that answers. Connections that speak HTTP/2 go to a server of net/http.
+// Package front is the ingress's HTTP/1.1 server: it reads clients' requests, calls an http.Handler, and writes the responses.
+// Connections that speak HTTP/2 are passed to net/http's server.
 //
 //	Accept ─► conn ─┬─ h2 by ALPN, or HTTP/2's preface ─► net/http
-//	                └─ await ─► head ─► turn: request, response ─► Handler
+//	                └─ await ─► head ─► exchange: request, response ─► Handler
 //	                     ▲                                            │
 //	                     └── keep-alive: what is left of the body ────┘
 //
-// A connection is one goroutine. While it waits for a request it has no buffer, and while a handler waits it has none
-// either, so that idle connections and quiet streams cost next to nothing. That a client has left while its request is
-// answered is told by the kernel (watch), not found out by a second goroutine that reads.
+// A connection is one goroutine. It has no buffer while it waits for a request or while a handler waits, so idle connections
+// and quiet streams cost almost nothing. The kernel (watch) tells when a client leaves while its request is being served; no
+// second goroutine reads for that.
 //
-// It is less than net/http's server where a proxy needs less: what handlers write gets no type guessed, no length
-// counted, and no trailer but those named with http.TrailerPrefix; a request and its header are the handler's only until
-// it returns. It is stricter where two readers could differ (RFC 9112 section 11.2): folded fields, a length beside a
-// coding, and codings in HTTP/1.0 are refused.
+// The server does less than net/http's where a proxy needs less: it does not guess a content type or count a length for
+// handlers, and sends only trailers that are named with http.TrailerPrefix; a request and its header belong to the handler
+// only until it returns. It is stricter where two parsers could differ (RFC 9112 section 11.2): folded fields, a length
+// together with a coding, and codings in HTTP/1.0 are refused.
 package front

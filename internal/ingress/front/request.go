@@ -10,7 +10,7 @@ import (
 	"penstock/internal/ingress/http1"
 )
 
-// refusal is the answer to what is no request that can be handled. The connection ends with it.
+// refusal is the error response to bytes that are no valid request. The connection ends after it.
 type refusal struct {
 	status int
 	text   string
@@ -22,11 +22,11 @@ func malformed(format string, args ...any) error {
 	return &refusal{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// turn is one request and its response. It is used again, by other connections too.
-type turn struct {
+// exchange is one request and its response. It is reused, by other connections too.
+type exchange struct {
 	conn     *conn
 	request  http.Request
-	url      url.URL     // of the request, where its target is simple
+	url      url.URL     // of the request, if its target is simple
 	header   http.Header // of the request, and values, what is in it
 	values   []string
 	body     requestBody
@@ -34,18 +34,18 @@ type turn struct {
 	close    bool // the client wants the connection to end, or framing does
 }
 
-func newTurn() *turn {
-	t := &turn{header: http.Header{}}
+func newExchange() *exchange {
+	t := &exchange{header: http.Header{}}
 	t.response.header = http.Header{}
 	return t
 }
 
-// begin makes text, a head of so many lines, the request of c.
-func (t *turn) begin(c *conn, text string, lines int) error {
+// begin parses text, a head with the given number of lines, as the request of c.
+func (t *exchange) begin(c *conn, text string, lines int) error {
 	t.conn = c
 	t.request = *c.blank
 	t.request.Header = t.header
-	t.body.turn, t.response.turn = t, t
+	t.body.exchange, t.response.exchange = t, t
 	if cap(t.values) < lines {
 		t.values = make([]string, 0, lines)
 	}
@@ -63,7 +63,7 @@ func (t *turn) begin(c *conn, text string, lines int) error {
 			return malformed("%v", err)
 		}
 		if name == "Host" {
-			if host++; t.request.Host == "" { // else the target has one
+			if host++; t.request.Host == "" { // otherwise the target has one
 				t.request.Host = value
 			}
 			if !hostChars(value) {
@@ -83,7 +83,7 @@ func (t *turn) begin(c *conn, text string, lines int) error {
 }
 
 // parseLine reads "GET /path HTTP/1.1" (RFC 9112 section 3).
-func (t *turn) parseLine(line string) error {
+func (t *exchange) parseLine(line string) error {
 	r := &t.request
 	method, rest, _ := strings.Cut(line, " ")
 	target, proto, ok := strings.Cut(rest, " ")
@@ -102,7 +102,7 @@ func (t *turn) parseLine(line string) error {
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
-func (t *turn) parseTarget() (err error) {
+func (t *exchange) parseTarget() (err error) {
 	r := &t.request
 	target := r.RequestURI
 	for i := range len(target) {
@@ -140,7 +140,7 @@ func (t *turn) parseTarget() (err error) {
 	return nil
 }
 
-// simple says whether a path and its query are themselves what a parser would make of them.
+// simple says whether parsing would leave a path and its query as they are.
 func simple(target string) bool {
 	if strings.HasPrefix(target, "//") {
 		return false
@@ -153,7 +153,7 @@ func simple(target string) bool {
 	return true
 }
 
-// reason is what is wrong with a URL, without the URL.
+// reason returns what is wrong with a URL, without the URL itself.
 func reason(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -172,8 +172,8 @@ func hostChars(s string) bool {
 	return true
 }
 
-// frame finds out how the body is framed (RFC 9112 section 6.3), and what the client wants of the connection.
-func (t *turn) frame() error {
+// frame determines how the body is framed (RFC 9112 section 6.3), and whether the client wants to keep the connection.
+func (t *exchange) frame() error {
 	r := &t.request
 	keepAlive := false
 	for _, list := range t.header["Connection"] {
@@ -226,8 +226,8 @@ func (t *turn) frame() error {
 
 var chunkedCoding = []string{"chunked"}
 
-// announce notes the trailer that the head names, as handlers look for it.
-func (t *turn) announce() {
+// announce sets the request's Trailer to the fields that the head names, as handlers expect.
+func (t *exchange) announce() {
 	for _, list := range t.header["Trailer"] {
 		for name := range strings.SplitSeq(list, ",") {
 			name = http.CanonicalHeaderKey(strings.Trim(name, " \t"))
@@ -242,8 +242,8 @@ func (t *turn) announce() {
 	delete(t.header, "Trailer")
 }
 
-// expect looks at what the client wants to hear before it sends the body.
-func (t *turn) expect() error {
+// expect handles the Expect field.
+func (t *exchange) expect() error {
 	r := &t.request
 	want := r.Header["Expect"]
 	if want == nil || r.ProtoMinor == 0 {
@@ -256,8 +256,8 @@ func (t *turn) expect() error {
 	return nil
 }
 
-// serve has the request handled, and says whether the connection goes on.
-func (t *turn) serve() (more bool) {
+// serve handles the request, and says whether the connection can be kept.
+func (t *exchange) serve() (more bool) {
 	c, w := t.conn, &t.response
 	if t.body.framed.Empty() {
 		c.drop()
@@ -288,11 +288,11 @@ func (t *turn) serve() (more bool) {
 	return true
 }
 
-// end makes the turn ready for another request.
-func (t *turn) end() {
+// end makes the exchange ready for another request.
+func (t *exchange) end() {
 	clear(t.header)
 	clear(t.values[:cap(t.values)])
 	h := t.response.header
 	clear(h)
-	*t = turn{header: t.header, values: t.values[:0], response: response{header: h}}
+	*t = exchange{header: t.header, values: t.values[:0], response: response{header: h}}
 }

@@ -16,14 +16,14 @@ import (
 	"penstock/internal/ingress/http1"
 )
 
-// response is an http.ResponseWriter, with all that http.ResponseController knows. What is written is sent when a buffer
-// is full, at a flush, and at the end.
+// response is an http.ResponseWriter that supports all of http.ResponseController. Bytes are sent when a buffer is full, at a
+// flush, and at the end.
 type response struct {
-	turn   *turn
-	header http.Header
+	exchange *exchange
+	header   http.Header
 
-	mu   sync.Mutex // held by who sends something before the head, or says that it is out
-	head bool       // it is, or in out
+	mu   sync.Mutex // held to send something before the head, and to set head
+	head bool       // the head was sent, or is in out
 
 	framing framing
 	left    int64  // of the content-length
@@ -40,14 +40,14 @@ const (
 	toTheEnd
 )
 
-// Header has the fields of the response.
+// Header returns the fields of the response.
 func (w *response) Header() http.Header { return w.header }
 
-// WriteHeader begins the response, or sends one that comes before it.
+// WriteHeader begins the response, or sends a 1xx response.
 func (w *response) WriteHeader(status int) {
 	switch {
 	case w.head:
-		w.turn.conn.server.Log.Error("a handler began a response twice", "status", status)
+		w.exchange.conn.server.Log.Error("a handler began a response twice", "status", status)
 		return
 	case status >= 100 && status < 200:
 		w.interim(status)
@@ -55,39 +55,39 @@ func (w *response) WriteHeader(status int) {
 	}
 	w.mu.Lock()
 	w.head = true
-	w.turn.close = w.turn.close || w.turn.body.expected // nobody will know whether the body comes
+	w.exchange.close = w.exchange.close || w.exchange.body.expected // nobody can know whether the body will come
 	w.mu.Unlock()
-	w.out = w.appendHead(w.turn.conn.server.buffers.Small()[:0], status)
+	w.out = w.appendHead(w.exchange.conn.server.buffers.Small()[:0], status)
 }
 
-// interim sends a response before the response, which HTTP/1.0 does not know.
+// interim sends a 1xx response, which HTTP/1.0 does not have.
 func (w *response) interim(status int) {
-	if w.turn.request.ProtoMinor == 0 {
+	if w.exchange.request.ProtoMinor == 0 {
 		return
 	}
 	b := w.appendFields(appendStatus(nil, 1, status))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_ = w.before(append(b, "\r\n"...)) // which Write tells
+	_ = w.before(append(b, "\r\n"...)) // Write returns the error
 }
 
 // proceed tells the client to send the body. It may be called while the handler writes the response.
 func (w *response) proceed() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.turn.body.expected = false
+	w.exchange.body.expected = false
 	return w.before(textContinue)
 }
 
 var textContinue = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
-// before sends something unless the head is out, from when on err is the handler's alone. It is called with mu held.
+// before sends something unless the head was sent; after that only the handler uses err. It is called with mu held.
 func (w *response) before(p []byte) error {
 	if w.head {
 		return nil
 	}
 	if w.err == nil {
-		_, w.err = w.turn.conn.nc.Write(p)
+		_, w.err = w.exchange.conn.nc.Write(p)
 	}
 	return w.err
 }
@@ -101,9 +101,9 @@ func appendStatus(b []byte, minor, status int) []byte {
 	return append(append(b, http.StatusText(status)...), "\r\n"...)
 }
 
-// appendHead decides how the body is framed and what becomes of the connection (RFC 9112 sections 6.3 and 9.3).
+// appendHead decides how the body is framed and whether the connection is kept (RFC 9112 sections 6.3 and 9.3).
 func (w *response) appendHead(b []byte, status int) []byte {
-	t, h := w.turn, w.header
+	t, h := w.exchange, w.header
 	b = w.appendFields(appendStatus(b, t.request.ProtoMinor, status))
 	if h["Date"] == nil {
 		b = append(append(append(b, "Date: "...), date()...), "\r\n"...)
@@ -141,7 +141,7 @@ func (w *response) appendHead(b []byte, status int) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendFields appends those that are not the connection's.
+// appendFields appends the fields that do not concern the connection.
 func (w *response) appendFields(b []byte) []byte {
 	for name, values := range w.header {
 		switch name {
@@ -155,7 +155,7 @@ func (w *response) appendFields(b []byte) []byte {
 	return b
 }
 
-// appendField appends nothing for a name that is none, and spaces for what would end a line.
+// appendField appends nothing if the name is invalid, and replaces characters that would end a line with spaces.
 func appendField(b []byte, name string, values []string) []byte {
 	if len(values) == 0 || !http1.Token(name) {
 		return b
@@ -172,7 +172,7 @@ func appendField(b []byte, name string, values []string) []byte {
 	return b
 }
 
-// Write sends a part of the body, or keeps it until there is more.
+// Write sends a part of the body, or buffers it.
 func (w *response) Write(p []byte) (int, error) {
 	if !w.head {
 		w.WriteHeader(http.StatusOK)
@@ -204,25 +204,25 @@ func (w *response) Write(p []byte) (int, error) {
 
 var crlf = []byte("\r\n")
 
-// sizeSpace is as much as a chunk's size can take.
+// sizeSpace is the longest chunk size.
 const sizeSpace = 18
 
-// room makes one for n more bytes that must not be sent by themselves.
+// room makes room for n more bytes that must not be sent by themselves.
 func (w *response) room(n int) {
 	if w.out == nil {
-		w.out = w.turn.conn.server.buffers.Small()[:0]
+		w.out = w.exchange.conn.server.buffers.Small()[:0]
 	} else if len(w.out)+n > cap(w.out) {
-		_ = w.FlushError() // which Write tells
-		w.out = w.turn.conn.server.buffers.Small()[:0]
+		_ = w.FlushError() // Write returns the error
+		w.out = w.exchange.conn.server.buffers.Small()[:0]
 	}
 }
 
 // small says whether n more bytes fit in the buffer.
 func (w *response) small(n int) bool { return len(w.out)+n <= max(cap(w.out), buffer.SmallSize) }
 
-// send sends what was kept, and p with what belongs behind it.
+// send sends the buffered bytes, then p and what must follow it.
 func (w *response) send(p, behind []byte) (int, error) {
-	c := w.turn.conn
+	c := w.exchange.conn
 	var n int64
 	kept := len(w.out)
 	switch {
@@ -242,16 +242,16 @@ func (w *response) send(p, behind []byte) (int, error) {
 	return int(min(max(n-int64(kept), 0), int64(len(p)))), w.err
 }
 
-// Flush sends what was kept.
+// Flush sends the buffered bytes.
 func (w *response) Flush() { _ = w.FlushError() }
 
-// FlushError sends what was kept.
+// FlushError sends the buffered bytes.
 func (w *response) FlushError() error {
 	if !w.head {
 		w.WriteHeader(http.StatusOK)
 	}
 	if len(w.out) > 0 && w.err == nil {
-		_, w.err = w.turn.conn.nc.Write(w.out)
+		_, w.err = w.exchange.conn.nc.Write(w.out)
 	}
 	w.release()
 	return w.err
@@ -260,12 +260,12 @@ func (w *response) FlushError() error {
 // release gives the buffer back.
 func (w *response) release() {
 	if w.out != nil {
-		w.turn.conn.server.buffers.Put(w.out)
+		w.exchange.conn.server.buffers.Put(w.out)
 		w.out = nil
 	}
 }
 
-// finish ends the response, and says whether the client got all of it.
+// finish ends the response, and says whether all of it was sent.
 func (w *response) finish() bool {
 	if !w.head {
 		if w.header["Content-Length"] == nil {
@@ -287,14 +287,16 @@ func (w *response) finish() bool {
 }
 
 // SetReadDeadline bounds reads of the request's body.
-func (w *response) SetReadDeadline(at time.Time) error { return w.turn.conn.setDeadline(at) }
+func (w *response) SetReadDeadline(at time.Time) error { return w.exchange.conn.setDeadline(at) }
 
-// SetWriteDeadline bounds what is sent.
-func (w *response) SetWriteDeadline(at time.Time) error { return w.turn.conn.nc.SetWriteDeadline(at) }
+// SetWriteDeadline bounds writes of the response.
+func (w *response) SetWriteDeadline(at time.Time) error {
+	return w.exchange.conn.nc.SetWriteDeadline(at)
+}
 
-// Hijack gives the connection away, with what was received already.
+// Hijack gives the connection to the caller, with the bytes that were received already.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c := w.turn.conn
+	c := w.exchange.conn
 	if w.head || w.err != nil || c.away {
 		return nil, nil, errors.New("the response has begun")
 	}
@@ -315,7 +317,7 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return c.nc, bufio.NewReadWriter(r, bufio.NewWriter(c.nc)), nil
 }
 
-// today is a Date field for a second.
+// today is the Date field of one second.
 type today struct {
 	second int64
 	text   string
@@ -323,7 +325,7 @@ type today struct {
 
 var lastDate atomic.Pointer[today]
 
-// date is what time it is, as HTTP writes it.
+// date returns the current time in HTTP's format.
 func date() string {
 	now := time.Now()
 	last := lastDate.Load()

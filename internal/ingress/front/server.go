@@ -17,32 +17,32 @@ import (
 	"penstock/internal/ingress/http1"
 )
 
-// Server serves connections. Its fields are set before Serve, all but those that say otherwise.
+// Server serves connections. Its fields must be set before Serve, unless they say otherwise.
 type Server struct {
 	Handler http.Handler
-	// HTTP2 is given the connections that speak it. Its own listener and TLS are not used.
+	// HTTP2 serves the connections that speak HTTP/2. Its own listener and TLS are not used.
 	HTTP2 *http.Server
-	// TLS is what connections begin with; nil: they are in the clear.
+	// TLS is the configuration of connections; nil means no TLS.
 	TLS *tls.Config
-	// Context makes a connection's context, in which conn is the one that requests come by.
+	// Context returns the context of the requests of conn.
 	Context func(ctx context.Context, conn net.Conn) context.Context
-	// Opened and Closed are told of each connection. Closed is told of those that are hijacked too, and not of those that
-	// HTTP2 has taken, whose ConnState tells.
+	// Opened and Closed are called for each connection; Closed also for one that is hijacked, but not for one that HTTP2
+	// serves, for which its ConnState is called.
 	Opened, Closed func()
-	// Refused is told of what was no request that could be handled, if it is not nil.
+	// Refused is called for bytes that are no valid request. It may be nil.
 	Refused func(ctx context.Context, status int)
 
 	HeaderTimeout  time.Duration // for a request's head, and for the handshake
 	IdleTimeout    time.Duration // between two requests
 	MaxHeaderBytes int           // of a head
-	// MaxFields is how many fields a head may have now; nil: http1.MaxFields.
+	// MaxFields returns how many fields a head may have; nil means http1.MaxFields.
 	MaxFields func() int
 	Log       *slog.Logger
 
-	buffers buffer.Pool
-	turns   sync.Pool
-	watch   *watch
-	closing atomic.Bool
+	buffers   buffer.Pool
+	exchanges sync.Pool
+	watch     *watch
+	closing   atomic.Bool
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -58,14 +58,14 @@ func (s *Server) maxFields() int {
 	return s.MaxFields()
 }
 
-// ErrClosed is what Serve returns after Shutdown or Close.
+// ErrClosed is returned by Serve after Shutdown or Close.
 var ErrClosed = errors.New("the server was closed")
 
-// ErrClientGone is why the context of a request ends whose client has closed the connection, or its half of it.
+// ErrClientGone ends the context of a request whose client has closed the connection, or its half of it.
 var ErrClientGone = errors.New("the client left")
 
-// Serve takes connections from ln until that fails or the server is closed, and returns then; Close waits for what it has
-// begun. Requests have contexts below ctx. It is called once.
+// Serve accepts connections from ln until that fails or the server is closed. It does not wait for connections; Close does.
+// The contexts of requests derive from ctx. It is called once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if err := s.open(ctx, ln); err != nil {
 		return err
@@ -93,7 +93,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// passes says whether a failure to accept is about one connection, or about something that comes back.
+// passes says whether accepting can succeed again after a failure.
 func passes(err error) bool {
 	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO, syscall.EINTR} {
 		if errors.Is(err, e) {
@@ -110,12 +110,12 @@ func (s *Server) open(ctx context.Context, ln net.Listener) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Load() { // Close, which had nothing to wait for, may be over
+	if s.closing.Load() { // Close may have returned already
 		w.close()
 		return ErrClosed
 	}
 	s.watch = w
-	s.turns.New = func() any { return newTurn() }
+	s.exchanges.New = func() any { return newExchange() }
 	s.conns = map[*conn]struct{}{}
 	s.gone = make(chan struct{}, 1)
 	s.door = &door{addr: ln.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -133,7 +133,7 @@ func (s *Server) take(ctx context.Context, nc net.Conn) {
 	c := newConn(ctx, s, nc)
 	s.mu.Lock()
 	closing := s.closing.Load()
-	if !closing { // else Close may not wait any more
+	if !closing { // otherwise Close may not wait any more
 		s.conns[c] = struct{}{}
 		s.wg.Go(c.serve)
 	}
@@ -153,7 +153,7 @@ func (s *Server) drop(c *conn) {
 	s.wake()
 }
 
-// wake has Shutdown look again at what is left.
+// wake makes Shutdown check again what is left.
 func (s *Server) wake() {
 	if s.closing.Load() {
 		select {
@@ -163,8 +163,8 @@ func (s *Server) wake() {
 	}
 }
 
-// Shutdown closes connections that have no request, each of the others after the one that it has, and waits for them
-// until ctx ends. Connections that were hijacked are not its business. The listener is the caller's to close before.
+// Shutdown closes idle connections at once and the others after their current request, and waits for them until ctx ends. It
+// does not wait for hijacked connections. The caller must close the listener first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.closing.Store(true)
 	var wg sync.WaitGroup
@@ -197,7 +197,7 @@ func (s *Server) await(ctx context.Context) error {
 	}
 }
 
-// Close ends all connections, those that were hijacked too, and returns when nothing of the server is left.
+// Close ends all connections, hijacked ones too, and returns when all goroutines of the server have ended.
 func (s *Server) Close() {
 	s.closing.Store(true)
 	s.mu.Lock()
@@ -210,13 +210,13 @@ func (s *Server) Close() {
 	if door == nil {
 		return // Serve was not called, or failed
 	}
-	_ = s.HTTP2.Close() // its one error is that of the door, which has none
+	_ = s.HTTP2.Close() // it can only fail with the door's error, which has none
 	door.shut()
 	watch.close()
 	s.wg.Wait()
 }
 
-// door is the listener by which HTTP2 gets its connections.
+// door is the listener that HTTP2 accepts its connections from.
 type door struct {
 	addr   net.Addr
 	conns  chan net.Conn
@@ -242,7 +242,7 @@ func (d *door) Addr() net.Addr { return d.addr }
 
 func (d *door) shut() { d.once.Do(func() { close(d.closed) }) }
 
-// pass gives a connection to HTTP2, and says whether that took it.
+// pass gives a connection to HTTP2, and says whether it was accepted.
 func (d *door) pass(nc net.Conn) bool {
 	select {
 	case d.conns <- nc:

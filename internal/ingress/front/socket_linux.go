@@ -9,7 +9,7 @@ import (
 
 func (c *conn) receiver() func(uintptr) bool { return c.receiveOnce }
 
-// receiveOnce reads into a buffer that it takes for that, and says whether there was something to read, be it the end. The
+// receiveOnce takes a buffer and reads into it, and says whether there was something to read, including the end. If not, the
 // runtime calls it again when there is.
 func (c *conn) receiveOnce(fd uintptr) (done bool) {
 	buf := c.server.buffers.Small()

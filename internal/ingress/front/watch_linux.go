@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch learns from the kernel which clients have closed their connection, or their half of it. It costs a system call a
-// connection, and nothing a request.
+// watch learns from the kernel which clients have closed their connection, or their half of it. It costs one system call for
+// each connection, and none for a request.
 type watch struct {
-	file  *os.File // an epoll instance, which the runtime waits for as for any file
+	file  *os.File // an epoll instance; the runtime waits for it as for any file
 	raw   syscall.RawConn
 	found []unix.EpollEvent // of the last look
 	mu    sync.Mutex
@@ -21,7 +21,7 @@ type watch struct {
 	conns map[int32]*conn // by number
 }
 
-// watched is what a connection knows of its watch.
+// watched is the state of a watched connection.
 type watched struct{ number int32 }
 
 func newWatch() (*watch, error) {
@@ -41,7 +41,7 @@ func newWatch() (*watch, error) {
 	return w, nil
 }
 
-// run tells connections until the watch is closed.
+// run cancels the requests of clients that leave, until the watch is closed.
 func (w *watch) run() {
 	for {
 		n := 0
@@ -67,14 +67,14 @@ func (w *watch) run() {
 	}
 }
 
-// add begins to watch a connection. Where that fails, it is found out when something is sent.
+// add starts to watch a connection. If that fails, a client that leaves is noticed when something is sent to it.
 func (w *watch) add(c *conn) {
 	raw := c.raw
 	if raw == nil {
 		return
 	}
 	w.mu.Lock()
-	// Descriptors are used again by other connections while an event is on its way; numbers are not.
+	// A descriptor may be reused by another connection while an event is on its way; a number is not.
 	for w.last++; w.conns[w.last] != nil || w.last == 0; w.last++ {
 	}
 	c.watched.number = w.last
@@ -93,7 +93,7 @@ func (w *watch) add(c *conn) {
 	}
 }
 
-// remove ends that; closing the connection tells the kernel.
+// remove stops watching a connection. The kernel stops when the connection is closed.
 func (w *watch) remove(c *conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -6,12 +6,12 @@ import (
 	"net/http"
 )
 
-// Body is how much of a message's body is still to come. The zero value is that of a message without one.
+// Body tracks how much of a message's body has yet to come. The zero value is for a message without a body.
 type Body struct {
 	framing framing
 	left    int64 // of the content-length, or of the chunk
 	chunk   chunkState
-	excess  int // bytes of chunks that are not the body's, beyond what each chunk may have
+	excess  int // framing bytes of chunks beyond what each chunk is allowed
 	trailer http.Header
 	done    bool
 }
@@ -35,26 +35,26 @@ const (
 )
 
 const (
-	// maxChunkHead bounds a chunk's size line, with whatever extensions it has.
+	// maxChunkHead bounds a chunk's size line, extensions included.
 	maxChunkHead = 4 << 10
-	// A sender that spends more than chunkAllowance bytes a chunk and twice the chunk's data on everything else is let
-	// off maxExcess bytes in all, as net/http does: chunks of one byte with long extensions cost more than they bring.
+	// For each chunk, chunkAllowance bytes and twice the chunk's data may be spent on framing; beyond that, maxExcess bytes in
+	// all, as in net/http. This stops chunks of one byte with long extensions, which cost more than they carry.
 	chunkAllowance = 16
 	maxExcess      = 16 << 10
-	// maxTrailer bounds a trailer, which has to be there whole before it is read.
+	// maxTrailer bounds a trailer, which is parsed once it is complete.
 	maxTrailer = 32 << 10
 )
 
-// ByLength is a body of n bytes.
+// ByLength returns a body of n bytes.
 func ByLength(n int64) Body { return Body{framing: framedLength, left: n} }
 
-// Chunked is a body in chunks.
+// Chunked returns a body in chunks.
 func Chunked() Body { return Body{framing: framedChunks} }
 
-// ToTheEnd is a body that ends with its connection.
+// ToTheEnd returns a body that ends with its connection.
 func ToTheEnd() Body { return Body{framing: framedClose} }
 
-// Done says whether the body has come whole.
+// Done says whether the body is complete.
 func (b *Body) Done() bool { return b.done }
 
 // Empty says whether the message has no body at all.
@@ -62,23 +62,23 @@ func (b *Body) Empty() bool {
 	return b.framing == framedNone || b.framing == framedLength && b.left == 0
 }
 
-// HasLength says whether the length of the body was told before it.
+// HasLength says whether the body's length is known from the head.
 func (b *Body) HasLength() bool { return b.framing == framedLength }
 
-// Left is how much of a body with a length is still to come.
+// Left returns how many bytes of a body with a length have yet to come.
 func (b *Body) Left() int64 { return b.left }
 
-// Trailer is what followed a chunked body that is done.
+// Trailer returns the fields after a chunked body that is done.
 func (b *Body) Trailer() http.Header { return b.trailer }
 
-// End says that the connection has ended, and whether the body is whole by that.
+// End records that the connection has ended, and says whether the body is complete.
 func (b *Body) End() (whole bool) {
 	b.done = b.done || b.framing == framedClose
 	return b.done
 }
 
-// Take consumes the first n bytes of p, which came next, and returns those of them that are the body's. Without any and
-// without an error, more says whether there is more to receive.
+// Take consumes the first n bytes of p, the bytes received next, and returns the part of them that is body. If it returns
+// none and no error, more says whether more must be received.
 func (b *Body) Take(p []byte) (data []byte, n int, more bool, err error) {
 	if b.done {
 		return nil, 0, false, nil
@@ -98,7 +98,7 @@ func (b *Body) Take(p []byte) (data []byte, n int, more bool, err error) {
 	}
 }
 
-// cut is as much of p as is left.
+// cut returns at most as much of p as is left of the body.
 func (b *Body) cut(p []byte) []byte {
 	p = p[:min(int64(len(p)), b.left)]
 	b.left -= int64(len(p))
@@ -170,8 +170,8 @@ func (b *Body) takeChunk(p []byte) (data []byte, n int, more bool, err error) {
 	}
 }
 
-// chunkLine is the first line, which ends in CR LF, and how many bytes that takes; 0 while its end has not come. Unlike in
-// a head, a lone LF does not do: where a size line ends must not be a matter of opinion.
+// chunkLine returns the first line, which ends in CR LF, and its length; 0 if its end has not come yet. Unlike in a head, a
+// lone LF does not end a line, so that no two recipients disagree about where a size line ends.
 func chunkLine(p []byte) (line []byte, n int, err error) {
 	i := bytes.IndexByte(p, '\n')
 	switch {

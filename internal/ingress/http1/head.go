@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// MaxFields bounds the fields of a head, as Envoy does (max_headers_count of its HTTP protocol options).
+// MaxFields bounds the fields of a head, as in Envoy (max_headers_count of its HTTP protocol options).
 const MaxFields = 100
 
-// ErrTooManyFields means a head, or a trailer, with more than it may have.
+// ErrTooManyFields means that a head or trailer has more fields than allowed.
 var ErrTooManyFields = fmt.Errorf("%w: too many fields", ErrMalformed)
 
-// HeadEnd is the length of the section up to and with its empty line, or -1, and the number of lines before that one.
-// It has most fields at most. RFC 9112 section 2.2 lets a recipient take a lone LF for the end of a line.
+// HeadEnd returns the length of a head, including its empty line, or -1 if that has not come, and the number of lines before
+// it. Most bounds the fields. RFC 9112 section 2.2 allows a recipient to accept a lone LF as the end of a line.
 func HeadEnd(p []byte, most int) (n, lines int, err error) {
 	for {
 		i := bytes.IndexByte(p[n:], '\n')
@@ -34,7 +34,7 @@ func HeadEnd(p []byte, most int) (n, lines int, err error) {
 	}
 }
 
-// NextLine cuts the first line off.
+// NextLine splits off the first line.
 func NextLine(text string) (line, rest string) {
 	line, rest, _ = strings.Cut(text, "\n")
 	return strings.TrimSuffix(line, "\r"), rest
@@ -56,8 +56,8 @@ func ParseField(line string) (name, value string, err error) {
 	return textproto.CanonicalMIMEHeaderKey(name), value, nil
 }
 
-// Add puts a field into h. The first value of a name is kept in values, which the fields of one head share; it has room
-// for all of them.
+// Add adds a field to h. The first value of each name is stored in values, which all fields of one head share and which must
+// have room for them.
 func Add(h http.Header, values *[]string, name, value string) {
 	if have := h[name]; have != nil {
 		h[name] = append(have, value)
@@ -68,7 +68,7 @@ func Add(h http.Header, values *[]string, name, value string) {
 	h[name] = v[len(v)-1 : len(v) : len(v)]
 }
 
-// ParseLength reads a Content-Length: digits and nothing else, up to what 63 bits hold.
+// ParseLength parses a Content-Length: only digits, at most 63 bits.
 func ParseLength(value string) (int64, error) {
 	n, err := strconv.ParseUint(value, 10, 63)
 	if err != nil {
@@ -77,8 +77,8 @@ func ParseLength(value string) (int64, error) {
 	return int64(n), nil
 }
 
-// parseTrailer reads the fields after a chunked body. Those that frame, route or describe a message have no business
-// there (RFC 9110 section 6.5.1) and are left out.
+// parseTrailer parses the fields after a chunked body. Fields that frame, route or describe a message are not allowed there
+// (RFC 9110 section 6.5.1) and are dropped.
 func parseTrailer(text string, lines int) (http.Header, error) {
 	h := make(http.Header, lines)
 	for {

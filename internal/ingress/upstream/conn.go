@@ -39,16 +39,16 @@ type Conn struct {
 	timer  time.Time    // the read deadline that nc has
 	moved  atomic.Int64 // when a byte last moved, Unix nanoseconds
 
-	// What one function leaves for another that the runtime calls; both are made once.
+	// Arguments of functions that the runtime calls; the functions are made once.
 	peek    func(fd uintptr)
 	step    func(fd uintptr) bool
 	ended   bool
 	request []byte // what is still to be written of it
-	sending bool   // it has not begun
+	sending bool   // writing it has not begun
 	sendErr error
 
 	written atomic.Int64 // bytes that the kernel took, over the connection's life
-	base    int64        // written when the exchange began
+	base    int64        // value of written when the exchange began
 	heard   bool         // a byte of this exchange's response came
 }
 
@@ -73,14 +73,14 @@ func (c *Conn) Begin(now time.Time, limits Limits) {
 	}
 	c.r, c.w = 0, 0
 	c.body = body{}
-	// A deadline that is left from an earlier exchange and comes too early costs one turn of fill, setting it
-	// for each exchange costs each exchange.
+	// A deadline of an earlier exchange that passes too early costs one more round of fill. Setting a deadline for each
+	// exchange would cost more.
 	if end := c.deadline(now.UnixNano()); !end.IsZero() && (c.timer.IsZero() || end.Before(c.timer)) {
 		c.setTimer(end)
 	}
 }
 
-// deadline is when a read must give up if no byte moves after last.
+// deadline returns when a read must give up if no byte moves after last.
 func (c *Conn) deadline(last int64) time.Time {
 	end := c.limits.End
 	if c.limits.Silence > 0 {
@@ -93,7 +93,7 @@ func (c *Conn) deadline(last int64) time.Time {
 
 func (c *Conn) setTimer(t time.Time) {
 	c.timer = t
-	// It fails on a closed connection only, and the read says that better.
+	// This fails only on a closed connection, and then the read fails too.
 	_ = c.nc.SetReadDeadline(t)
 }
 
@@ -101,7 +101,7 @@ func (c *Conn) setTimer(t time.Time) {
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
 	if n > 0 {
-		if !c.encrypted { // else the meter below has counted it
+		if !c.encrypted { // otherwise the meter below has counted it
 			c.written.Add(int64(n))
 		}
 		c.Touch()
@@ -109,14 +109,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Answered notes that a byte came from the replica.
+// Answered records that a byte came from the replica.
 func (c *Conn) Answered(now time.Time) { c.pool.Answered(now) }
 
-// Touch notes that bytes move on behalf of the exchange.
+// Touch records that bytes of the exchange move.
 func (c *Conn) Touch() { c.moved.Store(time.Now().UnixNano()) }
 
-// Untaken says whether the replica provably got nothing of the request of this exchange, which ended with err. It is
-// asked before Close.
+// Untaken says whether the replica provably received nothing of the request of this exchange, which ended with err. It must
+// be called before Close.
 func (c *Conn) Untaken(err error) bool {
 	return !c.heard && (c.written.Load() == c.base || errors.Is(err, io.EOF) && c.unacknowledged())
 }
@@ -127,7 +127,7 @@ func (c *Conn) Heard() bool { return c.heard }
 // Abort ends all reads and writes. The owner still calls Close.
 func (c *Conn) Abort() { c.tcp.Close() }
 
-// Close ends the connection. Between two exchanges TLS says so first, for which there is room.
+// Close ends the connection. Between two exchanges it sends TLS's close_notify first.
 func (c *Conn) Close() {
 	if c.body.Done() {
 		c.nc.Close()
@@ -174,7 +174,7 @@ func (c *Conn) fill() error {
 	}
 }
 
-// more makes room and reads once. Large says that a larger buffer is worth it.
+// more makes room and reads once. Large allows a larger buffer.
 func (c *Conn) more(large bool) error {
 	if c.r == c.w {
 		full := c.w == len(c.in)
@@ -201,8 +201,8 @@ func (c *Conn) more(large bool) error {
 	return c.fill()
 }
 
-// Next returns the next bytes of the body; they stay valid until the call after it. io.EOF ends the body, and then
-// the trailer is complete. Before it waits for the network it flushes to, so that nothing is held back.
+// Next returns the next bytes of the body, which are valid until the next call. At io.EOF the trailer is complete. It flushes
+// to before it waits for the network, so that nothing is held back.
 func (c *Conn) Next(to http.Flusher) ([]byte, error) {
 	for {
 		p, n, need, err := c.body.Take(c.in[c.r:c.w])
@@ -220,16 +220,16 @@ func (c *Conn) Next(to http.Flusher) ([]byte, error) {
 	}
 }
 
-// Forget leaves what Next has returned to whoever has it. It is called before Close.
+// Forget makes the bytes that Next returned stay valid for ever. It must be called before Close.
 func (c *Conn) Forget() { c.in = nil }
 
-// Trailer is what followed a chunked body.
+// Trailer returns the fields after a chunked body.
 func (c *Conn) Trailer() http.Header { return c.body.Body.Trailer() }
 
-// Reusable says whether the connection stands between two exchanges; the request must have been sent whole.
+// Reusable says whether the connection can carry another exchange; the request must have been sent completely.
 func (c *Conn) Reusable() bool { return c.body.Done() && !c.body.close && c.r == c.w }
 
-// Raw ends the HTTP part, after a 101: it returns what was received beyond the head, valid until Close.
+// Raw ends HTTP on the connection, after a 101. It returns the bytes received after the head, which are valid until Close.
 func (c *Conn) Raw() (received []byte, nc net.Conn) {
 	c.setTimer(time.Time{})
 	received = c.in[c.r:c.w]

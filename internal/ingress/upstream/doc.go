@@ -1,16 +1,16 @@
-// Package upstream is the ingress's side of HTTP towards a replica: pooled connections that the goroutine of a request
-// writes and reads by itself, with framing that admits no second reading.
+// Package upstream is the ingress's HTTP client for replicas: pooled connections that a request's own goroutine writes and
+// reads, with strict framing: what two parsers could read differently is refused.
 //
 //	Pool ── Get ──► Conn ── Write head, body ──► replica
 //	  ▲              │ ◄─── ReadHead, Next ─────
-//	  └──── Put ─────┘      (or Close, when the stream is not at a clean end)
+//	  └──── Put ─────┘      (or Close, if the exchange did not end cleanly)
 //
-// A connection has no goroutine of its own. While it is idle it has no buffer either.
+// A connection has no goroutine of its own, and no buffer while it is idle.
 //
-// A replica may speak TLS: a Conn has its goroutine write and read records then, and still knows of the socket below what
-// it must, whether it has ended and what the other kernel has confirmed.
+// A replica may use TLS. A Conn then writes and reads TLS records, but still asks the socket below whether the connection has
+// ended and what the other kernel has acknowledged.
 //
-// For HTTP/2 the pool has connections that are shared, of net/http:
+// For HTTP/2 the pool has shared connections, which are net/http's:
 //
 //	Pool ── Open ──► Stream ── RoundTrip, Next ──► replica
 //	  ▲               │
@@ -23,10 +23,10 @@ import (
 	"penstock/internal/ingress/http1"
 )
 
-// Errors that say why an exchange ended early. Those of the network come as they are.
+// Errors that say why an exchange ended early. Errors of the network are returned unchanged.
 var (
-	// ErrProtocol is wrapped by everything that a replica sent and that HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) on a
-	// Stream, does not allow.
+	// ErrProtocol is wrapped by errors about responses that HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) on a Stream, does not
+	// allow.
 	ErrProtocol = http1.ErrMalformed
 	// ErrSilent means that no byte moved in either direction for Limits.Silence.
 	ErrSilent = errors.New("silent for too long")

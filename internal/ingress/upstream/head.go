@@ -21,12 +21,12 @@ type Head struct {
 	Upgrade string // of a 101
 }
 
-// Interim says whether the response itself is still to come.
+// Interim says whether this is a 1xx, after which the response follows.
 func (h Head) Interim() bool { return h.Status < 200 && h.Status != http.StatusSwitchingProtocols }
 
-// ReadHead waits for the head of the response to a request with that method and puts its fields into h, without those
-// that concern this connection only. The values are kept in the slice that is given and returned, as long as h is used.
-// After an interim head it is called again.
+// ReadHead waits for the head of the response to a request with method and puts its fields into h, without those that
+// concern only this connection. The values are stored in the given slice, which is returned and must stay untouched while h is
+// used. After an interim head it must be called again.
 func (c *Conn) ReadHead(method string, h http.Header, values []string) (Head, []string, error) {
 	var end, lines int
 	for {
@@ -57,7 +57,7 @@ func (c *Conn) ReadHead(method string, h http.Header, values []string) (Head, []
 	return head, values, nil
 }
 
-// parseHead takes a head apart. Values has room for what is in it.
+// parseHead parses a head. Values has room for the fields in it.
 func parseHead(text string, method string, h http.Header, values *[]string) (Head, body, error) {
 	line, rest := http1.NextLine(text)
 	head, minor, err := parseStatus(line)
@@ -120,7 +120,7 @@ func parseStatus(line string) (head Head, minor int, err error) {
 	return head, int(line[7] - '0'), nil
 }
 
-// hop collects the fields that are about this connection.
+// hop has the fields that concern only this connection.
 type hop struct {
 	length     int64 // -1: none
 	lengthText string
@@ -131,7 +131,7 @@ type hop struct {
 	keepAlive  bool
 }
 
-// take says whether the field is one of those.
+// take stores a field that concerns only this connection, and says whether it is one.
 func (o *hop) take(name, value string) (bool, error) {
 	switch name {
 	case "Content-Length":
@@ -168,13 +168,13 @@ func (o *hop) take(name, value string) (bool, error) {
 	return true, nil
 }
 
-// body is a response's.
+// body is the body of a response.
 type body struct {
 	http1.Body
 	close bool // the connection ends with this response
 }
 
-// frame applies RFC 9112 section 6.3. What it leaves to the recipient is refused where two recipients could differ.
+// frame applies RFC 9112 section 6.3. Where the RFC lets recipients choose, so that two could differ, the response is refused.
 func (o *hop) frame(status, minor int, method string) (body, error) {
 	b := body{close: o.close || minor == 0 && !o.keepAlive}
 	if o.coding != "" && (o.length >= 0 || minor == 0) {
@@ -183,7 +183,7 @@ func (o *hop) frame(status, minor int, method string) (body, error) {
 	switch {
 	case method == http.MethodHead, status == http.StatusNotModified:
 	case status < 200, status == http.StatusNoContent:
-		// Some servers send a length or a coding here, which means nothing; whatever follows is not a second response.
+		// Some servers send a length or a coding here, which has no meaning; no bytes may follow.
 		b.close = b.close || o.coding != "" || o.length > 0
 	case o.coding != "":
 		b.Body = http1.Chunked()
@@ -195,7 +195,7 @@ func (o *hop) frame(status, minor int, method string) (body, error) {
 	return b, nil
 }
 
-// cut says what a failed read means inside a body.
+// cut returns the error for a read that failed inside a body.
 func (b *body) cut(err error) error {
 	switch {
 	case !errors.Is(err, io.EOF):

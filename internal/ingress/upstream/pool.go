@@ -10,16 +10,17 @@ import (
 	"time"
 
 	"penstock/internal/ingress/buffer"
+	"penstock/internal/network/direct"
 )
 
-// maxIdle bounds the idle connections that are kept to one replica, and MaxRest how long: what a burst has opened is
-// given back.
+// maxIdle bounds how many idle connections to one replica are kept, and MaxRest for how long, so that connections that were
+// opened for a burst are closed again.
 const (
 	maxIdle = 256
 	MaxRest = 60 * time.Second
 )
 
-// Client is what all pools have in common.
+// Client has what all pools share.
 type Client struct {
 	dialer  net.Dialer
 	buffers buffer.Pool
@@ -27,30 +28,30 @@ type Client struct {
 	streams *http.Transport
 }
 
-// Address is where a replica is reached, and whether it speaks TLS there.
+// Address is the address of a replica, and whether it uses TLS.
 type Address struct {
 	Addr string // "10.88.0.5:8080"
 	TLS  bool
 }
 
-// NewClient returns a client that gives up a dial after that time.
+// NewClient returns a client that gives up dialling after dialTimeout.
 func NewClient(dialTimeout time.Duration) *Client {
-	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout}, tls: newTLS()}
+	cl := &Client{dialer: net.Dialer{Timeout: dialTimeout, Control: direct.Control}, tls: newTLS()}
 	cl.streams = cl.newStreams()
 	return cl
 }
 
-// Pool returns a pool of connections to that address.
+// Pool returns a pool of connections to an address.
 func (cl *Client) Pool(at Address) *Pool {
 	return &Pool{client: cl, at: at, dialling: make(chan struct{}, 1), dials: new(dials)}
 }
 
-// Pool keeps idle connections to one address, and those that are shared.
+// Pool has the idle and the shared connections to one address.
 type Pool struct {
 	client   *Client
 	heard    atomic.Int64  // when a byte last came from the replica, Unix nanoseconds; 0: never
-	dialling chan struct{} // held by who dials a connection that is shared
-	failure  failure       // the last one of those; guarded by dialling
+	dialling chan struct{} // held while a shared connection is dialled
+	failure  failure       // of the last such dial; guarded by dialling
 
 	mu     sync.Mutex
 	at     Address
@@ -58,10 +59,10 @@ type Pool struct {
 	idle   []*Conn // the one used last is last
 	shared []*shared
 	dials  *dials
-	wants  []*want // that wait for a connection or for a dial, in their order
+	wants  []*want // that wait for a connection or for a permit to dial, in order
 }
 
-// Reset opens the pool for that address; idle connections to another one are closed.
+// Reset opens the pool for an address, and closes idle connections to another one.
 func (p *Pool) Reset(at Address) {
 	p.mu.Lock()
 	moved := p.at != at
@@ -69,7 +70,7 @@ func (p *Pool) Reset(at Address) {
 	var old []*Conn
 	if moved {
 		old, p.idle = p.idle, nil
-		p.dials = new(dials) // nobody waits for those to where nothing may be any more
+		p.dials = new(dials) // dials to the old address no longer count
 		p.hand()
 	}
 	oldShared := p.shut(func(c *shared) bool { return c.at != at })
@@ -78,7 +79,7 @@ func (p *Pool) Reset(at Address) {
 	closeShared(oldShared)
 }
 
-// Close ends the idle connections, and each busy one when it is put back.
+// Close closes the idle connections, and each busy one when it is put back.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	old := p.idle
@@ -89,13 +90,13 @@ func (p *Pool) Close() {
 	closeShared(oldShared)
 }
 
-// Get returns an idle connection that is still open and has not rested longer than that by now, or dials one. While many
-// are dialled already it waits for its turn, or for one that is given back before. With no rest allowed it is a new one.
+// Get returns an idle connection that is still open and has been idle for at most rested, or dials one. While many dials are
+// under way it waits for a permit to dial, or for a connection that is given back. With rested 0 it returns a new connection.
 func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c *Conn, reused bool, err error) {
-	var turn *dials
+	var permit *dials
 	for {
 		if c = p.pop(now.Add(-rested)); c == nil {
-			if c, turn, err = p.await(ctx, rested <= 0); c == nil {
+			if c, permit, err = p.await(ctx, rested <= 0); c == nil {
 				break
 			}
 		}
@@ -108,7 +109,7 @@ func (p *Pool) Get(ctx context.Context, now time.Time, rested time.Duration) (c 
 		return nil, false, err
 	}
 	c, err = p.open(ctx)
-	p.dialled(ctx, turn, err)
+	p.dialled(ctx, permit, err)
 	return c, false, err
 }
 
@@ -130,19 +131,18 @@ func (p *Pool) open(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
-// heardEvery is how exactly it is kept when a byte last came: all connections would write to one place else, for each
-// byte, from all processors.
+// heardEvery is how exact Heard is. With every byte, all connections on all processors would write to the same cache line.
 const heardEvery = 100 * time.Millisecond
 
-// Answered notes that a byte came from the replica.
+// Answered records that a byte came from the replica.
 func (p *Pool) Answered(now time.Time) {
 	if at := now.UnixNano(); at-p.heard.Load() > int64(heardEvery) {
 		p.heard.Store(at)
 	}
 }
 
-// Heard is when a byte last came from the replica, give or take 100 ms; the zero value when none has. What is sent to it
-// does not count: the kernel takes that for a process that hangs.
+// Heard returns when a byte last came from the replica, give or take 100 ms; zero if none has. Bytes sent to the replica do
+// not count: the kernel accepts them even if the process hangs.
 func (p *Pool) Heard() time.Time {
 	if at := p.heard.Load(); at != 0 {
 		return time.Unix(0, at)
@@ -150,7 +150,7 @@ func (p *Pool) Heard() time.Time {
 	return time.Time{}
 }
 
-// pop takes the connection that was used last, if that was after since.
+// pop takes the most recently used idle connection, if it became idle after since.
 func (p *Pool) pop(since time.Time) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +164,7 @@ func (p *Pool) pop(since time.Time) *Conn {
 	return c
 }
 
-// Put takes back a Reusable connection at now.
+// Put gives a Reusable connection back.
 func (p *Pool) Put(c *Conn, now time.Time) {
 	c.drop()
 	c.parked = now
@@ -183,7 +183,7 @@ func (p *Pool) Put(c *Conn, now time.Time) {
 	}
 }
 
-// Sweep closes the connections that rested too long by now.
+// Sweep closes connections that have been idle for longer than MaxRest.
 func (p *Pool) Sweep(now time.Time) {
 	p.mu.Lock()
 	n := 0

@@ -8,24 +8,24 @@ import (
 	"sync/atomic"
 )
 
-// TLSError is what is wrong with the TLS of a replica, before anything of a request was sent.
+// TLSError is a failed TLS handshake with a replica. Nothing of a request was sent.
 type TLSError struct{ Err error }
 
 func (e *TLSError) Error() string { return "TLS with the replica: " + e.Err.Error() }
 func (e *TLSError) Unwrap() error { return e.Err }
 
-// sessions is how many replicas' TLS sessions are kept: another connection to one of them begins without its certificate.
+// sessions is how many TLS sessions are kept, so that another connection to the same replica needs no full handshake.
 const sessions = 1024
 
-// newTLS is how replicas are spoken to that serve TLS. Their certificates are their own, so that nobody can look at them,
-// and no server is named: one connection is for the requests of all hosts that lead to its replica, and servers that
-// compare the name with the host (Apache's 421) would take it for one of them only. Envoy names none either, unless told
-// to (envoyproxy.io, UpstreamTlsContext.sni).
+// newTLS returns the configuration for replicas that serve TLS. Their certificates are self-made, so they are not verified.
+// No server name is sent: one connection carries the requests of all hosts that are routed to its replica, and servers that
+// compare the name with the host (Apache's 421) would accept only one of them. Envoy sends none by default either
+// (envoyproxy.io, UpstreamTlsContext.sni).
 func newTLS() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(sessions)}
 }
 
-// meter counts what the kernel takes of what TLS writes: records, not bytes of a request, are what a replica may have got.
+// meter counts the bytes that the kernel accepts from TLS. A replica may have received records, not bytes of a request.
 type meter struct {
 	net.Conn
 	taken *atomic.Int64
@@ -37,13 +37,12 @@ func (m meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Dial opens a connection to a replica, which is the caller's.
+// Dial opens a connection to a replica. The caller must close it.
 func (cl *Client) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return cl.dialer.DialContext(ctx, "tcp", addr)
 }
 
-// handshake begins TLS on a connection, for which there is as much time as for a dial. The connection is closed when it
-// fails.
+// handshake starts TLS on a connection, within the time for a dial. It closes the connection if it fails.
 func (cl *Client) handshake(ctx context.Context, nc net.Conn, protocol string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, cl.dialer.Timeout)
 	defer cancel()
@@ -61,7 +60,7 @@ func (cl *Client) handshake(ctx context.Context, nc net.Conn, protocol string) (
 	return nil, &TLSError{err}
 }
 
-// secure begins TLS on a connection that was opened for HTTP/1.1.
+// secure starts TLS on a connection that was opened for HTTP/1.1.
 func (c *Conn) secure(ctx context.Context) error {
 	secure, err := c.pool.client.handshake(ctx, meter{c.tcp, &c.written}, "http/1.1")
 	if err != nil {
@@ -71,8 +70,7 @@ func (c *Conn) secure(ctx context.Context) error {
 	return nil
 }
 
-// dialStream opens a connection for HTTP/2 over TLS. A replica that would speak HTTP/1.1 on it is refused here: the
-// library would go on with that.
+// dialStream opens a connection for HTTP/2 over TLS. It fails if the replica chooses HTTP/1.1, which the library would accept.
 func (cl *Client) dialStream(ctx context.Context, _, addr string) (net.Conn, error) {
 	nc, err := cl.Dial(ctx, addr)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"penstock/internal/ingress/buffer"
 )
 
-// shared is a connection that carries many exchanges. All but cc is guarded by the pool's mu.
+// shared is a connection that carries many exchanges. All fields but cc are guarded by the pool's mu.
 type shared struct {
 	cc     *http.ClientConn
 	at     Address
@@ -18,7 +18,7 @@ type shared struct {
 	shut   bool      // closed as soon as the last one is
 }
 
-// failure is a dial that led to no connection.
+// failure is a failed dial.
 type failure struct {
 	when time.Time
 	at   Address
@@ -32,7 +32,7 @@ func (a Address) scheme() string {
 	return "http"
 }
 
-// newStreams is what all connections that are shared have in common.
+// newStreams returns the transport of all shared connections.
 func (cl *Client) newStreams() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -46,14 +46,14 @@ func (cl *Client) newStreams() *http.Transport {
 	}
 }
 
-// Open returns a stream on a connection that has room for it, or on a new one, which it always is when fresh is set.
+// Open returns a stream on a connection that has room for it, or on a new one; if fresh is set, always on a new one.
 func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, err error) {
 	if !fresh {
 		if s := p.enter(nil); s != nil {
 			return s, true, nil
 		}
 	}
-	// One dial at a time: of all that wait for the first connection, the next one finds it open, or that it failed.
+	// One dial at a time: the others that wait for the first connection then find it open, or find its failure.
 	since := time.Now()
 	select {
 	case p.dialling <- struct{}{}:
@@ -74,7 +74,7 @@ func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, er
 	}
 	cc, err := p.client.streams.NewClientConn(ctx, at.scheme(), at.Addr)
 	if err != nil {
-		if ctx.Err() == nil { // else it failed for one client only
+		if ctx.Err() == nil { // otherwise it failed for this client only
 			p.failure = failure{time.Now(), at, err}
 		}
 		return nil, false, err
@@ -82,13 +82,13 @@ func (p *Pool) Open(ctx context.Context, fresh bool) (s *Stream, reused bool, er
 	if s := p.enter(&shared{cc: cc, at: at}); s != nil {
 		return s, false, nil
 	}
-	// It ended in the same moment.
+	// The connection ended at the same moment.
 	err = cc.Err()
 	cc.Close()
 	return nil, false, err
 }
 
-// enter takes a place on the connection, which becomes one of the pool, or on any that the pool has.
+// enter reserves a stream on the given connection, which is added to the pool, or on any connection of the pool.
 func (p *Pool) enter(on *shared) *Stream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +110,7 @@ func (p *Pool) enter(on *shared) *Stream {
 	return &Stream{pool: p, on: on}
 }
 
-// leave gives back a place.
+// leave gives back a reserved stream.
 func (p *Pool) leave(on *shared) {
 	p.mu.Lock()
 	on.busy--
@@ -125,8 +125,8 @@ func (p *Pool) leave(on *shared) {
 	}
 }
 
-// shut takes out those connections that which is true of, and returns those that no exchange needs any more. It is
-// called with mu held.
+// shut removes the connections for which which is true, and returns those of them that carry no exchange. It is called with
+// mu held.
 func (p *Pool) shut(which func(*shared) bool) (old []*shared) {
 	p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool {
 		c.shut = c.shut || which(c)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stale says whether an idle connection can carry no further request: the replica has closed it, or has sent what
-// nobody asked for.
+// stale says whether an idle connection can carry no further request: the replica has closed it, or has sent something
+// unasked.
 func (c *Conn) stale() bool {
 	if c.raw == nil {
 		return false
@@ -20,20 +20,20 @@ func (c *Conn) stale() bool {
 	return c.raw.Control(c.peek) != nil || c.ended
 }
 
-// look says in ended whether there is anything to read, be it the end. It takes no function of its own for each
-// request, and the scheduler is not told of a system call that cannot wait.
+// look sets ended if there is anything to read, including the end. It needs no new closure for each request, and does not
+// tell the scheduler about a system call that cannot block.
 func (c *Conn) look(fd uintptr) {
 	var b byte
 	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 	c.ended = errno != unix.EAGAIN
 }
 
-// Send writes a whole request and waits until there is something to read, or reading has failed, which the read that
-// follows will say.
+// Send writes a whole request and waits until there is something to read or reading fails; the next read then returns
+// that.
 //
-// The runtime's Read tries to read before it waits, and right after a request there is never anything yet: a system
-// call for nothing in each exchange. A RawConn's function is called before the wait too, and what it does then is
-// write: the wait began before the request went out, so that it cannot miss the answer.
+// The runtime's Read tries to read before it waits. Right after a request there is nothing to read yet, so that would be one
+// useless system call in each exchange. A RawConn also calls its function before it waits, and that call is used to write: as
+// the wait began before the request was sent, it cannot miss the answer.
 func (c *Conn) Send(p []byte) error {
 	if c.raw == nil || c.encrypted {
 		_, err := c.Write(p)
@@ -46,13 +46,13 @@ func (c *Conn) Send(p []byte) error {
 	if err != nil {
 		return err
 	}
-	if c.sending || len(rest) > 0 { // a deadline of an earlier exchange had passed; or the kernel took a part
+	if c.sending || len(rest) > 0 { // a deadline of an earlier exchange had passed, or the kernel accepted only a part
 		_, err = c.Write(rest)
 	}
 	return err
 }
 
-// send is what Send has called before it waits, and after it has waited.
+// send is the function that the runtime calls for Send, before and after the wait.
 func (c *Conn) send(fd uintptr) (done bool) {
 	if !c.sending {
 		return true
@@ -73,11 +73,11 @@ func (c *Conn) send(fd uintptr) (done bool) {
 	return err != nil || len(c.request) > 0
 }
 
-// unacknowledged says whether the other kernel has confirmed no byte of this exchange. Once it has ended the connection,
-// that is a proof: a process that closes a connection cannot have read what its kernel had not received, and the segment
-// that announces the end carries the newest acknowledgement. A reset is no such proof: it may stem from a process that
-// read the request and died before the acknowledgement was due. Over TLS the end of the answers comes before that of the
-// connection, and until there is the latter too the process may still read.
+// unacknowledged says whether the other kernel has acknowledged no byte of this exchange. Once it has ended the connection
+// with a FIN, that proves that the process has not read the request: it cannot have read what its kernel had not received,
+// and the FIN carries the newest acknowledgement. A reset proves nothing: the process may have read the request and died
+// before the acknowledgement was due. Over TLS the end of the answers comes before the end of the connection, and until the
+// connection has ended too, the process may still read.
 func (c *Conn) unacknowledged() bool {
 	if c.raw == nil || c.encrypted && !c.ends() {
 		return false
@@ -94,13 +94,12 @@ func (c *Conn) unacknowledged() bool {
 	return err == nil && clean
 }
 
-// endFollows is how long the end of a connection may take after TLS has announced it: it is the next thing that most
-// servers do.
+// endFollows is how long the end of a connection may take after TLS has announced it. Most servers close it right away.
 const endFollows = 20 * time.Millisecond
 
-// ends waits for the end of the connection below TLS. Nothing else is read from it after that.
+// ends waits for the end of the connection below TLS. Nothing may be read from it after that.
 func (c *Conn) ends() bool {
-	_ = c.tcp.SetReadDeadline(time.Now().Add(endFollows)) // it fails on a closed connection only, as does the read
+	_ = c.tcp.SetReadDeadline(time.Now().Add(endFollows)) // fails only on a closed connection, as the read does
 	n, err := c.tcp.Read(make([]byte, 1))
 	return n == 0 && errors.Is(err, io.EOF)
 }

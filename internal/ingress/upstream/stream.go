@@ -34,15 +34,15 @@ type Stream struct {
 	body *streamBody
 	out  *io.PipeWriter
 
-	mu     sync.Mutex // keeps what comes before the response from coming after it
+	mu     sync.Mutex // keeps 1xx responses before the response
 	headed bool
-	early  chan early    // nil until something has come before the response
-	passed chan struct{} // closed when all of that was given on
+	early  chan early    // nil until a 1xx response has come
+	passed chan struct{} // closed when all of those were passed on
 
 	resp    *http.Response
 	buf     []byte // what Next returns is in it
-	full    bool   // the last read filled buf: there is more
-	sent    bool   // the place that was reserved on the connection is the library's
+	full    bool   // the last read filled buf, so there is more
+	sent    bool   // the library now holds the stream that was reserved on the connection
 	untaken bool
 }
 
@@ -56,7 +56,7 @@ func (s *Stream) Begin(ctx context.Context, now time.Time, limits Limits) {
 	}
 }
 
-// left is how long the exchange may go on if no byte moves from now on; 0: for ever.
+// left returns how long the exchange may go on if no byte moves from now on; 0 means for ever.
 func (s *Stream) left(now time.Time) time.Duration {
 	var left time.Duration
 	if s.limits.Silence > 0 {
@@ -83,27 +83,27 @@ func (s *Stream) watch() {
 	}
 }
 
-// Touch notes that bytes move on behalf of the exchange.
+// Touch records that bytes of the exchange move.
 func (s *Stream) Touch() { s.moved.Store(time.Now().UnixNano()) }
 
-// came notes that bytes have come from the replica.
+// came records that bytes have come from the replica.
 func (s *Stream) came() {
 	now := time.Now()
 	s.moved.Store(now.UnixNano())
 	s.pool.Answered(now)
 }
 
-// Piped makes r's body what Write and End say. It is called before RoundTrip.
+// Piped makes Write and End supply r's body. It must be called before RoundTrip.
 func (s *Stream) Piped(r *http.Request) {
 	in, out := io.Pipe()
 	s.out = out
 	s.body = &streamBody{PipeReader: in, request: r}
 	r.Body = s.body
-	// As long as the library waits for more of a body it does not look at the context.
+	// While the library waits for more of a body it does not watch the context.
 	context.AfterFunc(s.ctx, func() { in.CloseWithError(context.Cause(s.ctx)) })
 }
 
-// streamBody is read by the connection's goroutine of the stream, which looks for the trailer after the end.
+// streamBody is read by the library's goroutine for the stream, which reads the trailer after the end.
 type streamBody struct {
 	*io.PipeReader
 	request *http.Request
@@ -138,18 +138,18 @@ func (s *Stream) End(trailer http.Header) error {
 	return s.out.Close()
 }
 
-// early is a head before that of the response.
+// early is the head of a 1xx response.
 type early struct {
 	status int
 	fields http.Header
 }
 
-// maxEarly bounds those that wait until their client has taken the ones before; more than that are left out.
+// maxEarly bounds the 1xx responses that wait for a slow client; more than that are dropped.
 const maxEarly = 16
 
-// RoundTrip sends r and waits for the head of its response, which it puts into h without what concerns this connection
-// only. What comes before that is given to interim, by a goroutine of its own: that of the library reads for all streams
-// of the connection, and must not wait for one client.
+// RoundTrip sends r and waits for the head of its response, which it puts into h without fields that concern only this
+// connection. It calls interim for 1xx responses, in another goroutine: the library's goroutine reads for all streams of the
+// connection and must not wait for one client.
 func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status int, h http.Header)) (status int, err error) {
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, fields textproto.MIMEHeader) error {
 		s.mu.Lock()
@@ -180,7 +180,7 @@ func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status i
 	s.mu.Lock()
 	s.headed = true
 	s.mu.Unlock()
-	if s.early != nil { // nobody else touches it from now on
+	if s.early != nil { // nobody else uses it from now on
 		close(s.early)
 		<-s.passed
 	}
@@ -196,7 +196,7 @@ func (s *Stream) RoundTrip(r *http.Request, h http.Header, interim func(status i
 	return resp.StatusCode, nil
 }
 
-// copyFields leaves out those that HTTP/2 does not have (RFC 9113 section 8.2.2).
+// copyFields copies fields, without those that HTTP/2 does not have (RFC 9113 section 8.2.2).
 func copyFields(to, from http.Header) {
 	for name, values := range from {
 		switch name {
@@ -207,8 +207,8 @@ func copyFields(to, from http.Header) {
 	}
 }
 
-// Next returns the next bytes of the body; they stay valid until the call after it. io.EOF ends the body, and then
-// the trailer is complete. Before it waits for the network it flushes to, so that nothing is held back.
+// Next returns the next bytes of the body, which are valid until the next call. At io.EOF the trailer is complete. It flushes
+// to before it waits for the network, so that nothing is held back.
 func (s *Stream) Next(to http.Flusher) ([]byte, error) {
 	switch {
 	case s.buf == nil:
@@ -217,7 +217,7 @@ func (s *Stream) Next(to http.Flusher) ([]byte, error) {
 		s.pool.client.buffers.Put(s.buf)
 		s.buf = s.pool.client.buffers.Large()
 	}
-	// A head with which the response ends must go on as one: gRPC knows no empty body behind it.
+	// If the response ends with its head, the client must get it that way: gRPC does not accept an empty body after it.
 	if !s.full && s.resp.ContentLength != 0 && s.resp.Request.Method != http.MethodHead {
 		to.Flush()
 	}
@@ -229,17 +229,17 @@ func (s *Stream) Next(to http.Flusher) ([]byte, error) {
 	switch {
 	case err == nil, errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 	case n > 0:
-		err = nil // it comes again
+		err = nil // the next call returns it
 	default:
 		err = s.explain(err)
 	}
 	return s.buf[:n], err
 }
 
-// Forget leaves what Next has returned to whoever has it. It is called before Close.
+// Forget makes the bytes that Next returned stay valid for ever. It must be called before Close.
 func (s *Stream) Forget() { s.buf = nil }
 
-// Trailer is what followed the body.
+// Trailer returns the fields after the body.
 func (s *Stream) Trailer() http.Header {
 	if len(s.resp.Trailer) == 0 {
 		return nil
@@ -253,8 +253,8 @@ func (s *Stream) Trailer() http.Header {
 	return h
 }
 
-// The library's words for requests that the other end has promised not to have looked at, or that never were on their
-// way. It has no values for them.
+// The library's texts for requests that the other end has promised not to have processed, or that were never sent. It has no
+// error values for them.
 var untakenWords = []string{
 	"http2: Transport received Server's graceful shutdown GOAWAY",
 	"http2: client conn not usable",
@@ -262,7 +262,7 @@ var untakenWords = []string{
 	"http2: client conn is closed",
 }
 
-// streamError has the shape of the library's error for one stream, which errors.As goes by.
+// streamError has the fields of the library's error for one stream, so that errors.As fills it.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -274,7 +274,7 @@ func (e streamError) Error() string { return fmt.Sprintf("stream error %d", e.Co
 // codeRefused means that the stream was closed before anything was done for it (RFC 9113 section 8.7).
 const codeRefused = 7
 
-// explain says in this package's errors what the library's mean.
+// explain translates the library's errors to those of this package.
 func (s *Stream) explain(err error) error {
 	if cause := context.Cause(s.ctx); errors.Is(cause, ErrTooLong) || errors.Is(cause, ErrSilent) {
 		return cause

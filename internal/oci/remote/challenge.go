@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// challenge is what a registry asks for: RFC 9110 section 11.6.1, with the parameters of the distribution project's
-// token authentication.
+// challenge is the authentication that a registry requires: RFC 9110 section 11.6.1, with the parameters of the
+// distribution project's token authentication.
 type challenge struct {
 	scheme                string // "basic", "bearer"
 	realm, service, scope string
 }
 
-// challenges reads the WWW-Authenticate headers of an answer. What cannot be read is left out.
+// challenges parses the WWW-Authenticate headers of a response. Invalid ones are ignored.
 func challenges(h http.Header) []challenge {
 	var list []challenge
 	for _, value := range h.Values("WWW-Authenticate") {
@@ -41,7 +41,7 @@ func challenges(h http.Header) []challenge {
 	return list
 }
 
-// parameter takes a token or quoted string off the front of s.
+// parameter splits a token or quoted string off the front of s.
 func parameter(s string) (value, rest string) {
 	if !strings.HasPrefix(s, `"`) {
 		if before, after, ok := strings.Cut(s, ","); ok {

@@ -23,45 +23,45 @@ import (
 const (
 	dialLimit   = 10 * time.Second
 	headerLimit = 30 * time.Second
-	// idleLimit ends a blob whose bytes have stopped coming; it is taken up again where it stopped.
+	// idleLimit ends the transfer of a blob whose bytes have stopped arriving. It can be continued at the same place.
 	idleLimit = 30 * time.Second
-	// maxManifest is the size that the OCI distribution specification 1.1, "Pushing Manifests", asks for at least.
+	// maxManifest is the size that the OCI distribution specification 1.1, "Pushing Manifests", requires at least.
 	maxManifest = 4 << 20
-	// maxRedirects is more than any registry needs: one to its blob storage.
+	// maxRedirects is more than any registry needs, which is one to its blob storage.
 	maxRedirects = 5
 )
 
-// accepted are the manifests that are asked for.
+// accepted are the media types of manifests in requests.
 var accepted = strings.Join([]string{
 	"application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
 	"application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",
 }, ", ")
 
-// Config says how registries are reached.
+// Config configures how registries are reached.
 type Config struct {
-	// Insecure are the registries, HOST or HOST:PORT, that are spoken to over plain http. Those on this machine are
-	// when they do not speak https.
+	// Insecure are the registries, HOST or HOST:PORT, that are reached over plain http. Registries on this machine are
+	// too, if they do not speak https.
 	Insecure []string
-	// Mirrors of a registry are asked before it, in their order, as nobody: HOST[:PORT][/PREFIX].
+	// Mirrors of a registry are tried before it, in order and without credentials: HOST[:PORT][/PREFIX].
 	Mirrors map[string][]string
-	// Roots are trusted beside the system's; nil: none.
+	// Roots are trusted in addition to the system's. It can be nil.
 	Roots *x509.CertPool
-	// Proxy leads requests; nil: none does.
+	// Proxy selects the proxy of a request. nil means none.
 	Proxy func(*http.Request) (*url.URL, error)
 	Log   *slog.Logger
 }
 
-// Client reads from registries. It may be used by many at once.
+// Client reads from registries. It is safe for concurrent use.
 type Client struct {
 	cfg  Config
 	http *http.Client
 
 	mu      sync.Mutex
-	schemes map[string]string    // of hosts that were found to speak plain http
+	schemes map[string]string    // of hosts that speak plain http
 	proofs  map[string]authority // by endpoint, repository and login
 }
 
-// New returns a client that has not spoken to anybody.
+// New returns a client. It makes no connection yet.
 func New(cfg Config) *Client {
 	c := &Client{cfg: cfg, schemes: map[string]string{}, proofs: map[string]authority{}}
 	c.http = &http.Client{
@@ -74,17 +74,17 @@ func New(cfg Config) *Client {
 			ResponseHeaderTimeout: headerLimit,
 			IdleConnTimeout:       headerLimit,
 			MaxIdleConnsPerHost:   4,
-			DisableCompression:    true, // a blob's bytes are what its digest is of
+			DisableCompression:    true, // the digest is of the bytes as they are sent
 			ForceAttemptHTTP2:     true,
 		},
 	}
 	return c
 }
 
-// Close closes the connections that wait for another request.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// redirect follows a registry to its blob storage. Go's own rule would hand Authorization on to subdomains.
+// redirect follows a registry's redirect to its blob storage. Go's own rule would send Authorization to subdomains.
 func redirect(req *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
@@ -99,14 +99,14 @@ func redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// endpoint is where a repository is asked for.
+// endpoint is where a repository can be requested.
 type endpoint struct {
 	scheme, host string // as in a URL
 	repository   string
 	mirror       bool
 }
 
-// endpoints are a registry's mirrors, then itself.
+// endpoints returns a registry's mirrors, then the registry.
 func (c *Client) endpoints(host, repository string) []endpoint {
 	host = Host(host)
 	repository = Repository(host, repository)
@@ -138,14 +138,14 @@ func (c *Client) scheme(host string) string {
 	return "https"
 }
 
-// Manifest is a manifest or index as a registry gave it.
+// Manifest is a manifest or index as a registry sent it.
 type Manifest struct {
 	Raw       []byte
 	MediaType string
 	Digest    digest.Digest // of Raw
 }
 
-// Manifest reads the manifest of a tag or digest. One that is asked for by digest has that digest.
+// Manifest fetches the manifest of a tag or digest. For a digest it verifies that the manifest has that digest.
 func (c *Client) Manifest(ctx context.Context, host, repository, tagOrDigest string, login Login) (Manifest, error) {
 	var found Manifest
 	err := c.each(ctx, host, repository, login, func(ctx context.Context, at endpoint, login Login) error {
@@ -174,15 +174,15 @@ func (c *Client) Manifest(ctx context.Context, host, repository, tagOrDigest str
 	return found, err
 }
 
-// Blob is a blob on its way.
+// Blob is a blob that is being fetched.
 type Blob struct {
 	io.ReadCloser
-	// Offset is where in the blob the first byte that is read stands: the one asked for, or 0 from a registry that
-	// knows no ranges.
+	// Offset is where in the blob the first byte is that will be read: the requested offset, or 0 from a registry
+	// without ranges.
 	Offset int64
 }
 
-// Blob opens a blob from its offset'th byte on. The caller checks what comes against the digest, and closes it.
+// Blob opens a blob at an offset. The caller must check the content against the digest, and close the Blob.
 func (c *Client) Blob(ctx context.Context, host, repository string, d digest.Digest, offset int64, login Login) (Blob, error) {
 	var blob Blob
 	err := c.each(ctx, host, repository, login, func(ctx context.Context, at endpoint, login Login) error {
@@ -215,7 +215,7 @@ func (c *Client) Blob(ctx context.Context, host, repository string, d digest.Dig
 	return blob, err
 }
 
-// begins is the first byte of a Content-Range, -1 if it has none.
+// begins returns the first byte position of a Content-Range, or -1 if it has none.
 func begins(contentRange string) int64 {
 	first, _, _ := strings.Cut(strings.TrimPrefix(contentRange, "bytes "), "-")
 	n, err := strconv.ParseInt(first, 10, 64)
@@ -225,7 +225,7 @@ func begins(contentRange string) int64 {
 	return n
 }
 
-// each asks one endpoint after the other until one has it. What the registry itself says counts.
+// each asks one endpoint after the other until one has the answer. If none has, the registry's own error is returned.
 func (c *Client) each(ctx context.Context, host, repository string, login Login, ask func(context.Context, endpoint, Login) error) error {
 	var err error
 	for _, at := range c.endpoints(host, repository) {
@@ -243,7 +243,7 @@ func (c *Client) each(ctx context.Context, host, repository string, login Login,
 	return err
 }
 
-// get sends a request, and sends it again with what the registry asks for.
+// get sends a request, and repeats it with the credentials that the registry asks for.
 func (c *Client) get(ctx context.Context, at endpoint, path string, header http.Header, login Login) (*http.Response, error) {
 	key := func() string {
 		return strings.Join([]string{at.scheme, at.host, at.repository, login.Key()}, "\x00")
@@ -259,7 +259,7 @@ func (c *Client) get(ctx context.Context, at endpoint, path string, header http.
 		if err != nil {
 			return nil, err
 		}
-		// A challenge of where a redirect led is none of the registry's.
+		// A challenge from the target of a redirect does not come from the registry.
 		if resp.StatusCode != http.StatusUnauthorized || again || resp.Request.URL.Host != at.host {
 			return resp, nil
 		}
@@ -280,7 +280,7 @@ func (c *Client) get(ctx context.Context, at endpoint, path string, header http.
 	}
 }
 
-// send sends one request. A registry on this machine that does not speak https is spoken to without, from then on.
+// send sends one request. If a registry on this machine does not speak https, plain http is used from then on.
 func (c *Client) send(ctx context.Context, at *endpoint, path string, header http.Header, authorization string) (*http.Response, error) {
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.scheme+"://"+at.host+"/v2/"+at.repository+"/"+path, nil)
@@ -309,7 +309,7 @@ func (c *Client) send(ctx context.Context, at *endpoint, path string, header htt
 	}
 }
 
-// cause is an error of the network without the address that was asked, which may have a signature in it.
+// cause returns a network error without the URL, which may contain a signature.
 func cause(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
@@ -317,9 +317,9 @@ func cause(err error) error {
 	return &broken{err}
 }
 
-// patient is a body that may take long, and may not be silent for long.
+// patient is a body that can take long but must not stall.
 type patient struct {
-	why    func() error // the request was ended, if it was
+	why    func() error // why the request was ended, or nil
 	body   io.ReadCloser
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
@@ -334,7 +334,7 @@ func newPatient(ctx context.Context, body io.ReadCloser, cancel context.CancelCa
 func (p *patient) Read(b []byte) (int, error) {
 	p.timer.Reset(idleLimit)
 	n, err := p.body.Read(b)
-	p.timer.Stop() // who reads may take its time with what it got
+	p.timer.Stop() // the reader can take its time with what it has received
 	if err != nil && err != io.EOF {
 		if why := p.why(); why != nil {
 			err = why

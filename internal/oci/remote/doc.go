@@ -1,8 +1,8 @@
-// Package remote reads images from other registries over the OCI distribution protocol. It holds no image: manifests
-// are returned, blobs are streams that begin where the caller says.
+// Package remote reads images from other registries over the OCI distribution protocol. It stores nothing: manifests
+// are returned, and blobs are streams that begin at a given offset.
 //
-// What a registry answers is not trusted. Credentials go to the registry that they are for and to the token service of
-// its own site, never to a mirror, a redirect's target or a realm elsewhere.
+// Responses of registries are not trusted. Credentials are sent only to their registry and to a token service on the
+// same site. They are never sent to a mirror, the target of a redirect or a realm on another site.
 package remote
 
 import (
@@ -14,36 +14,36 @@ import (
 	"strings"
 )
 
-// Login is who asks a registry. The zero value is nobody, whom public images are given to.
+// Login has the credentials for a registry. The zero value means none, which is enough for public images.
 type Login struct {
 	Username string
 	password string
 }
 
-// NewLogin returns the login of a user, whose password is not shown by any way of printing it.
+// NewLogin returns the login of a user. Printing it in any way does not show the password.
 func NewLogin(username, password string) Login { return Login{username, password} }
 
-// IsZero says whether nobody asks.
+// IsZero reports whether there are no credentials.
 func (l Login) IsZero() bool { return l == Login{} }
 
 func (l Login) String() string       { return l.Username + ":***" }
 func (l Login) GoString() string     { return l.String() }
 func (l Login) LogValue() slog.Value { return slog.StringValue(l.String()) }
 
-// Key tells logins apart without telling what they are.
+// Key returns a key that is different for different logins and does not reveal them.
 func (l Login) Key() string {
 	sum := sha256.Sum256([]byte(l.Username + "\x00" + l.password))
 	return hex.EncodeToString(sum[:])
 }
 
-// Docker Hub's names: what people write, and where its registry answers.
+// Docker Hub's names: the one that people write, and the host of its registry.
 const (
 	dockerHub    = "docker.io"
 	dockerHubAPI = "registry-1.docker.io"
 )
 
-// Host is the registry that a server setting or the first part of an image name means: without scheme and path, in
-// lower case, and the same for all of Docker Hub's names.
+// Host returns the registry that a server setting or the first part of an image name means. It has no scheme and path,
+// is in lower case, and is the same for all names of Docker Hub.
 func Host(server string) string {
 	_, rest, ok := strings.Cut(server, "://")
 	if !ok {
@@ -58,7 +58,7 @@ func Host(server string) string {
 	return host
 }
 
-// Repository is an image's repository as a registry knows it.
+// Repository returns an image's repository as the registry names it.
 func Repository(host, repository string) string {
 	if Host(host) == dockerHub && !strings.Contains(repository, "/") {
 		return "library/" + repository
@@ -66,7 +66,7 @@ func Repository(host, repository string) string {
 	return repository
 }
 
-// isLoopback says whether a registry is on this machine, where nobody listens in on plain http.
+// isLoopback reports whether a registry is on this machine, where plain http cannot be intercepted on a network.
 func isLoopback(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -14,18 +14,18 @@ import (
 )
 
 var (
-	// ErrUnauthorized says that the registry does not give the image to who asks.
+	// ErrUnauthorized means that the registry refuses access to the image.
 	ErrUnauthorized = errors.New("unauthorized")
-	// ErrNotFound says that the registry has no such image.
+	// ErrNotFound means that the registry has no such image.
 	ErrNotFound = errors.New("not found")
 )
 
-// Error is an answer of a registry that says no.
+// Error is an error response of a registry.
 type Error struct {
 	Host   string
 	Status int
-	Words  string // the registry's own, as CODE: message
-	// Wait is how long the registry asks to wait before the next try; 0 when it does not say.
+	Words  string // the registry's own message, as CODE: message
+	// Wait is the pause that the registry requests before the next try, or 0.
 	Wait time.Duration
 }
 
@@ -41,7 +41,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Again says whether the same request may succeed later: the registry is busy, or the way to it is broken.
+// Again reports whether the same request may succeed later, because the registry is busy or the connection failed.
 func Again(err error) bool {
 	if refused, ok := errors.AsType[*Error](err); ok {
 		return refused.Status >= http.StatusInternalServerError || refused.Status == http.StatusTooManyRequests || refused.Status == http.StatusRequestTimeout
@@ -56,32 +56,32 @@ func Again(err error) bool {
 	return broken
 }
 
-// broken is a fault of the way to a registry.
+// broken is an error of the connection to a registry.
 type broken struct{ err error }
 
 func (b *broken) Error() string { return b.err.Error() }
 func (b *broken) Unwrap() error { return b.err }
 
-// refusal is a fault that no second try mends: something that this client does not do.
+// refusal is an error that a retry does not fix, because this client does not support something.
 type refusal struct{ words string }
 
 func (r *refusal) Error() string { return r.words }
 
 func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
 
-// maxWords bounds what is read of an error's body, and maxShown what is told of it.
+// maxWords is how much of an error's body is read, and maxShown how much of it is shown.
 const (
 	maxWords = 8 << 10
 	maxShown = 300
 )
 
-// answerError reads an answer that says no.
+// answerError converts an error response to an Error.
 func answerError(host string, resp *http.Response) error {
 	e := &Error{Host: host, Status: resp.StatusCode}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
 		e.Wait = time.Duration(s) * time.Second
 	}
-	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxWords)) // words are all that is lost
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxWords)) // if this fails, only the message is lost
 	var body struct {
 		Errors []struct{ Code, Message string }
 	}
@@ -89,7 +89,7 @@ func answerError(host string, resp *http.Response) error {
 		e.Words = printable(strings.TrimSuffix(body.Errors[0].Code+": "+body.Errors[0].Message, ": "))
 	}
 	if e.Words == "" {
-		// The answer to a HEAD, or of a proxy: the distribution specification's code for the status.
+		// A response to HEAD or from a proxy has no message. Use the specification's code for the status.
 		e.Words = map[int]string{
 			http.StatusUnauthorized: "UNAUTHORIZED: authentication required", http.StatusForbidden: "DENIED: requested access to the resource is denied",
 			http.StatusNotFound: "MANIFEST_UNKNOWN: manifest unknown", http.StatusTooManyRequests: "TOOMANYREQUESTS: too many requests",
@@ -101,7 +101,7 @@ func answerError(host string, resp *http.Response) error {
 	return e
 }
 
-// printable keeps a stranger's words from filling a line or steering a terminal.
+// printable makes an untrusted message safe: it cannot fill the screen or control the terminal.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -21,11 +21,11 @@ const (
 	blobDigest   = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // of "abc"
 )
 
-// host is a registry, a token service or a thief: it notes what it is asked.
+// host is a registry, a token service or an attacker. It records the requests that it gets.
 type host struct {
 	*httptest.Server
 	mu   sync.Mutex
-	seen []string // path and Authorization
+	seen []string // path and Authorization of each request
 }
 
 func newHost(t *testing.T, serve func(h *host, w http.ResponseWriter, r *http.Request)) *host {
@@ -128,7 +128,7 @@ func TestPasswordsGoNowhereElse(t *testing.T) {
 		}
 		refuse(w, "Basic")
 	})
-	// The same machine by another name is another host.
+	// The same machine under another name is another host.
 	elsewhere := strings.Replace(thief.URL, "127.0.0.1", "localhost", 1)
 	tests := map[string]struct {
 		challenge, redirect string
@@ -198,7 +198,7 @@ func TestMirrorsComeFirst(t *testing.T) {
 	}
 }
 
-// A proxy sees every request that leaves, which tells hosts apart without a resolver.
+// A proxy sees every request, so hosts can be told apart without DNS.
 func TestHostsByTheirNames(t *testing.T) {
 	seen := ""
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -249,7 +249,7 @@ func FuzzChallenge(f *testing.F) {
 		w.WriteHeader(http.StatusUnauthorized)
 	}))
 	f.Cleanup(h.Close)
-	// Whatever a registry asks for, this client asks nobody but a proxy that answers nothing.
+	// Whatever a registry asks for, this client reaches only a proxy that does not respond.
 	gone, err := url.Parse("http://127.0.0.1:1")
 	if err != nil {
 		f.Fatal(err)

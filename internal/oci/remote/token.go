@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// tokenLife is how long a token counts when its issuer does not say: the distribution project's
-	// token authentication specification, "expires_in".
+	// tokenLife is how long a token is valid if its issuer does not say, from the distribution project's token
+	// authentication specification, "expires_in".
 	tokenLife = time.Minute
-	// tokenMargin is taken off, so that no token ends on its way.
+	// tokenMargin is subtracted, so that no token expires on its way.
 	tokenMargin = 10 * time.Second
-	// maxToken bounds the answer of a token service.
+	// maxToken is the maximum size of a token service's response.
 	maxToken = 1 << 20
 )
 
-// authority is a header and how long it may be sent.
+// authority is an Authorization header and how long it is valid.
 type authority struct {
 	header string
 	until  time.Time
 }
 
-// prove makes the header that answers a registry's challenges.
+// prove creates the header that answers a registry's challenges.
 func (c *Client) prove(ctx context.Context, at endpoint, asked []challenge, repository string, login Login) (authority, error) {
 	for _, ch := range asked {
 		if ch.scheme == "bearer" && ch.realm != "" {
@@ -47,7 +47,8 @@ func (c *Client) prove(ctx context.Context, at endpoint, asked []challenge, repo
 	return authority{}, nil
 }
 
-// token asks a registry's token service for the right to read one repository, whatever scope the registry named.
+// token requests a token to read one repository from a registry's token service. It ignores the scope that the registry
+// names.
 func (c *Client) token(ctx context.Context, at endpoint, ch challenge, repository string, login Login) (authority, error) {
 	realm, err := url.Parse(ch.realm)
 	if err != nil || realm.Host == "" || realm.User != nil {
@@ -101,8 +102,8 @@ func (c *Client) token(ctx context.Context, at endpoint, ch challenge, repositor
 	return authority{"Bearer " + answer.Token, time.Now().Add(life - min(tokenMargin, life/2))}, nil
 }
 
-// sameSite says whether two hosts belong to one owner: they are the same, or below the same registered domain, as
-// registry-1.docker.io and auth.docker.io are.
+// sameSite reports whether two hosts belong to one owner: they are equal, or have the same registered domain, like
+// registry-1.docker.io and auth.docker.io.
 func sameSite(a, b string) bool {
 	if strings.EqualFold(a, b) {
 		return true
@@ -111,7 +112,7 @@ func sameSite(a, b string) bool {
 	return one != "" && one == other
 }
 
-// domain is the registered domain of a host, "" when it has none.
+// domain returns the registered domain of a host, or "" if it has none.
 func domain(host string) string {
 	name := strings.ToLower((&url.URL{Host: host}).Hostname())
 	if _, err := netip.ParseAddr(name); err == nil {

@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// zstdWindow is the largest that decoders have to take: RFC 8878 section 3.1.1.1.2 asks for 8 MiB, and the zstd program
-	// takes 128 MiB without being told to.
+	// zstdWindow is the largest window that is accepted. RFC 8878 section 3.1.1.1.2 asks decoders to support 8 MiB, and
+	// the zstd program accepts up to 128 MiB by default.
 	zstdWindow = 128 << 20
 	readAhead  = 64 << 10
 )
 
-// decompress reads what a layer is by its first bytes: its media type may lie, and does in images of old builders.
+// decompress detects the compression of a layer by its first bytes. The media type may be wrong, as in images of old
+// builders.
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	in := bufio.NewReaderSize(r, readAhead)
 	head, err := in.Peek(10)

@@ -1,5 +1,5 @@
-// Package unpack writes an image's layers into folders. A layer is a stranger's archive: nothing of it gets out of its
-// folder, and what it may take of disk, memory and time is bounded before it has taken it.
+// Package unpack writes an image's layers into folders. A layer is an untrusted archive: nothing is written outside its
+// folder, and the disk space, memory and time that it can use are limited.
 package unpack
 
 import (
@@ -19,36 +19,37 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Limits bound what the layers of one image may be together.
+// Limits limit the layers of one image together.
 type Limits struct {
-	Bytes   int64 // of files
-	Entries int64 // files, folders, links
+	Bytes   int64 // total size of the files
+	Entries int64 // number of files, folders and links
 }
 
 const (
-	// maxPath is the kernel's PATH_MAX, and maxDepth keeps the walk to an entry short: each step is a system call, and an
-	// archive may have a million entries.
+	// maxPath is the kernel's PATH_MAX. maxDepth keeps the walk to an entry short, because each step is a system call
+	// and an archive can have a million entries.
 	maxPath  = 4096
 	maxDepth = 256
-	// maxNames bounds the names and attributes of all entries, which are held in memory while a layer is unpacked.
+	// maxNames limits the total size of the names and attributes of all entries. They are held in memory while a layer
+	// is unpacked.
 	maxNames = 256 << 20
-	// entryBytes is what an entry may take of an archive beside its content: headers and padding.
+	// entryBytes is the maximum size of an entry in the archive without its content: headers and padding.
 	entryBytes = 4096
 )
 
-// Applier unpacks the layers of one image. It is a diff.Applier, one layer after the other.
+// Applier unpacks the layers of one image. It is a diff.Applier and unpacks one layer after the other.
 type Applier struct {
 	blobs  content.Provider
 	limits Limits
 	used   struct{ bytes, entries, names int64 }
 }
 
-// New returns an applier of layers in a content store.
+// New returns an Applier for layers in a content store.
 func New(blobs content.Provider, limits Limits) *Applier {
 	return &Applier{blobs: blobs, limits: limits}
 }
 
-// Apply unpacks a layer onto a mount and returns the descriptor of its archive, uncompressed.
+// Apply unpacks a layer to a mount and returns the descriptor of its uncompressed archive.
 func (a *Applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, _ ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	if !images.IsLayerType(desc.MediaType) || strings.HasSuffix(desc.MediaType, "+encrypted") {
 		return ocispec.Descriptor{}, fmt.Errorf("want a layer as a tar archive, got %q", desc.MediaType)
@@ -76,14 +77,14 @@ func (a *Applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	if _, err := archive.Apply(ctx, root, in, append(opts, archive.WithFilter(a.admit))...); err != nil {
 		return ocispec.Descriptor{}, named(err)
 	}
-	// What stands behind the archive's end is part of the layer's digest.
+	// Bytes after the end of the archive are part of the layer's digest.
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digester.Digest(), Size: in.read}, nil
 }
 
-// named says what a truncated archive is; its reader only says that it ended.
+// named replaces the reader's error for a truncated archive by a clear one.
 func named(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
 		return fmt.Errorf("want a tar archive to its end: %w", err)
@@ -91,7 +92,7 @@ func named(err error) error {
 	return err
 }
 
-// place is the folder that a layer goes to. The overlay's upper folder is written to without mounting it.
+// place returns the folder for a layer. The overlay's upper folder is written directly, without mounting it.
 func place(mounts []mount.Mount) (root string, opts []archive.ApplyOpt, err error) {
 	if len(mounts) != 1 {
 		return "", nil, fmt.Errorf("want one mount to unpack to, got %d", len(mounts))
@@ -117,7 +118,7 @@ func place(mounts []mount.Mount) (root string, opts []archive.ApplyOpt, err erro
 	return root, opts, nil
 }
 
-// admit says of an entry whether it is unpacked, before anything of it is.
+// admit reports whether an entry is unpacked. It is called before anything of the entry is.
 func (a *Applier) admit(h *tar.Header) (bool, error) {
 	bad := func(format string, args ...any) (bool, error) {
 		return false, fmt.Errorf("entry %q: %s", clip(h.Name), fmt.Sprintf(format, args...))
@@ -138,7 +139,7 @@ func (a *Applier) admit(h *tar.Header) (bool, error) {
 	a.used.names += int64(len(h.Name) + len(h.Linkname))
 	for key, value := range h.PAXRecords {
 		a.used.names += int64(len(key) + len(value))
-		// The kernel's own notes on overlay folders would lead from one folder of the machine to another.
+		// The kernel's own attributes of overlay folders could redirect one folder of the machine to another.
 		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok && (strings.HasPrefix(name, "trusted.") || strings.HasPrefix(name, "user.overlay.")) {
 			return bad("attribute %q is not taken from an image", clip(name))
 		}
@@ -152,11 +153,11 @@ func (a *Applier) admit(h *tar.Header) (bool, error) {
 	if h.Typeflag == tar.TypeReg {
 		a.used.bytes += h.Size
 	}
-	// Containers get their devices from the runtime; those of an image would stand on this machine's disk for nothing.
+	// Containers get their devices from the runtime. Devices in an image are not needed on this machine's disk.
 	return h.Typeflag != tar.TypeChar && h.Typeflag != tar.TypeBlock, nil
 }
 
-// bounded ends with an error where an archive should have ended, and with its context.
+// bounded returns an error if the archive is longer than it should be, or if its context ends.
 type bounded struct {
 	ended      func() error // not nil once nobody waits for it
 	from       io.Reader
@@ -176,7 +177,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// clip keeps a stranger's name from filling an error message.
+// clip shortens an untrusted name for an error message.
 func clip(s string) string {
 	const shown = 200
 	if len(s) <= shown {

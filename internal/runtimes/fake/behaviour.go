@@ -10,7 +10,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// behaviour is what the variables of a container ask of it.
+// behaviour is what a container's variables configure.
 type behaviour struct {
 	port, also                         int
 	startDelay, readyAfter, exitAfter  time.Duration
@@ -21,10 +21,10 @@ type behaviour struct {
 	createError, startError            string
 }
 
-// defaultPort is that of a container which nobody tells another one.
+// defaultPort is the port of a container that no variable gives another one.
 const defaultPort = 8080
 
-// exitImageCode is what the image Exit ends with.
+// exitImageCode is the exit code of the image Exit.
 const exitImageCode = 3
 
 func readBehaviour(c local.Container) (behaviour, error) {

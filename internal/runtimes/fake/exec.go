@@ -13,9 +13,9 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// Exec implements local.Execer. There are these programs: echo prints its arguments, cat copies its standard input, or
-// the file that it is given, env prints the container's variables, size the size of its terminal once it has one, and
-// exit ends with a code.
+// Exec implements local.Execer. It knows these programs: echo prints its arguments; cat copies its standard input or
+// the given file; env prints the container's variables; size prints the size of its terminal once it has one; and exit
+// ends with the given code.
 func (d *Driver) Exec(ctx context.Context, id string, e runtimes.Exec) (code int, err error) {
 	d.mu.Lock()
 	c := d.containers[id]
@@ -41,7 +41,7 @@ func (d *Driver) Exec(ctx context.Context, id string, e runtimes.Exec) (code int
 	}
 }
 
-// command is the life of a further process; -1 when there is no such program.
+// command runs an additional program. It returns -1 if there is no such program.
 func (p *process) command(ctx context.Context, e runtimes.Exec) int {
 	args := e.Command[1:]
 	switch e.Command[0] {

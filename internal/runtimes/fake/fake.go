@@ -1,33 +1,34 @@
-// Package fake is a driver without containers: each one is an HTTP server in this process on a loopback address of its
-// own. It works, and it fails, crashes and dawdles on request, so that everything above it can be tried anywhere.
+// Package fake is a driver without containers. Each "container" is an HTTP server in this process, on its own loopback
+// address. It can be told to fail, crash or be slow, so that everything above the driver can be tested anywhere.
 //
 // There are five images:
 //
-//	fake/echo  answers every request: with what was sent to it, or with the name of its replica
-//	fake/deaf  the same, taking no notice of SIGTERM
+//	fake/echo  answers every request with the body that was sent to it, or with the name of its replica
+//	fake/deaf  the same, but ignores SIGTERM
 //	fake/exit  ends at once with code 3
 //	fake/done  ends at once with code 0
-//	fake/write the same, after it has written its second argument to the file that the first names
+//	fake/write the same, after it has written its second argument to the file named by the first
 //
-// A container listens on its variable PORT, else CONTAINER_APP_PORT, else 8080, which echo and deaf EXPOSE. More variables
-// make it misbehave:
+// A container listens on the port in its variable PORT, or else in CONTAINER_APP_PORT, or else on 8080, which echo and
+// deaf EXPOSE. Further variables make it misbehave:
 //
-//	FAKE_START_DELAY=2s      its port is closed for so long
-//	FAKE_LISTEN_ALSO=9090    it listens on that port too, and from its start on
-//	FAKE_READY_AFTER=2s      it answers 503 for so long after that
+//	FAKE_START_DELAY=2s      its port stays closed for that long
+//	FAKE_LISTEN_ALSO=9090    it also listens on that port, from its start
+//	FAKE_READY_AFTER=2s      it then answers 503 for that long
 //	FAKE_EXIT_AFTER=2s       it ends by itself, with FAKE_EXIT_CODE (1)
-//	FAKE_CRASH_ON=/path      it ends when it is asked for that path, without an answer, with FAKE_EXIT_CODE (1)
-//	FAKE_HANG_ON=/path       from then on it answers nothing
-//	FAKE_OOM_ON=/path        it is killed as by the kernel at its memory limit
-//	FAKE_CHILD_OOM_ON=/path  a child of it is, and it runs on
+//	FAKE_CRASH_ON=/path      a request for that path ends it without an answer, with FAKE_EXIT_CODE (1)
+//	FAKE_HANG_ON=/path       a request for that path, and every later one, gets no answer
+//	FAKE_OOM_ON=/path        a request for that path kills it, like the kernel at its memory limit
+//	FAKE_CHILD_OOM_ON=/path  a child is killed in that way, and it keeps running
 //	FAKE_IGNORE_SIGTERM=1
 //	FAKE_CREATE_ERROR=text   it cannot be created
 //	FAKE_START_ERROR=text    it cannot be started
 //
-// GET /file?path=/x answers with what was written to that file. Volumes are shared by a replica's containers, and each
-// container has files of its own otherwise.
+// GET /file?path=/x returns what was written to that file. Volumes are shared by a replica's containers. Files outside
+// of volumes belong to one container.
 //
-// And each request may ask for ?delay=200ms, ?status=503, ?events=3 (an event stream, one after each delay).
+// Each request can also set ?delay=200ms, ?delay=body (the request's body is the duration), ?status=503 and ?events=3
+// (an event stream, with one event after each delay).
 package fake
 
 import (
@@ -48,7 +49,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// The images that there are.
+// References of the images.
 const (
 	Echo = "fake/echo"
 	Deaf = "fake/deaf"
@@ -58,13 +59,13 @@ const (
 	Write = "fake/write"
 )
 
-// Options may be left out.
+// Options are optional settings of a driver.
 type Options struct {
 	Console local.Console
 }
 
-// Driver implements local.Driver. An engine may end and another one adopt what runs: as with real containers, what is
-// created lives as long as the driver, which is until Close.
+// Driver implements local.Driver. As with real containers, one engine may end and another one may adopt what runs: what
+// is created lives as long as the driver, until Close.
 type Driver struct {
 	console   local.Console
 	processes sync.WaitGroup
@@ -72,7 +73,7 @@ type Driver struct {
 	mu         sync.Mutex
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
-	watchers   map[*watcher]struct{}
+	watchers   local.Watchers
 	lastPID    int
 
 	storages disk
@@ -93,22 +94,22 @@ type container struct {
 	process   *process // nil before Start
 }
 
-// firstPID is above the largest that Linux gives (2^22): whoever signals such a process by mistake hits nobody.
+// firstPID is above the largest PID on Linux (2^22), so a signal that is sent to such a process by mistake hits
+// nothing.
 const firstPID = 1<<22 + 1
 
-// New returns a driver with nothing in it.
+// New returns an empty driver.
 func New(o Options) *Driver {
 	return &Driver{
 		console:    o.Console,
 		sandboxes:  map[string]*sandbox{},
 		containers: map[string]*container{},
-		watchers:   map[*watcher]struct{}{},
 		lastPID:    firstPID,
 		storages:   disk{mu: &sync.Mutex{}, files: files{}},
 	}
 }
 
-// Close ends all processes. The driver is of no use after it.
+// Close ends all processes. The driver cannot be used after that.
 func (d *Driver) Close() {
 	d.mu.Lock()
 	for _, c := range d.containers {
@@ -149,8 +150,8 @@ func (d *Driver) CreateSandbox(_ context.Context, s local.Sandbox) (netip.Addr, 
 	return addr, nil
 }
 
-// freeAddr picks a loopback address. All of 127.0.0.0/8 is this machine on Linux; a random one of four million is not
-// taken by another process that runs fakes either. The caller holds mu.
+// freeAddr picks a loopback address. On Linux all of 127.0.0.0/8 is this machine. The address is random out of four
+// million, so other processes that run fakes are unlikely to use it too. The caller holds mu.
 func (d *Driver) freeAddr() netip.Addr {
 	for {
 		addr := netip.AddrFrom4([4]byte{127, byte(64 + rand.IntN(64)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})
@@ -235,7 +236,7 @@ func (d *Driver) Start(_ context.Context, id string) (pid int, err error) {
 		}
 	}
 	p.outOfMemory = func() {
-		d.send(local.Event{Container: id, OOM: &local.OOM{
+		d.watchers.Send(local.Event{Container: id, OOM: &local.OOM{
 			At: time.Now(), Limit: uint64(c.Resources.Memory), Peak: uint64(c.Resources.Memory), Process: "fake",
 		}})
 	}
@@ -246,7 +247,7 @@ func (d *Driver) Start(_ context.Context, id string) (pid int, err error) {
 	return p.pid, nil
 }
 
-// ended notes the end of a process and tells who watches.
+// ended records the end of a process and reports it to the watchers.
 func (d *Driver) ended(c *container, p *process, how exited) {
 	if how.oom {
 		p.outOfMemory()
@@ -254,13 +255,46 @@ func (d *Driver) ended(c *container, p *process, how exited) {
 	exit := resource.Exit{Code: how.code, At: time.Now()}
 	d.mu.Lock()
 	c.exit = &exit
-	if len(d.watchers) == 0 {
-		// Nobody was there to see it, so nobody can know: as with containers whose process was not waited for.
+	if !d.watchers.Any() {
+		// As with real containers, nobody knows how the process ended, because nobody waited for it.
 		c.exit = &resource.Exit{Code: -1, At: exit.At, Reason: "Unknown"}
 	}
 	d.mu.Unlock()
 	close(p.gone)
-	d.send(local.Event{Container: c.ID, PID: p.pid, Exit: &exit})
+	d.watchers.Send(local.Event{Container: c.ID, PID: p.pid, Exit: &exit})
+}
+
+// Watch implements local.Driver. Its goroutine ends with the caller's ctx.
+func (d *Driver) Watch(ctx context.Context) (<-chan local.Event, error) {
+	w, out := d.watchers.Add(), make(chan local.Event)
+	go w.Deliver(ctx, nil, out)
+	return out, nil
+}
+
+// Pause implements local.Driver. Requests to a frozen process wait, and so do signals.
+func (d *Driver) Pause(_ context.Context, id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.containers[id]
+	if c == nil || c.process == nil || c.exit != nil {
+		return fmt.Errorf("pause %s: %w", id, local.ErrGone)
+	}
+	c.process.freeze()
+	return nil
+}
+
+// Resume implements local.Driver.
+func (d *Driver) Resume(_ context.Context, id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.containers[id]
+	if c == nil {
+		return fmt.Errorf("resume %s: %w", id, local.ErrGone)
+	}
+	if c.process != nil {
+		c.process.thaw()
+	}
+	return nil
 }
 
 // Kill implements local.Driver.
@@ -286,6 +320,7 @@ func (d *Driver) Delete(ctx context.Context, id string) error {
 		return nil
 	}
 	if c.process != nil {
+		c.process.thaw()
 		c.process.signal(syscall.SIGKILL)
 		select {
 		case <-c.process.gone:
@@ -324,12 +359,13 @@ func (c *container) status() local.ContainerStatus {
 	case c.exit != nil:
 		s.State, s.Exit = local.Exited, c.exit
 	case c.process != nil:
-		s.State, s.PID = local.Running, c.process.pid
+		s.State, s.PID, s.Paused = local.Running, c.process.pid, c.process.isFrozen()
 	}
 	return s
 }
 
-// Usage implements local.Driver. A process of the fake uses nothing worth counting; its limits and number are true.
+// Usage implements local.Driver. The fake's processes use nothing worth counting, but the limits and the number of
+// processes are right.
 func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -348,7 +384,7 @@ func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error
 	return u, nil
 }
 
-// Crash ends the processes of a replica with a code, as a fault of their own would.
+// Crash ends the processes of a replica with a code, as if they had failed by themselves.
 func (d *Driver) Crash(replica string, code int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -368,7 +404,7 @@ func (d *Driver) Listening(_ context.Context, id string) ([]netip.AddrPort, erro
 		return nil, fmt.Errorf("container %q: %w", id, local.ErrGone)
 	}
 	var all []netip.AddrPort
-	for _, other := range d.containers { // those of one replica share its ports
+	for _, other := range d.containers { // the containers of a replica share its ports
 		if other.Replica == c.Replica && other.process != nil && other.exit == nil {
 			all = append(all, other.process.listening()...)
 		}

@@ -66,7 +66,7 @@ func newDriver(t *testing.T) (*fake.Driver, *console) {
 
 var revision = resource.AppID("s", "g", "a").Child("revisions", "a--1")
 
-// run starts a container named main and returns where it answers.
+// run starts a container named main, and returns its address and PID.
 func run(t *testing.T, d *fake.Driver, image string, env ...string) (netip.AddrPort, int) {
 	t.Helper()
 	addr, err := d.CreateSandbox(t.Context(), local.Sandbox{Replica: "r", Revision: revision})
@@ -92,7 +92,7 @@ func container(image string, env ...string) local.Container {
 	return c
 }
 
-// do sends a request, again while the port is closed.
+// do sends a request. It retries while the port is closed.
 func do(t *testing.T, method string, at netip.AddrPort, path, body string) *http.Response {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -188,7 +188,7 @@ func TestLoading(t *testing.T) {
 	d, _ := newDriver(t)
 	at, _ := run(t, d, fake.Echo, "FAKE_START_DELAY=30ms", "FAKE_READY_AFTER=1h")
 	began := time.Now()
-	resp := do(t, http.MethodGet, at, "/", "") // waits for the port
+	resp := do(t, http.MethodGet, at, "/", "") // waits until the port is open
 	if took := time.Since(began); took < 20*time.Millisecond || resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("loading: want 503 after 30ms, got %d after %s", resp.StatusCode, took)
 	}
@@ -266,12 +266,12 @@ func kill(t *testing.T, d *fake.Driver, s syscall.Signal) {
 	}
 }
 
-// A server that is told to end answers what it has begun.
+// A server that gets SIGTERM completes the responses that it has begun.
 func TestSIGTERMFinishesRequests(t *testing.T) {
 	d, out := newDriver(t)
 	events := watch(t, d)
 	at, _ := run(t, d, fake.Echo)
-	resp := do(t, http.MethodGet, at, "/?events=3&delay=20ms", "") // answers its head at once
+	resp := do(t, http.MethodGet, at, "/?events=3&delay=20ms", "") // sends its headers at once
 	kill(t, d, syscall.SIGTERM)
 	if got := strings.Count(text(t, resp), "data:"); got != 3 {
 		t.Errorf("got %d events, want 3", got)

@@ -10,17 +10,17 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// files are the files that were written, by volume, or by container for those in none.
+// files are the contents of the files that were written, by volume, or by container if they are in none.
 type files map[string]map[string]string
 
-// disk is the files that a container sees: its sandbox's, and the storages that all share.
+// disk is all files that a container sees: those of its sandbox, and the storages that all sandboxes share.
 type disk struct {
 	mu       *sync.Mutex
 	files    files
 	storages *disk
 }
 
-// place says where a container's file is: in the volume of the longest mount above it, or in the container.
+// place returns where a container's file is: in the volume with the longest mount path above it, or in the container.
 func (d disk) place(c local.Container, name string) (in disk, where, file string, writable bool) {
 	name = path.Clean(name)
 	in, where, file, writable = d, "container "+c.ID, name, true
@@ -38,7 +38,7 @@ func (d disk) place(c local.Container, name string) (in disk, where, file string
 	return in, where, file, writable
 }
 
-// replace makes a volume hold these files and no others.
+// replace makes a volume contain exactly these files.
 func (d disk) replace(where string, secrets map[string]resource.Secret) (changed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -73,7 +73,7 @@ func (d disk) read(c local.Container, name string) (text string, ok bool) {
 	return text, ok
 }
 
-// forget drops the files of a container that are in no volume.
+// forget removes the files of a container that are in no volume.
 func (d disk) forget(c local.Container) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -29,21 +29,23 @@ type process struct {
 	disk        disk
 	outOfMemory func()
 
-	over     chan exited // the first end that is asked for
+	over     chan exited // the first end that is requested
 	term     chan struct{}
 	closed   chan struct{} // its connections are closed
-	gone     chan struct{} // it has ended and the driver knows
+	gone     chan struct{} // it has ended and the driver knows that
 	termOnce sync.Once
-	// requests is read-locked by each request and locked when all are to have ended.
+	// requests is read-locked by each request, and locked to wait until all requests have ended.
 	requests sync.RWMutex
 	hung     atomic.Bool
 
 	mu        sync.Mutex
-	open      []netip.AddrPort // what it listens on
+	open      []netip.AddrPort // the ports on which it listens
 	readyFrom time.Time
+	frozen    chan struct{}    // closed when it is resumed; nil unless it is frozen
+	pending   []syscall.Signal // signals that arrived while it was frozen
 }
 
-// exited is how a process ended.
+// exited describes how a process ended.
 type exited struct {
 	code int
 	oom  bool
@@ -56,7 +58,7 @@ func newProcess(s *sandbox, c local.Container, b behaviour, pid int) *process {
 	}
 }
 
-// finish ends the process, unless something else has.
+// finish ends the process, unless it is ending already.
 func (p *process) finish(how exited) {
 	select {
 	case p.over <- how:
@@ -64,7 +66,56 @@ func (p *process) finish(how exited) {
 	}
 }
 
+func (p *process) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen == nil {
+		p.frozen = make(chan struct{})
+	}
+}
+
+func (p *process) thaw() {
+	p.mu.Lock()
+	pending := p.pending
+	p.pending = nil
+	if p.frozen != nil {
+		close(p.frozen)
+		p.frozen = nil
+	}
+	p.mu.Unlock()
+	for _, s := range pending {
+		p.signal(s)
+	}
+}
+
+func (p *process) isFrozen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.frozen != nil
+}
+
+// whileFrozen waits until the process is not frozen.
+func (p *process) whileFrozen() {
+	p.mu.Lock()
+	frozen := p.frozen
+	p.mu.Unlock()
+	if frozen == nil {
+		return
+	}
+	select {
+	case <-frozen:
+	case <-p.closed:
+	}
+}
+
 func (p *process) signal(s syscall.Signal) {
+	p.mu.Lock()
+	if p.frozen != nil {
+		p.pending = append(p.pending, s)
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Unlock()
 	switch s {
 	case syscall.SIGKILL:
 		p.finish(exited{code: 128 + int(s)})
@@ -73,7 +124,7 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// run is the life of the process.
+// run runs the process until it ends, and returns how it ended.
 func (p *process) run(console local.Console) exited {
 	out, closeOut := p.output(console, "stdout")
 	defer closeOut()
@@ -88,7 +139,7 @@ func (p *process) run(console local.Console) exited {
 		ending = time.After(p.behaviour.exitAfter)
 	}
 	if p.behaviour.exits && p.behaviour.exitAfter == 0 {
-		opening = nil // it ends before it has opened anything
+		opening = nil // it ends before it has opened a port
 	}
 	if p.behaviour.also != 0 {
 		if ln, err := p.listen(p.behaviour.also); err != nil {
@@ -122,7 +173,7 @@ func (p *process) run(console local.Console) exited {
 				continue
 			}
 			serving.Go(func() {
-				// Requests under way are answered first. It is cut short by Close, when the process is killed.
+				// Requests in progress are completed first. When the process is killed, Close interrupts this.
 				_ = server.Shutdown(context.Background())
 				p.finish(exited{code: 0})
 			})
@@ -149,14 +200,14 @@ func (p *process) listen(port int) (net.Listener, error) {
 	return ln, err
 }
 
-// listening are the ports that it has opened.
+// listening returns the ports that it has opened.
 func (p *process) listening() []netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.open)
 }
 
-// output returns where a stream goes.
+// output returns the writer for a stream.
 func (p *process) output(console local.Console, stream string) (w io.Writer, closeStream func()) {
 	if console == nil {
 		return io.Discard, func() {}
@@ -172,6 +223,7 @@ func (p *process) handler(out io.Writer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.requests.RLock()
 		defer p.requests.RUnlock()
+		p.whileFrozen()
 		select {
 		case <-p.closed:
 			return
@@ -204,12 +256,23 @@ func (p *process) handler(out io.Writer) http.Handler {
 	})
 }
 
-// answer does what the request asks for.
+// maxDelayText is long enough for any duration.
+const maxDelayText = 64
+
+// answer responds as the request asks.
 func (p *process) answer(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	delay, err := time.ParseDuration(query.Get("delay"))
+	text := query.Get("delay")
+	if text == "body" {
+		b, err := io.ReadAll(io.LimitReader(r.Body, maxDelayText))
+		if err != nil {
+			return // the client has disconnected
+		}
+		text = string(b)
+	}
+	delay, err := time.ParseDuration(text)
 	if err != nil && query.Has("delay") {
-		http.Error(w, fmt.Sprintf("delay: want a duration such as 200ms, got %q", query.Get("delay")), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("delay: want a duration such as 200ms, got %q", text), http.StatusBadRequest)
 		return
 	}
 	pause := func() bool {
@@ -229,7 +292,7 @@ func (p *process) answer(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			fmt.Fprintf(w, "data: %d\n\n", i)
-			_ = http.NewResponseController(w).Flush() // a client that left ends it at the next pause
+			_ = http.NewResponseController(w).Flush() // if the client has disconnected, the next pause ends
 		}
 		return
 	}
@@ -255,7 +318,7 @@ func (p *process) answer(w http.ResponseWriter, r *http.Request) {
 	if typ := r.Header.Get("Content-Type"); typ != "" {
 		w.Header().Set("Content-Type", typ)
 	}
-	// What comes is sent back as it comes.
+	// The body is echoed while it arrives.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	_, _ = io.Copy(w, r.Body)
 }

@@ -8,25 +8,45 @@ import (
 	"time"
 
 	"penstock/internal/resource"
+	"penstock/internal/runtimes"
 )
 
-// recordVersion is the version of the format that records are written in.
+// recordVersion is the version of the record format.
 const recordVersion = 1
 
-// record is what a sandbox carries for the next process of the platform.
+// record is stored with a sandbox for the next process of the platform.
 type record struct {
 	Version  int
 	Created  time.Time
-	Revision resource.Revision
+	Revision savedRevision
 	Env      []resource.EnvVar `json:",omitempty"`
-	// Ports are those that the images of containers EXPOSE, by the container's name. Records of before have none.
+	// Ports are the ports that the images of the containers EXPOSE, by container name. Records of older versions have
+	// none.
 	Ports map[string][]int `json:",omitempty"`
-	// Once is set for a replica that runs to its end, with what it may take for that.
+	// Standby is set for a sandbox that was created as a standby. It comes with the digests of its containers, by name,
+	// except for those with secrets. When one of the containers has started, the sandbox is an ordinary replica.
+	Standby bool              `json:",omitempty"`
+	Sums    map[string]string `json:",omitempty"`
+	// Once is set for a replica that runs to its end. It comes with the time limit.
 	Once    bool          `json:",omitempty"`
 	Timeout time.Duration `json:",omitempty"`
 }
 
-func (k *keeper) record() ([]byte, error) {
+// savedRevision is a revision and its status in one JSON object.
+type savedRevision struct {
+	resource.Revision
+	resource.RevisionStatus
+}
+
+func (k *keeper) record(ctx context.Context) ([]byte, error) {
+	made := k.rest.is == resource.StandbyCreated
+	var sums map[string]string
+	if made {
+		var err error
+		if sums, err = k.sums(ctx); err != nil {
+			return nil, err
+		}
+	}
 	ports := map[string][]int{}
 	for _, c := range k.containers {
 		if len(c.ports) > 0 {
@@ -34,16 +54,18 @@ func (k *keeper) record() ([]byte, error) {
 		}
 	}
 	return json.Marshal(record{
-		Version: recordVersion, Created: k.created, Revision: k.rev, Env: k.env, Ports: ports, Once: k.once.set, Timeout: k.once.timeout,
+		Version: recordVersion, Created: k.created, Revision: savedRevision{k.rev, k.rev.RevisionStatus}, Env: k.env, Ports: ports, Once: k.once.set, Timeout: k.once.timeout,
+		Standby: made, Sums: sums,
 	})
 }
 
-// readRecord accepts only what a keeper can go on from.
+// readRecord parses a record. It accepts only what a keeper can continue from.
 func readRecord(b []byte) (record, error) {
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, fmt.Errorf("read record: %w", err)
 	}
+	r.Revision.Revision.RevisionStatus = r.Revision.RevisionStatus
 	if r.Version != recordVersion {
 		return r, fmt.Errorf("read record: want version %d, got %d", recordVersion, r.Version)
 	}
@@ -62,32 +84,47 @@ func (e *Engine) adopt(ctx context.Context) (found []*keeper, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
+	known, err := e.adoptLives(list)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range list {
 		r, err := readRecord(s.Record)
 		if err != nil {
 			e.adoptStray(ctx, s, err)
 			continue
 		}
-		k := newKeeper(e, s.Replica, r.Revision, r.Env, r.Created)
+		k := newKeeper(e, s.Replica, r.Revision.Revision, r.Env, r.Created)
 		k.once.set, k.once.timeout = r.Once, r.Timeout
 		for _, c := range k.containers {
 			c.ports = r.Ports[c.spec.Name]
 		}
-		k.adopt(s)
+		k.adopt(s, r.Standby)
+		k.adoptLife(known[s.Replica])
 		e.mu.Lock()
-		e.promised[k.name] = memory(k.rev) // whether it fits or not: it runs
+		useless := k.adoptStandby(s, r)
+		if k.rest.kind != resource.StandbyCreated {
+			e.promised[k.name] = memory(k.rev) // counted even if it does not fit, because it runs already
+		}
+		if !k.ending {
+			k.view = k.status()
+		}
 		e.add(k)
+		if useless {
+			e.stop(k, runtimes.EndScaledIn)
+		}
 		e.mu.Unlock()
 		found = append(found, k)
 	}
 	return found, nil
 }
 
-// settleLimit bounds the wait for the probes of what was adopted. One that is ready says so within milliseconds.
+// settleLimit bounds the wait for the first probes of adopted replicas. The probe of a ready replica succeeds within
+// milliseconds.
 const settleLimit = time.Second
 
-// settle waits until it is known which of the adopted replicas are ready, so that nobody takes one that has served all
-// the time for one that does not.
+// settle waits until it is known which of the adopted replicas are ready. Otherwise callers would see replicas that
+// have served all the time as not ready.
 func (e *Engine) settle(ctx context.Context, found []*keeper) {
 	limit := time.NewTimer(settleLimit)
 	defer limit.Stop()
@@ -102,7 +139,7 @@ func (e *Engine) settle(ctx context.Context, found []*keeper) {
 	}
 }
 
-// adoptStray lists a sandbox that nobody can keep. It may be someone's, so it is left alone.
+// adoptStray lists a sandbox that cannot be adopted. It is not removed, because it may belong to someone.
 func (e *Engine) adoptStray(ctx context.Context, s SandboxStatus, why error) {
 	r := resource.Replica{
 		Name:    s.Replica,
@@ -120,7 +157,7 @@ func (e *Engine) adoptStray(ctx context.Context, s SandboxStatus, why error) {
 		At: time.Now(), Warning: true, Replica: s.Replica, Reason: "ReplicaNotAdopted", Source: eventSource,
 		Message: fmt.Sprintf("Replica '%s' cannot be adopted and is left as it is: %v", s.Replica, why),
 	})
-	// Its limit takes memory that nobody else can have.
+	// Its limit takes memory that is not available to others.
 	u, err := e.cfg.Driver.Usage(ctx, s.Replica)
 	if err != nil {
 		e.cfg.Log.Warn("the memory of a replica is not known and not counted", "replica", s.Replica, "err", err)
@@ -131,8 +168,9 @@ func (e *Engine) adoptStray(ctx context.Context, s SandboxStatus, why error) {
 	e.promised[s.Replica] = int64(u.MemoryLimit)
 }
 
-// adopt sets a keeper to what the driver has of its replica.
-func (k *keeper) adopt(s SandboxStatus) {
+// adopt sets a keeper to the state that the driver reports for its replica. standby says whether all its containers
+// were created at once.
+func (k *keeper) adopt(s SandboxStatus, standby bool) {
 	k.admitted, k.adopted, k.touched, k.since = true, true, true, k.created
 	k.addr = s.Address
 	for _, c := range k.containers {
@@ -140,18 +178,21 @@ func (k *keeper) adopt(s SandboxStatus) {
 			if have.Name != c.spec.Name {
 				continue
 			}
-			// Whatever is there has to go before the container can be made again.
+			// An existing container must be removed before it can be created again.
 			c.exists, c.pulled = true, true
 			switch have.State {
 			case Running:
 				c.phase, c.pid, c.started = running, have.PID, have.Started
-				k.sandbox = true // what runs has all that it needs
+				k.sandbox = true // a running container has all that it needs
 			case Exited:
 				c.missed = have.Exit
 				c.started = have.Started
 			case Created:
 			}
-			// A container that was made has had its init containers before it.
+			if standby && have.State == Created {
+				continue
+			}
+			// If a container was created or started, the init containers before it have succeeded.
 			for _, first := range k.containers {
 				first.done = first.done || first.init && !c.init
 			}
@@ -165,10 +206,11 @@ func (k *keeper) adopt(s SandboxStatus) {
 	k.view = k.status()
 }
 
-// checkLoop compares the driver's list with what keepers believe, now and then and when asked.
+// checkLoop compares the driver's list with the keepers' state, from time to time and on request.
 func (e *Engine) checkLoop(ctx context.Context, now <-chan struct{}) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
+	began := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -176,18 +218,27 @@ func (e *Engine) checkLoop(ctx context.Context, now <-chan struct{}) {
 		case <-now:
 		case <-tick.C:
 		}
+		if time.Since(began) > standbyClaim {
+			e.dropUnclaimed()
+		}
 		if err := e.check(ctx); err != nil && ctx.Err() == nil {
 			e.cfg.Log.Warn("containers cannot be listed; trying again", "in", checkEvery, "err", err)
 		}
 	}
 }
 
-// check tells keepers of ends that no event told them of.
+// check reports to keepers the ends for which no event arrived.
 func (e *Engine) check(ctx context.Context) error {
-	// Before the list is made, so that a process that starts meanwhile is not thought to be missing from it.
+	// This is read before the list, so a process that starts in between does not seem to be missing from it.
 	e.mu.Lock()
 	believed := map[string]int{}
+	ahead := map[string]*keeper{} // by container: created and not started
 	for _, k := range e.keepers {
+		if k.rest.kind == resource.StandbyCreated && k.rest.ready {
+			for _, c := range k.containers {
+				ahead[c.id] = k
+			}
+		}
 		for i, c := range slices.Concat(k.view.InitContainers, k.view.Containers) {
 			if c.Running {
 				believed[k.containers[i].id] = c.PID
@@ -202,12 +253,18 @@ func (e *Engine) check(ctx context.Context) error {
 	exits := map[string]*resource.Exit{}
 	for _, s := range list {
 		for _, c := range s.Containers {
+			if c.State == Created {
+				delete(ahead, c.ID)
+			}
 			if c.State == Running {
 				delete(believed, c.ID)
 			} else if c.Exit != nil {
 				exits[c.ID] = c.Exit
 			}
 		}
+	}
+	for id, k := range ahead {
+		k.inbox.put(note{container: id, lost: true})
 	}
 	for id, pid := range believed {
 		exit := exits[id]

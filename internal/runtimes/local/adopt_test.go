@@ -29,7 +29,7 @@ func TestAdoptionTellsSo(t *testing.T) {
 	}
 }
 
-// Memory that runs is taken, whether the machine could promise it or not.
+// The memory of adopted replicas counts as promised, even if the machine could not promise it.
 func TestAdoptedMemoryCounts(t *testing.T) {
 	b := setUp(t, nil)
 	w := web(2)
@@ -93,7 +93,7 @@ func TestAStrayIsLeftAlone(t *testing.T) {
 	if ev := b.events.want(t, "ReplicaNotAdopted", "Replica 'stray' cannot be adopted and is left as it is"); !ev.Warning {
 		t.Error("want a warning")
 	}
-	b.apply(t, web(2)) // its limit of half a GiB leaves room for one
+	b.apply(t, web(2)) // the limit of half a GiB has room for one
 	b.until(t, "one that waits for the stray's memory", func(list []resource.Replica) bool {
 		return slices.ContainsFunc(list, func(r resource.Replica) bool { return strings.Contains(r.Reason, "stray 0.5 GiB") })
 	})
@@ -104,7 +104,26 @@ func TestAStrayIsLeftAlone(t *testing.T) {
 	}
 }
 
-// makeStray runs a container in a sandbox with that record.
+// Since the first version, a record has the status of its revision in the same JSON object. Replicas survive an
+// upgrade.
+func TestRecordOfTheVersionBeforeIsAdopted(t *testing.T) {
+	b := setUp(t, nil)
+	b.stop()
+	makeStray(t, b.driver.Driver, []byte(`{"Version":1,"Created":"2026-11-30T21:27:59.7Z","Revision":{
+		"ID":"/subscriptions/s/resourceGroups/g/providers/Microsoft.App/containerApps/web/revisions/web--0000001",
+		"Environment":"/subscriptions/s/resourceGroups/g/providers/Microsoft.App/managedEnvironments/env","Created":"2026-11-30T21:27:59.6Z",
+		"Template":{"RevisionSuffix":"","Grace":30000000000,"Containers":[{"Name":"main","Image":"fake/echo","Resources":{"MilliCPU":250,"Memory":536870912}}],"Scale":{"Min":0,"Max":10}},
+		"TargetPort":8080,"Settings":{"Behaviour":"fast","Capabilities":"default"},"Images":{},"Generation":1,"Active":true,"State":"Activating","Ready":"0001-01-01T00:00:00Z"}}`))
+	b.restart(t, nil)
+	list := b.until(t, "the replica of before is ready", func(list []resource.Replica) bool {
+		return len(list) == 1 && list[0].State == resource.ReplicaReady
+	})
+	if list[0].Port != 8080 || list[0].Revision.Base() != "web--0000001" {
+		t.Errorf("got port %d of %s, want 8080 of web--0000001", list[0].Port, list[0].Revision)
+	}
+}
+
+// makeStray runs a container in a sandbox with the given record.
 func makeStray(t testing.TB, d *fake.Driver, record []byte) {
 	t.Helper()
 	ctx := t.Context()
@@ -120,7 +139,7 @@ func makeStray(t testing.TB, d *fake.Driver, record []byte) {
 	}
 }
 
-// Whatever a record holds, the engine starts, lists the sandbox, and does not remove it.
+// Whatever a record contains, the engine starts, lists the sandbox and does not remove it.
 func FuzzRecord(f *testing.F) {
 	good, err := json.Marshal(map[string]any{"Version": 1, "Revision": web(1).Revision})
 	if err != nil {

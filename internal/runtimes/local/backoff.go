@@ -7,13 +7,13 @@ import (
 	"penstock/internal/resource"
 )
 
-// Backoff spaces out the restarts of a container that ends again and again. The zero value is Kubernetes'
-// CrashLoopBackOff (kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle, "Container restarts"): at once after the
-// first end, then 10, 20, 40 ... 300 s; from the beginning after 10 minutes without one.
+// Backoff is the pause between the restarts of a container that ends again and again. The zero value is Kubernetes'
+// CrashLoopBackOff (kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle, "Container restarts"): no pause after the
+// first end, then 10, 20, 40 ... 300 s. It starts over after 10 minutes without an end.
 type Backoff struct {
 	First time.Duration // after the second end
 	Max   time.Duration
-	Reset time.Duration // a process that ran so long is healthy
+	Reset time.Duration // a process that ran for this long is healthy
 }
 
 const (
@@ -30,7 +30,7 @@ func (b Backoff) withDefaults() Backoff {
 	}
 }
 
-// after is the pause after the n-th end in a row, from 1.
+// after returns the pause after the n-th consecutive end, counted from 1.
 func (b Backoff) after(n int) time.Duration {
 	if n <= 1 {
 		return 0
@@ -44,8 +44,9 @@ func (b Backoff) after(n int) time.Duration {
 	return min(d, b.Max)
 }
 
-// pause is how long a container that has just ended waits. Replicas that fail together back off together: while none of
-// its revision is ready, the cause is in the revision, and a new replica waits as long as those that have failed before.
+// pause returns how long a container that has just ended waits for its restart. Replicas of a revision that fail
+// together share their backoff: while no replica of the revision is ready, the cause is in the revision, so a new
+// replica waits as long as those that failed before.
 func (k *keeper) pause(c *container) time.Duration {
 	k.e.mu.Lock()
 	defer k.e.mu.Unlock()

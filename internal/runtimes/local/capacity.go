@@ -13,24 +13,25 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// Capacity is what a machine has for containers.
+// Capacity is what a machine offers to containers.
 //
-// Memory is promised: the limits of all replicas together stay under what may be promised. CPU is not: a replica that
-// wants more than there is runs slower. Disk is not promised either, because few replicas fill theirs: no replica is made
-// while less than a reserve is free, so that those that run can go on writing.
+// Memory is promised: the sum of the replicas' limits stays below what may be promised. CPU is not promised: a replica
+// that wants more than is available runs slower. Disk space is not promised either, because few replicas fill their
+// disks. Instead, no replica is created while less than a reserve is free, so that the running replicas can continue to
+// write.
 type Capacity struct {
-	Memory   int64 // bytes; 0: not bounded
-	Reserve  int64 // bytes of it that are never promised: the platform, the system, page cache
-	MilliCPU int64 // thousandths of a CPU; 0: not known
-	// Overcommit multiplies what may be promised, for machines on which replicas do not use what they ask for. 0 is 1.
+	Memory   int64 // bytes; 0: no bound
+	Reserve  int64 // bytes that are never promised: for the platform, the system and the page cache
+	MilliCPU int64 // thousandths of a CPU; 0: unknown
+	// Overcommit multiplies what may be promised, for machines whose replicas use less than they ask for. 0 means 1.
 	Overcommit float64
-	// DiskFree says how many bytes the disk has that replicas write to, and DiskReserve how many of them have to be free
-	// for another replica to be made. nil: not known.
+	// DiskFree returns how many bytes are free on the disk that replicas write to. DiskReserve is how many must be free
+	// for another replica to be created. nil means that this is not known.
 	DiskFree    func() (int64, error)
 	DiskReserve int64
 }
 
-// promise is how many bytes of memory replicas may have together; 0: no bound.
+// promise returns how many bytes of memory the replicas may have together. 0 means no bound.
 func (c Capacity) promise() int64 {
 	if c.Memory == 0 {
 		return 0
@@ -38,7 +39,7 @@ func (c Capacity) promise() int64 {
 	return max(1, int64(float64(c.Memory-c.Reserve)*cmp.Or(c.Overcommit, 1)))
 }
 
-// fits refuses a revision of which not one replica can ever run here.
+// fits returns an error for a revision of which not even one replica can ever run here.
 func (c Capacity) fits(rev resource.Revision) error {
 	need, most := memory(rev), c.promise()
 	if most == 0 || need <= most {
@@ -56,17 +57,18 @@ func (c Capacity) terms() string {
 	return s
 }
 
-// diskAgain is the pause before it is asked again whether there is disk space: nobody tells when a file is removed.
+// diskAgain is the pause before free disk space is checked again. Nothing signals that a file was removed.
 const diskAgain = 5 * time.Second
 
-// refusal is why a replica cannot be made now.
+// refusal says why a replica cannot be created now.
 type refusal struct {
-	reason  string // of the event
+	reason  string // reason of the event
 	message string
 	again   time.Duration // when to ask again; 0: when another replica has gone
 }
 
-// space refuses a replica while the disk has no more than its reserve. A disk that does not tell is no reason.
+// space refuses a replica while the disk has no more free space than its reserve. It allows the replica if the free
+// space cannot be read.
 func (c Capacity) space() *refusal {
 	if c.DiskFree == nil {
 		return nil
@@ -79,7 +81,7 @@ func (c Capacity) space() *refusal {
 		bytes(free), bytes(c.DiskReserve)), diskAgain}
 }
 
-// admit promises a replica its memory, or says why it cannot be now.
+// admit promises a replica its memory, or returns why that is not possible now.
 func (e *Engine) admit(k *keeper) *refusal {
 	if no := e.cfg.Capacity.space(); no != nil {
 		return no
@@ -95,11 +97,12 @@ func (e *Engine) admit(k *keeper) *refusal {
 		e.promised[k.name] = need
 		return nil
 	}
+	e.evict(used + need - most)
 	return &refusal{"InsufficientMemory", fmt.Sprintf("waiting for memory: needs %s, %s of %s are free; in use by %s",
 		bytes(need), bytes(max(0, most-used)), bytes(most), e.users()), 0}
 }
 
-// users says who has how much memory, the largest first. The caller holds mu.
+// users lists how much memory each revision uses, the largest first. The caller holds mu.
 func (e *Engine) users() string {
 	type user struct {
 		name  string
@@ -124,7 +127,7 @@ func (e *Engine) users() string {
 	})
 	var words []string
 	for i, u := range list {
-		if i == 5 { // more than anyone reads; the list of replicas has them all
+		if i == 5 { // more would not be read; the list of replicas has all of them
 			words = append(words, fmt.Sprintf("%d more", len(list)-i))
 			break
 		}
@@ -137,7 +140,8 @@ func (e *Engine) users() string {
 	return strings.Join(words, ", ")
 }
 
-// tooMuchCPU says, once for each revision, whether a replica wants more CPU than the machine has. The caller holds mu.
+// tooMuchCPU reports whether a replica wants more CPU than the machine has. It does so once for each revision. The
+// caller holds mu.
 func (e *Engine) tooMuchCPU(rev resource.Revision) bool {
 	key, have := rev.ID.Key(), e.cfg.Capacity.MilliCPU
 	if have == 0 || milliCPU(rev) <= have || e.slowTold[key] {
@@ -147,8 +151,8 @@ func (e *Engine) tooMuchCPU(rev resource.Revision) bool {
 	return true
 }
 
-// memory is what a replica needs at most at a time: its containers together, or one of its init containers, which run
-// before them.
+// memory returns what a replica needs at most at any time. That is the sum of its containers, or one of its init
+// containers, which run before them.
 func memory(rev resource.Revision) (n int64) {
 	for _, c := range rev.Template.Containers {
 		n += c.Resources.Memory
@@ -159,7 +163,7 @@ func memory(rev resource.Revision) (n int64) {
 	return n
 }
 
-// milliCPU is that of a replica's containers; that of init containers is not part of a replica's size.
+// milliCPU returns the CPU of a replica's containers. Init containers do not count towards a replica's size.
 func milliCPU(rev resource.Revision) (n int64) {
 	for _, c := range rev.Template.Containers {
 		n += c.Resources.MilliCPU
@@ -167,7 +171,7 @@ func milliCPU(rev resource.Revision) (n int64) {
 	return n
 }
 
-// sum writes out what the containers of a replica need: "web 1 GiB + cache 0.5 GiB".
+// sum formats what the containers of a replica need: "web 1 GiB + cache 0.5 GiB".
 func sum(rev resource.Revision) string {
 	var words []string
 	together := int64(0)
@@ -185,8 +189,8 @@ func sum(rev resource.Revision) string {
 	return strings.Join(words, " + ")
 }
 
-// The size of a replica's disk by its vCPU (learn.microsoft.com/azure/container-apps/storage-mounts, "Ephemeral
-// storage").
+// diskLimit returns the size of a replica's disk, which depends on its vCPU
+// (learn.microsoft.com/azure/container-apps/storage-mounts, "Ephemeral storage").
 func diskLimit(rev resource.Revision) int64 {
 	switch cpu := milliCPU(rev); {
 	case cpu <= 250:
@@ -200,7 +204,7 @@ func diskLimit(rev resource.Revision) int64 {
 	}
 }
 
-// bytes writes an amount of memory for people.
+// bytes formats an amount of memory.
 func bytes(n int64) string {
 	unit, name := int64(1<<30), " GiB"
 	if n < unit/10 {
@@ -210,5 +214,5 @@ func bytes(n int64) string {
 	return strings.TrimRight(strings.TrimRight(s, "0"), ".") + name
 }
 
-// cpus writes an amount of CPU for people.
+// cpus formats an amount of CPU.
 func cpus(milli int64) string { return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64) }

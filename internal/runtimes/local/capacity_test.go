@@ -31,7 +31,7 @@ func TestTooLargeSaysTheSum(t *testing.T) {
 
 func TestOvercommit(t *testing.T) {
 	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 1 << 30, Overcommit: 2} })
-	b.apply(t, web(4)) // 4 times half a GiB on a machine of one
+	b.apply(t, web(4)) // 4 times half a GiB on a machine with 1 GiB
 	b.ready(t, 4)
 }
 
@@ -73,7 +73,8 @@ func TestMoreCPUThanThereIsRunsAndSaysSoOnce(t *testing.T) {
 	}
 }
 
-// A disk that is nearly full takes no further replica, says so with numbers, and is asked again by itself.
+// While a disk is nearly full, no further replica is created. The event names the figures, and the engine checks again
+// without being asked.
 func TestADiskKeepsItsReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var free atomic.Int64
@@ -85,7 +86,7 @@ func TestADiskKeepsItsReserve(t *testing.T) {
 		w.Revision.TargetPort = 0
 		w.Revision.Template.Containers[0].Image = fake.Exit
 		b.apply(t, w)
-		time.Sleep(time.Minute) // of the bubble
+		time.Sleep(time.Minute) // the bubble's time
 		const why = "waiting for disk space: 1 GiB are free, and 2 GiB are kept free for the replicas that run"
 		if r := b.list(t)[0]; r.State != resource.ReplicaWaiting || r.Reason != why || r.Hopeless {
 			t.Errorf("below the reserve: %s, %q; want it waiting, %q", r.State, r.Reason, why)

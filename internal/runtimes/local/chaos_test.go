@@ -11,8 +11,8 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// Whatever order things happen in, in the end there is what was asked for last, no more memory is promised than there
-// is, and nothing is left of what was removed.
+// Whatever the order of events, the engine ends in the state that was requested last, promises no more memory than
+// there is, and leaves nothing of what was removed.
 func TestAnyOrderOfThings(t *testing.T) {
 	const revisions, room = 3, 8
 	for seed := range uint64(8) {
@@ -25,7 +25,7 @@ func TestAnyOrderOfThings(t *testing.T) {
 			for i := range want {
 				want[i] = web(0)
 				want[i].Revision.ID = want[i].Revision.App().Child("revisions", fmt.Sprint("web--", i))
-				want[i].Revision.Template.Grace = 1 // nearly nothing: some end by SIGTERM and some are killed
+				want[i].Revision.Template.Grace = 1 // almost no grace: some end by SIGTERM and some are killed
 			}
 			for range 150 {
 				i := dice.IntN(revisions)

@@ -15,59 +15,71 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// Config is what an engine is made from. Driver is needed; the rest may be left out.
+// Config is the configuration of an engine. Driver is required; everything else is optional.
 type Config struct {
 	Driver Driver
-	// Scheme is what the ids of containers start with in what the API shows: "containerd".
+	// Scheme is the prefix of container IDs in the API: "containerd".
 	Scheme string
-	// Emit takes the lines of the system log. It must not block.
+	// Emit receives the lines of the system log. It must not block.
 	Emit func(resource.Event)
 	Log  *slog.Logger
-	// Capacity is what the machine has to give.
+	// Capacity is what the machine offers to replicas.
 	Capacity Capacity
-	// Secrets tells the values of an app's secrets now. It is asked at each start of a container that refers to one, and
-	// at each Apply for those that replicas have as files: the engine keeps no values. nil: there are none.
+	// Secrets returns the current values of an app's secrets. It is called at each start of a container that refers to
+	// a secret, and at each Apply if replicas have secrets as files. The engine keeps no values. nil means that there
+	// are no secrets.
 	Secrets func(ctx context.Context, app resource.ID) (map[string]resource.Secret, error)
-	// Fetch brings an image that is not on this machine to the driver from where its name says, and tells how many bytes
-	// came. Its errors are those of Driver.Image. nil: images come by other ways.
+	// Fetch copies an image that is not on this machine from its registry to the driver, and returns how many bytes
+	// were received. Its errors are those of Driver.Image. nil means that images come by other ways.
 	Fetch func(ctx context.Context, app resource.ID, image string) (bytes int64, err error)
-	// Answered says whether a replica has sent a byte of an answer to a request since then: a container that does not
-	// answer its liveness probe in time while others get answers is busy, not hung. It must not block. nil: nobody knows.
+	// Answered reports whether a replica has sent a byte of a response since the given time. A container that fails its
+	// liveness probe while it still answers requests is busy, not hung. Answered must not block. nil means that this is
+	// not known.
 	Answered func(replica string, since time.Time) bool
-	// Storage finds a storage of an environment. It is asked at each start of a container that mounts it. nil: there are
-	// none.
+	// Storage finds a storage of an environment. It is called at each start of a container that mounts one. nil means
+	// that there are no storages.
 	Storage func(ctx context.Context, environment resource.ID, name string) (Storage, error)
-	// Backoff spaces out restarts; the zero value is Kubernetes'.
+	// Replicas is the folder in which the engine stores what must be known about a replica after it has gone. It is
+	// created if it is missing. With "", nothing is stored, and ends are forgotten with the engine.
+	Replicas string
+	// Backoff is the pause between restarts. The zero value is that of Kubernetes.
 	Backoff Backoff
-	// Starts is how many containers are made at a time; 0: one a CPU, and at least 2.
+	// Standbys is how many revisions may have a standby: those that had a replica most recently. 0 means none.
+	Standbys int
+	// Starts is how many containers are created at a time. 0 means one per CPU, and at least 2.
 	Starts int
-	// NewID returns the last part of a replica's name, five letters and digits; nil: at random.
+	// NewID returns the last part of a replica's name: five letters and digits. nil means a random one.
 	NewID func() string
 }
 
-// Engine keeps revisions running on this machine: one keeper a replica, and one goroutine that reads what the driver
-// sees. What is wanted is not written down anywhere: it is how many keepers there are.
+// Engine keeps revisions running on this machine. It has one keeper per replica, and one goroutine that reads the
+// driver's events. The wanted number of replicas is not stored anywhere: it is the number of keepers.
 //
 //	Apply, Remove ───────────────> keepers ──> Driver
 //	Replicas, Watch <── views <──────┘  ^───── Driver.Watch, probes
 type Engine struct {
-	cfg     Config
-	starts  *gate
-	adopted chan struct{} // closed when what the driver lists has been adopted
-	ended   chan struct{} // closed when Run has returned
-	fresh   chan struct{} // tells Run that starting is not empty
+	cfg    Config
+	starts *gate
+	// preparing makes standbys be created one after the other.
+	preparing *gate
+	lives     lives
+	adopted   chan struct{} // closed when what the driver lists has been adopted
+	ended     chan struct{} // closed when Run has returned
+	fresh     chan struct{} // signals Run that starting is not empty
 
 	mu         sync.Mutex
-	keepers    map[string]*keeper // by replica
-	containers map[string]*keeper // by container ID
-	strays     []resource.Replica // sandboxes that cannot be adopted
-	starting   []*keeper          // whose goroutine Run has not started yet
-	promised   map[string]int64   // bytes of memory by replica
-	slowTold   map[string]bool    // revisions, by key, that were told that they want more CPU than there is
+	keepers    map[string]*keeper      // by replica
+	containers map[string]*keeper      // by container ID
+	strays     []resource.Replica      // sandboxes that cannot be adopted
+	ends       map[string]runtimes.End // by replica
+	starting   []*keeper               // their goroutines are not started yet; Run starts them
+	promised   map[string]int64        // bytes of memory by replica
+	wishes     map[string]*wish        // revisions, by key, that should have a standby
+	slowTold   map[string]bool         // revisions, by key, that were reported as too large for the CPUs
 	watchers   map[*watcher]struct{}
 }
 
-// New returns an engine that does nothing before Run.
+// New returns an engine. It does nothing before Run.
 func New(cfg Config) *Engine {
 	if cfg.Emit == nil {
 		cfg.Emit = func(resource.Event) {}
@@ -97,6 +109,10 @@ func New(cfg Config) *Engine {
 	return &Engine{
 		cfg:        cfg,
 		starts:     newGate(cfg.Starts),
+		preparing:  newGate(1),
+		wishes:     map[string]*wish{},
+		lives:      lives{cfg.Replicas},
+		ends:       map[string]runtimes.End{},
 		adopted:    make(chan struct{}),
 		ended:      make(chan struct{}),
 		fresh:      make(chan struct{}, 1),
@@ -108,15 +124,15 @@ func New(cfg Config) *Engine {
 	}
 }
 
-// checkEvery is how often the driver's list is compared with what the engine believes, in case an event was lost. It
-// only bounds how long such a fault lasts.
+// checkEvery is how often the driver's list is compared with the engine's state, in case an event was lost. It only
+// bounds how long such a fault lasts.
 const checkEvery = 30 * time.Second
 
-// watchAgain is the pause before the driver is watched again after its channel closed by itself.
+// watchAgain is the pause before the engine watches the driver again after the driver's channel has closed.
 const watchAgain = time.Second
 
-// Run adopts what the driver lists and then keeps replicas until ctx ends. Containers run on after that. When it
-// returns, every goroutine it started is gone. It may be called once.
+// Run adopts what the driver lists, and then keeps replicas running until ctx ends. Containers keep running after that.
+// When Run returns, every goroutine that it started has ended. It may be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.ended)
 	ctx, cancel := context.WithCancel(ctx)
@@ -124,7 +140,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
-	// First watch, then list: an exit between the two is seen twice, not never.
+	// Watch before listing: an exit between the two calls is then seen twice and not missed.
 	events, err := e.cfg.Driver.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch containers: %w", err)
@@ -179,14 +195,11 @@ func (e *Engine) Apply(ctx context.Context, w runtimes.Workload) error {
 	if w.Replicas < 0 {
 		return fmt.Errorf("revision %s: want 0 or more replicas, got %d", w.Revision.Name(), w.Replicas)
 	}
-	if want := kindOf(w.Run != nil); !w.Revision.ID.Is(want) {
-		return fmt.Errorf("revision %s: want a %s, got a %s", w.Revision.Name(), want, w.Revision.ID.Type)
+	if !w.Revision.ID.Is(resource.TypeRevision) {
+		return fmt.Errorf("revision %s: want a %s, got a %s", w.Revision.Name(), resource.TypeRevision, w.Revision.ID.Type)
 	}
 	if err := e.wait(ctx); err != nil {
 		return err
-	}
-	if w.Run != nil {
-		return e.run(w)
 	}
 	e.mu.Lock()
 	live := e.live(w.Revision.ID)
@@ -203,14 +216,22 @@ func (e *Engine) Apply(ctx context.Context, w runtimes.Workload) error {
 			k.inbox.put(note{detect: true})
 		}
 	}
+	if missing > 0 && e.useStandby(w, true) {
+		missing--
+	}
 	for range missing {
 		e.add(newKeeper(e, e.newName(w.Revision.ID), w.Revision, w.Env, time.Now()))
 	}
 	if missing < 0 {
-		for _, k := range firstToGo(live, w.Retire)[:-missing] {
-			e.stop(k)
+		going := firstToGo(live, w.Retire)[:-missing]
+		if w.Replicas == 0 {
+			going = e.lull(w, going)
+		}
+		for _, k := range going {
+			e.stop(k, runtimes.EndScaledIn)
 		}
 	}
+	e.want(w, len(live) > 0)
 	slow := missing > 0 && e.tooMuchCPU(w.Revision)
 	e.mu.Unlock()
 	if slow {
@@ -227,21 +248,46 @@ func (e *Engine) Remove(ctx context.Context, revision resource.ID) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.slowTold, revision.Key())
+	delete(e.wishes, revision.Key())
+	for _, k := range e.keepers {
+		if k.asleep() && k.rev.ID.Equal(revision) {
+			k.rest.kind = "" // it stays listed until it has gone
+			e.stop(k, runtimes.EndRemoved)
+		}
+	}
 	for _, k := range e.live(revision) {
-		e.stop(k)
+		e.stop(k, runtimes.EndRemoved)
 	}
 	return nil
 }
 
 // Replicas implements runtimes.Runtime.
 func (e *Engine) Replicas(ctx context.Context) ([]resource.Replica, error) {
+	return e.list(ctx, func(resource.ID) bool { return true })
+}
+
+// ReplicasOf implements runtimes.Runtime.
+func (e *Engine) ReplicasOf(ctx context.Context, id resource.ID) ([]resource.Replica, error) {
+	return e.list(ctx, func(revision resource.ID) bool { return revision.Parent().Equal(id) })
+}
+
+// list returns the replicas of the revisions that of accepts.
+func (e *Engine) list(ctx context.Context, of func(revision resource.ID) bool) ([]resource.Replica, error) {
 	if err := e.wait(ctx); err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := slices.Clone(e.strays)
+	var list []resource.Replica
+	for _, r := range e.strays {
+		if of(r.Revision) {
+			list = append(list, r)
+		}
+	}
 	for _, k := range e.keepers {
+		if k.asleep() || !of(k.view.Revision) {
+			continue
+		}
 		r := k.view
 		r.Containers = slices.Clone(r.Containers)
 		list = append(list, r)
@@ -279,10 +325,10 @@ func (e *Engine) Mapped(ctx context.Context, replica string) (runtimes.Mapped, e
 
 var _ runtimes.Mapper = (*Engine)(nil)
 
-// errEnded answers calls to an engine whose Run has returned.
+// errEnded is returned by calls to an engine whose Run has returned.
 var errEnded = errors.New("the engine has ended")
 
-// wait returns when what ran before has been adopted: before that nobody knows how many replicas there are.
+// wait blocks until what ran before has been adopted. The number of replicas is unknown before that.
 func (e *Engine) wait(ctx context.Context) error {
 	select {
 	case <-e.adopted:
@@ -299,18 +345,18 @@ func (e *Engine) wait(ctx context.Context) error {
 	}
 }
 
-// live lists the replicas of a revision that have not been told to end. The caller holds mu.
+// live returns the replicas of a revision that are not ending. The caller holds mu.
 func (e *Engine) live(revision resource.ID) []*keeper {
 	var list []*keeper
 	for _, k := range e.keepers {
-		if !k.ending && k.rev.ID.Key() == revision.Key() {
+		if !k.ending && !k.asleep() && k.rev.ID.Equal(revision) {
 			list = append(list, k)
 		}
 	}
 	return list
 }
 
-// add takes a keeper on; Run starts it. The caller holds mu.
+// add registers a keeper. Run starts its goroutine. The caller holds mu.
 func (e *Engine) add(k *keeper) {
 	e.keepers[k.name] = k
 	for _, c := range k.containers {
@@ -329,18 +375,18 @@ func (e *Engine) takeStarting() []*keeper {
 	return list
 }
 
-// stop tells a keeper to end its replica. The caller holds mu.
-func (e *Engine) stop(k *keeper) {
+// stop makes a keeper end its replica. The caller holds mu.
+func (e *Engine) stop(k *keeper, reason string) {
 	if k.ending {
 		return
 	}
-	k.ending = true
+	k.ending, k.endsFor = true, reason
 	k.view = stopping(k.view)
 	close(k.end)
 	e.changed(k.rev.ID)
 }
 
-// forget drops a keeper whose goroutine has ended. One that ended because the engine does stays listed.
+// forget removes a keeper whose goroutine has ended. It stays listed if it ended because the engine ended.
 func (e *Engine) forget(k *keeper) {
 	if !k.removed {
 		return
@@ -350,31 +396,49 @@ func (e *Engine) forget(k *keeper) {
 	for _, c := range k.containers {
 		delete(e.containers, c.id)
 	}
+	e.balance()
+	var dropped []string
+	ran := !k.life.Ended.IsZero()
+	if ran {
+		dropped = e.addEnd(k.life.end(k.name))
+	}
 	e.changed(k.rev.ID)
 	e.mu.Unlock()
+	if !ran {
+		if err := e.lives.remove(k.name); err != nil {
+			e.cfg.Log.Warn("the record of a replica cannot be removed", "replica", k.name, "err", err)
+		}
+	}
+	e.drop(dropped)
 	e.giveBack(k)
 }
 
-// giveBack takes back a replica's memory, and tells those who wait for some.
+// giveBack frees a replica's memory, and wakes the replicas that wait for memory.
 func (e *Engine) giveBack(k *keeper) {
 	e.mu.Lock()
 	delete(e.promised, k.name)
+	e.mu.Unlock()
+	e.tellWaiting()
+}
+
+// tellWaiting makes the replicas that wait for memory try again.
+func (e *Engine) tellWaiting() {
+	e.mu.Lock()
 	waiting := make([]*keeper, 0, len(e.keepers))
 	for _, other := range e.keepers {
-		if _, ok := e.promised[other.name]; !ok {
+		if _, ok := e.promised[other.name]; !ok && !other.asleep() {
 			waiting = append(waiting, other)
 		}
 	}
+	// The replica that has waited longest is tried first. One that does not fit does not block a smaller one.
+	slices.SortFunc(waiting, func(a, b *keeper) int { return a.view.Created.Compare(b.view.Created) })
 	e.mu.Unlock()
-
-	// Who has waited longest looks first; who does not fit does not stop a smaller one.
-	slices.SortFunc(waiting, func(a, b *keeper) int { return a.created.Compare(b.created) })
 	for _, other := range waiting {
 		other.inbox.put(note{})
 	}
 }
 
-// dispatch hands what the driver saw to the keeper whom it concerns.
+// dispatch passes an event of the driver to the keeper of its container.
 func (e *Engine) dispatch(ev Event) {
 	if ev.Image != "" {
 		e.imageCame()
@@ -388,8 +452,8 @@ func (e *Engine) dispatch(ev Event) {
 	}
 }
 
-// imageCame makes the replicas look again that wait for an image. Which one came is not asked: names of one image are
-// many, and a look is cheap.
+// imageCame wakes all replicas that wait for an image. It does not check which image is new: an image has many names,
+// and a try is cheap.
 func (e *Engine) imageCame() {
 	e.mu.Lock()
 	var waiting []*keeper
@@ -404,9 +468,9 @@ func (e *Engine) imageCame() {
 	}
 }
 
-// firstToGo orders replicas by who ends first when there are too many: those named, in that order, then those that are
-// not ready, then the youngest, which has lost least. So does a ReplicaSet in Kubernetes (controller_utils.go,
-// ActivePodsWithRanks).
+// firstToGo sorts replicas by the order in which they end when there are too many: first the named ones, in their
+// order, then those that are not ready, then the youngest, which lose the least. Kubernetes' ReplicaSet does the same
+// (controller_utils.go, ActivePodsWithRanks).
 func firstToGo(list []*keeper, named []string) []*keeper {
 	rank := func(k *keeper) int {
 		if i := slices.Index(named, k.name); i >= 0 {
@@ -430,11 +494,11 @@ func firstToGo(list []*keeper, named []string) []*keeper {
 	}
 	return slices.SortedFunc(slices.Values(list), func(a, b *keeper) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(distance(a), distance(b)),
-			b.created.Compare(a.created), cmp.Compare(a.name, b.name))
+			b.view.Created.Compare(a.view.Created), cmp.Compare(a.name, b.name))
 	})
 }
 
-// poke makes c readable without waiting; c has room for one.
+// poke makes c readable without blocking. c has a buffer of one.
 func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

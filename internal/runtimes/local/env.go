@@ -9,15 +9,15 @@ import (
 	"penstock/internal/resource"
 )
 
-// threadHints are the variables by which runtimes and number libraries learn how many threads to start. Without them
-// they count the machine's CPUs, start too many threads for their quota and are throttled. Who has set one, in the
-// container or in the image, knows better.
+// threadHints are the variables from which runtimes and numeric libraries read how many threads to start. Without them
+// they count the machine's CPUs, start too many threads for their quota and are throttled. A value that the container
+// or the image sets takes precedence.
 var threadHints = []string{"GOMAXPROCS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
 
-// noSecrets is the answer of an engine that was given nobody to ask.
+// noSecrets is the default of Config.Secrets. It returns no secrets.
 func noSecrets(context.Context, resource.ID) (map[string]resource.Secret, error) { return nil, nil }
 
-// resolved is a container with the values of the secrets that its variables refer to, as they are now.
+// resolved returns a container with the current values of the secrets that its variables refer to.
 func (k *keeper) resolved(ctx context.Context, c resource.Container) (resource.Container, error) {
 	if !slices.ContainsFunc(c.Env, func(v resource.EnvVar) bool { return v.SecretRef != "" }) {
 		return c, nil
@@ -40,7 +40,7 @@ func (k *keeper) resolved(ctx context.Context, c resource.Container) (resource.C
 	return c, nil
 }
 
-// environment puts a container's own variables over those of the platform.
+// environment merges a container's own variables over those of the platform.
 func environment(platform []resource.EnvVar, replica string, c resource.Container) []resource.EnvVar {
 	list := slices.Clone(platform)
 	list = append(list, resource.EnvVar{Name: "CONTAINER_APP_REPLICA_NAME", Value: replica})
@@ -50,7 +50,7 @@ func environment(platform []resource.EnvVar, replica string, c resource.Containe
 	return append(list, c.Env...)
 }
 
-// hints are variables that a container has unless it or its image sets them.
+// hints returns variables that a container gets unless it or its image sets them.
 func hints(c resource.Container) []resource.EnvVar {
 	if c.Resources.MilliCPU <= 0 {
 		return nil

@@ -8,27 +8,30 @@ import (
 	"penstock/internal/resource"
 )
 
-// gate lets a few containers be made at a time. Making one is work for all of the machine's processors, so that of two
-// hundred at once all are late, while one after another the first serves after a tenth of a second and the last no later.
+// gate limits how many containers are created at a time. Creating one uses all of the machine's processors. If two
+// hundred are created at once, all of them are late. One after the other, the first serves after a tenth of a second
+// and the last no later than before.
 //
-// Of those who wait, whose revision has the fewest replicas goes first, and of these who has waited longest: a revision
-// that comes up from zero does not wait for another to grow.
+// Among those that wait, the one whose revision has the fewest replicas goes first, then the one that has waited
+// longest. So a revision that starts from zero does not wait for another to grow. Those that enter with last set go
+// when nobody else waits.
 type gate struct {
 	mu      sync.Mutex
 	free    int
 	inside  map[string]int // by revision
-	waiting []*entry       // in the order of their coming
+	waiting []*entry       // in order of arrival
 }
 
 type entry struct {
 	revision string
-	in       chan struct{} // closed when it may go on
+	last     bool
+	in       chan struct{} // closed when it may continue
 }
 
 func newGate(places int) *gate { return &gate{free: places, inside: map[string]int{}} }
 
-// enter waits for a place. The caller calls leave if it returned nil.
-func (g *gate) enter(ctx context.Context, revision string) error {
+// enter waits for a slot. If it returns nil, the caller must call leave.
+func (g *gate) enter(ctx context.Context, revision string, last bool) error {
 	g.mu.Lock()
 	if g.free > 0 {
 		g.free--
@@ -36,7 +39,7 @@ func (g *gate) enter(ctx context.Context, revision string) error {
 		g.mu.Unlock()
 		return nil
 	}
-	e := &entry{revision: revision, in: make(chan struct{})}
+	e := &entry{revision: revision, last: last, in: make(chan struct{})}
 	g.waiting = append(g.waiting, e)
 	g.mu.Unlock()
 	select {
@@ -51,12 +54,12 @@ func (g *gate) enter(ctx context.Context, revision string) error {
 	}
 	g.mu.Unlock()
 	if i < 0 {
-		g.leave(revision, nil) // it was let in as it left
+		g.leave(revision, nil) // it got a slot at the moment it gave up
 	}
 	return context.Cause(ctx)
 }
 
-// leave gives the place to another. replicas says how many each revision has.
+// leave passes the slot on to another. replicas is the number of replicas of each revision.
 func (g *gate) leave(revision string, replicas map[string]int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -69,7 +72,8 @@ func (g *gate) leave(revision string, replicas map[string]int) {
 	}
 	best, fewest := 0, -1
 	for i, e := range g.waiting {
-		if n := replicas[e.revision] + g.inside[e.revision]; fewest < 0 || n < fewest {
+		n := replicas[e.revision] + g.inside[e.revision]
+		if chosen := g.waiting[best]; fewest < 0 || chosen.last && !e.last || chosen.last == e.last && n < fewest {
 			best, fewest = i, n
 		}
 	}
@@ -87,6 +91,9 @@ func (e *Engine) replicasUp() map[string]int {
 	for _, k := range e.keepers {
 		switch k.view.State {
 		case resource.ReplicaStarting, resource.ReplicaUnready, resource.ReplicaReady:
+			if k.asleep() {
+				continue
+			}
 			up[k.rev.ID.Key()]++
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// A few containers are made at a time, and a revision that has none does not wait for another to grow.
+// Only a few containers are created at a time, and a revision that has none does not wait for another to grow.
 func TestFewStartAtATimeAndTheSmallestRevisionFirst(t *testing.T) {
 	making, goOn := make(chan string), make(chan struct{})
 	b := setUp(t, func(c *local.Config) { c.Starts = 2 })
@@ -36,12 +36,12 @@ func TestFewStartAtATimeAndTheSmallestRevisionFirst(t *testing.T) {
 	goOn <- struct{}{}
 	b.ready(t, 7)
 	if at := slices.IndexFunc(order, func(r string) bool { return strings.HasPrefix(r, "web--small-") }); at != 2 && at != 3 {
-		// 3 when it came to the line a moment after it had told that it has its image.
+		// It is number 3 if it reached the gate a moment after it reported that it has its image.
 		t.Errorf("the revision without a replica is number %d of %v, want number 2 or 3", at, order)
 	}
 }
 
-// A replica that is told to end while it waits leaves the line, and those behind it move up.
+// A replica that is told to end while it waits leaves the queue, and those behind it move up.
 func TestWhoEndsLeavesTheLine(t *testing.T) {
 	making, goOn := make(chan string), make(chan struct{})
 	b := setUp(t, func(c *local.Config) { c.Starts = 1 })

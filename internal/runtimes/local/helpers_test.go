@@ -18,7 +18,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// bench is an engine over a fake with all that it told and asked.
+// bench is an engine over a fake driver, with everything that it reported and asked for.
 type bench struct {
 	*local.Engine
 	driver *spy
@@ -26,7 +26,7 @@ type bench struct {
 	stop   func()
 }
 
-// setUp starts an engine over a new fake. change, if given, alters its configuration.
+// setUp starts an engine over a new fake driver. change, if not nil, changes its configuration.
 func setUp(t testing.TB, change func(*local.Config)) *bench {
 	t.Helper()
 	d := &spy{Driver: fake.New(fake.Options{})}
@@ -36,7 +36,7 @@ func setUp(t testing.TB, change func(*local.Config)) *bench {
 	return b
 }
 
-// restart puts a new engine over the same driver.
+// restart starts a new engine over the same driver.
 func (b *bench) restart(t testing.TB, change func(*local.Config)) {
 	t.Helper()
 	if b.stop != nil {
@@ -92,7 +92,7 @@ func (b *bench) list(t testing.TB) []resource.Replica {
 	return list
 }
 
-// until waits for all replicas of the engine to be as wanted, the oldest first.
+// until waits until all replicas of the engine fulfil ok, and returns them, the oldest first.
 func (b *bench) until(t testing.TB, what string, ok func([]resource.Replica) bool) []resource.Replica {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -126,13 +126,13 @@ func (b *bench) gone(t testing.TB) {
 	}
 }
 
-// web is n replicas of an echo server with ingress.
+// web returns a workload with n replicas of an echo server with ingress.
 func web(n int, env ...resource.EnvVar) runtimes.Workload {
 	app := resource.AppID("s", "g", "web")
 	return runtimes.Workload{
 		Replicas: n,
 		Revision: resource.Revision{
-			ID: app.Child("revisions", "web--0000001"), Environment: resource.EnvironmentID("s", "g", "env"), Serving: resource.Serving{TargetPort: 8080},
+			ID: app.Child("revisions", "web--0000001"), Environment: resource.EnvironmentID("s", "g", "env"), RevisionStatus: resource.RevisionStatus{Serving: resource.Serving{TargetPort: 8080}},
 			Template: resource.Template{
 				Grace: 30 * time.Second,
 				Containers: []resource.Container{{
@@ -151,7 +151,7 @@ func env(pairs ...string) (list []resource.EnvVar) {
 	return list
 }
 
-// events keeps what an engine emits.
+// events keeps the events that an engine emits.
 type events struct {
 	mu   sync.Mutex
 	list []resource.Event
@@ -185,7 +185,7 @@ func (e *events) count(reason string) (n int) {
 	return n
 }
 
-// find returns the first event with a reason whose message contains a text.
+// find returns the first event with the given reason whose message contains text.
 func (e *events) find(reason, text string) (resource.Event, bool) {
 	for _, ev := range e.all() {
 		if ev.Reason == reason && strings.Contains(ev.Message, text) {
@@ -213,19 +213,19 @@ func (e *events) String() string {
 	return b.String()
 }
 
-// spy is a fake that remembers what it was asked for, and can be told to fail.
+// spy is a fake driver that records what it was asked for, and can be told to fail.
 type spy struct {
 	*fake.Driver
-	pull        func(ctx context.Context) error // before Image
-	failRemoves int                             // so many calls of RemoveSandbox fail
-	deafOnce    bool                            // the next watch ends before it has told anything, as its exits are lost
+	pull        func(ctx context.Context) error // called before Image
+	failRemoves int                             // this many calls of RemoveSandbox fail
+	deafOnce    bool                            // the next watch ends before it sends anything, so exits are lost
 
-	sockets []netip.AddrPort // what all containers are said to listen on; nil: what they do
+	sockets []netip.AddrPort // what all containers seem to listen on; nil: the real ports
 
-	came chan local.Event // told to who watches, beside what the fake tells; nil: nothing
+	came chan local.Event // sent to watchers in addition to the fake's events; nil: nothing
 
 	mu         sync.Mutex
-	making     func(local.Container) // before Create
+	making     func(local.Container) // called before Create
 	sandboxes  []local.Sandbox
 	containers []local.Container
 }
@@ -315,19 +315,19 @@ func (s *spy) Watch(ctx context.Context) (<-chan local.Event, error) {
 	go func() {
 		defer close(out)
 		defer cancel()
-		<-all // and that is lost
+		<-all // this event is lost
 	}()
 	return out, nil
 }
 
-// before is called with each container before it is made.
+// before sets a function that is called with each container before it is created.
 func (s *spy) before(making func(local.Container)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.making = making
 }
 
-// created returns the containers that were made, in the order of their names and then of time.
+// created returns the containers that were created, sorted by name and then by time.
 func (s *spy) created() []local.Container {
 	s.mu.Lock()
 	defer s.mu.Unlock()

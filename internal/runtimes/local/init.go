@@ -7,14 +7,15 @@ import (
 	"penstock/internal/resource"
 )
 
-// initialized notes that an init container has done its work.
+// initialized records that an init container has succeeded.
 func (k *keeper) initialized(c *container, exit resource.Exit, ran time.Duration) {
 	c.done, c.last, c.trouble, c.ends = true, &exit, "", 0
 	k.tellEnd(c, exit, completed, ran)
 }
 
-// tidy deletes init containers that are done once all others are there. Not before: that they are there tells the next
-// process of the platform what need not run again. As in Kubernetes they do not run again when a container restarts.
+// tidy deletes the init containers that are done, once all other containers exist. It does not delete them earlier,
+// because their existence tells the next process of the platform what need not run again. As in Kubernetes, they do not
+// run again when a container restarts.
 func (k *keeper) tidy(ctx context.Context) {
 	for _, c := range k.containers {
 		if !c.init && !c.exists {

@@ -17,7 +17,7 @@ func initOf(name, image string, vars ...string) resource.Container {
 func TestEventsOfInitContainers(t *testing.T) {
 	b := setUp(t, nil)
 	w := web(1)
-	// The first runs until it is told how to end.
+	// The first one runs until the test tells it how to end.
 	w.Revision.Template.InitContainers = []resource.Container{initOf("first", fake.Echo, "PORT=9090"), initOf("second", fake.Done)}
 	b.apply(t, w)
 	runs := func(restarts int) resource.Replica {
@@ -51,13 +51,13 @@ func TestEventsOfInitContainers(t *testing.T) {
 	if ev := b.events.want(t, "ContainerTerminated", "Container 'first' was terminated with exit code '0' and reason 'Completed'"); ev.Warning {
 		t.Error("a good end: want no warning")
 	}
-	// What is done takes nothing of the machine.
+	// Init containers that are done use nothing on the machine.
 	b.until(t, "the main container alone", func([]resource.Replica) bool {
 		return slices.Equal(left(b.driver), []string{"sandbox " + r.Name + " with 1 containers"})
 	})
 }
 
-// An init container runs alone, so it takes its memory from what its replica was promised for later.
+// An init container runs alone, so it uses the memory that its replica was promised for its main containers.
 func TestMemoryOfInitContainers(t *testing.T) {
 	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 1 << 30} })
 	w := web(2)

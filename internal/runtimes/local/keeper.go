@@ -13,7 +13,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// keeper keeps one replica running. Only its own goroutine calls the driver about it.
+// keeper keeps one replica running. Only the keeper's own goroutine calls the driver for this replica.
 //
 //	waiting for memory ── sandbox ── init containers, one after the other, each to its good end
 //	                              └─ containers, each: due ─> running ─> (killing) ─> due ...
@@ -26,66 +26,72 @@ type keeper struct {
 	created time.Time
 	inbox   *inbox
 	end     chan struct{} // closed by Engine.stop
-	settled chan struct{} // closed when what was adopted is known to be ready or not
+	settled chan struct{} // closed when it is known whether the adopted replica is ready
 
-	// Guarded by the engine's mu.
-	ending bool
-	view   resource.Replica
-	ends   int // in a row, of the container of which they are most; belongs to view
+	// The engine's mu guards the following fields.
+	ending  bool
+	endsFor string // why it is ending
+	view    resource.Replica
+	ends    int // consecutive ends of the container with the most of them; part of view
 
-	// The goroutine's own.
-	containers []*container // those of init first
+	// Only the keeper's goroutine uses the following fields.
+	containers []*container // init containers first
 	probing    sync.WaitGroup
 	admitted   bool
 	adopted    bool
 	refusal    string    // why it was not admitted
-	refusedFor string    // in one word
-	askAgain   time.Time // when that may have changed by itself
-	touched    bool      // the driver may have something of it
+	refusedFor string    // the same in one word
+	askAgain   time.Time // when to ask again although nothing was signalled
+	touched    bool      // the driver may have something of this replica
 	sandbox    bool      // the sandbox is complete
 	addr       netip.Addr
-	since      time.Time // of what a start is counted from
+	since      time.Time // the time from which a start is measured
 	ready      time.Time
-	was        bool // ready since its containers run
+	was        bool // it has been ready since its containers run
 	failures   int
-	stale      string // why secrets that it has as files are not those of now
+	stale      string // why its secret files are out of date
 	removed    bool   // nothing of it is left; read after run has returned
 	once       once
+	life       life
+	rest       rest // the engine's mu guards parts of it
 }
 
 // container is one container of a replica.
 type container struct {
 	spec resource.Container
 	id   string
-	main bool // the one that requests go to
-	init bool // it runs before the others and is to end
+	main bool // requests go to this one
+	init bool // an init container: it runs before the others and must end
 
-	ports   []int // that its image EXPOSEs
-	port    int   // on which it was found to listen
-	finding int   // the process, by runs, whose port is looked for without probes
+	ports   []int // those that its image EXPOSEs
+	port    int   // the port on which it was found to listen
+	finding int   // the run of the process whose port is being detected without probes
 
 	phase    phase
 	due      time.Time // when to start it
-	image    string    // what it runs, pinned
+	image    string    // the image that it runs, pinned by digest
 	pulled   bool
-	missing  bool // its image is not there
-	done     bool // it is not started again: an init container that has ended well, any that ended of a replica that runs once
-	failed   bool // done, and not well
-	exists   bool // the driver may have it
+	missing  bool   // its image is missing
+	done     bool   // not restarted: a successful init container, or an ended one of a replica that runs once
+	failed   bool   // done, but not successfully
+	exists   bool   // the driver may have this container
+	fresh    bool   // it exists and was never started
+	sum      string // digest of what it was created from; "" if unknown
+	frozen   bool   // the driver may have paused it
 	pid      int
 	started  time.Time
-	runs     int // processes started, to tell the answers to probes apart
+	runs     int // number of processes started; tells which process a probe result is about
 	restarts int
-	ends     int // in a row, for backoff
+	ends     int // consecutive ends, for the backoff
 	trouble  string
 	last     *resource.Exit
-	missed   *resource.Exit // an end that nobody saw, not told yet
+	missed   *resource.Exit // an end that nobody saw and that is not reported yet
 	oom      *OOM
 
 	stopProbes context.CancelFunc
-	asked      bool // its probes have said for this process whether it is ready
+	asked      bool // its probes have reported for this process whether it is ready
 	ready      bool
-	unhealthy  string // why not ready
+	unhealthy  string // why it is not ready
 	killAt     time.Time
 	why        string // why it is being killed
 }
@@ -95,7 +101,7 @@ type phase int
 const (
 	idle    phase = iota
 	running       // its process runs
-	killing       // it got SIGTERM and is started again once it has ended
+	killing       // it got SIGTERM and will be started again when it has ended
 )
 
 func (c *container) up() bool { return c.phase != idle }
@@ -103,6 +109,7 @@ func (c *container) up() bool { return c.phase != idle }
 func newKeeper(e *Engine, name string, rev resource.Revision, env []resource.EnvVar, created time.Time) *keeper {
 	k := &keeper{
 		e: e, name: name, rev: rev, env: env, created: created, since: created,
+		life:  life{Revision: rev.ID, Created: created.UTC().Round(0)},
 		inbox: &inbox{some: make(chan struct{}, 1)}, end: make(chan struct{}), settled: make(chan struct{}),
 	}
 	add := func(spec resource.Container) *container {
@@ -120,12 +127,12 @@ func newKeeper(e *Engine, name string, rev resource.Revision, env []resource.Env
 	return k
 }
 
-// run keeps the replica until it is told to end it or ctx ends, which leaves the containers running.
+// run keeps the replica running until it must end, or until ctx ends. In the second case the containers keep running.
 func (k *keeper) run(ctx context.Context) {
 	work, cancel := context.WithCancel(ctx)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		// What is under way, as a long pull, ends when the replica shall.
+		// A call in progress, such as a long pull, is canceled when the replica must end.
 		select {
 		case <-k.end:
 			cancel()
@@ -138,9 +145,15 @@ func (k *keeper) run(ctx context.Context) {
 
 	settle := sync.OnceFunc(func() { close(k.settled) })
 	defer settle()
+	if !k.life.Told.IsZero() { // an earlier process has told it to end
+		k.terminate(ctx)
+		return
+	}
 	if k.adopted {
-		k.tellAdopted(work)
-		k.refresh(work) // they may have changed while nobody was there
+		if k.rest.is == "" {
+			k.tellAdopted(work)
+		}
+		k.refresh(work) // they may have changed while the platform was down
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -170,9 +183,16 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// advance does what is due.
+// advance does everything that is due.
 func (k *keeper) advance(ctx context.Context) {
-	if ctx.Err() != nil || k.once.state != "" || !k.admitted && !k.admit() {
+	if ctx.Err() != nil {
+		return
+	}
+	if k.rest.is != "" {
+		k.look(ctx)
+		return
+	}
+	if k.once.state != "" || !k.admitted && !k.admit() {
 		return
 	}
 	k.watchTimeout(ctx)
@@ -181,7 +201,7 @@ func (k *keeper) advance(ctx context.Context) {
 			return
 		}
 		if c.init && c.failed {
-			return // nothing behind it starts
+			return // containers after it do not start
 		}
 		if c.done {
 			continue
@@ -200,18 +220,21 @@ func (k *keeper) advance(ctx context.Context) {
 		case running:
 		}
 		if !k.sandbox {
-			return // the first container's start makes what all of them share
+			return // the start of the first container creates what all of them share
 		}
 		if c.init {
-			return // the others wait for its end
+			return // the others wait until it has ended
 		}
 	}
 	k.tidy(ctx)
 }
 
-// next is when advance has something to do again; zero when only after news.
+// next returns when advance is due again. It is zero if advance is due only after a note.
 func (k *keeper) next() time.Time {
 	var first time.Time
+	if k.rest.is != "" {
+		return k.rest.again
+	}
 	if !k.admitted {
 		return k.askAgain
 	}
@@ -233,13 +256,13 @@ func (k *keeper) next() time.Time {
 			first = at
 		}
 		if c.init {
-			break // the others wait for its end
+			break // the others wait until it has ended
 		}
 	}
 	return first
 }
 
-// admit asks for the replica's memory.
+// admit asks the engine for the replica's memory.
 func (k *keeper) admit() bool {
 	if no := k.e.admit(k); no != nil {
 		if k.refusedFor != no.reason {
@@ -256,10 +279,22 @@ func (k *keeper) admit() bool {
 	return true
 }
 
-// handle takes news.
+// handle processes a note.
 func (k *keeper) handle(ctx context.Context, n note) {
 	if n.secrets {
 		k.refresh(ctx)
+		return
+	}
+	if n.check {
+		k.rest.checked = false
+		return
+	}
+	if n.sleep {
+		k.freeze(ctx)
+		return
+	}
+	if !n.wake.IsZero() {
+		k.wake(ctx, n.wake)
 		return
 	}
 	if n.detect {
@@ -281,14 +316,19 @@ func (k *keeper) handle(ctx context.Context, n note) {
 		}
 	}
 	if i < 0 {
-		return // only a reason to look again
+		return // it only triggers another look
 	}
 	c := k.containers[i]
 	switch {
+	case n.lost:
+		c.fresh, k.rest.checked = false, false
 	case n.oom != nil:
 		k.outOfMemory(c, n.oom)
 	case n.exit != nil:
 		if c.up() && (n.pid == 0 || n.pid == c.pid) {
+			if k.rest.is != "" && k.fell(c, *n.exit) {
+				return
+			}
 			k.exited(c, *n.exit)
 		}
 	case n.verdict != nil:
@@ -302,13 +342,17 @@ func (k *keeper) handle(ctx context.Context, n note) {
 	}
 }
 
-// publish shows the replica to the callers of the engine.
+// publish makes the replica's current state visible to the engine's callers.
 func (k *keeper) publish() {
+	if k.rest.is != "" {
+		return // the view shows the replica that it will become
+	}
 	view := k.status()
 	if ready := view.State == resource.ReplicaReady; ready && k.ready.IsZero() {
 		now := time.Now()
 		k.ready, k.was, k.failures = now, true, 0
 		if !k.once.set {
+			k.readyFirst(now)
 			k.tell(normal, "ReplicaReady", now.Sub(k.since), "Replica '%s' is ready.", k.name)
 		}
 		view = k.status()
@@ -335,7 +379,7 @@ func (k *keeper) publish() {
 	}
 }
 
-// status is the replica as the goroutine knows it.
+// status returns the replica as the goroutine knows it.
 func (k *keeper) status() resource.Replica {
 	r := resource.Replica{
 		Name: k.name, Revision: k.rev.ID, Address: k.addr, Created: k.created, ReadySince: k.ready, Failures: k.failures,
@@ -364,7 +408,7 @@ func (k *keeper) status() resource.Replica {
 	return r
 }
 
-// stopping is how a replica that was told to end is shown.
+// stopping returns how a replica that is ending is shown.
 func stopping(r resource.Replica) resource.Replica {
 	r.State, r.ReadySince, r.Reason = resource.ReplicaStopping, time.Time{}, "told to end"
 	return r
@@ -407,7 +451,7 @@ func (k *keeper) state() (resource.ReplicaState, string) {
 	return resource.ReplicaReady, ""
 }
 
-// shownID is a container's ID as the API shows it.
+// shownID returns a container's ID as the API shows it.
 func (e *Engine) shownID(id string) string {
 	if e.cfg.Scheme == "" {
 		return id
@@ -415,23 +459,27 @@ func (e *Engine) shownID(id string) string {
 	return e.cfg.Scheme + "://" + id
 }
 
-// note is news for a keeper. One without a container is only a reason to look again.
+// note is a message to a keeper. A note without a container only triggers another look.
 type note struct {
 	container string
 	pid       int
 	exit      *resource.Exit
 	oom       *OOM
 	verdict   *probe.Verdict
-	image     bool // one has come
-	run       int  // which process of the container the verdict or the port is about
-	port      int  // found
+	image     bool // a new image has arrived
+	run       int  // the run of the container's process that the verdict or the port is about
+	port      int  // the detected port
 	beside    []int
-	detect    bool // the port is wanted
-	secrets   bool // those that it has as files may have changed
+	detect    bool // the port must be detected
+	check     bool // what a standby is created from may have changed
+	lost      bool // a container that was created ahead no longer exists
+	sleep     bool
+	wake      time.Time
+	secrets   bool // the secrets that the replica has as files may have changed
 }
 
-// inbox holds news until the keeper has time for them: whoever brings some never waits for a driver call to end. What
-// can lie in it is bounded by what a replica can do while one call lasts: a few ends and the answers of its probes.
+// inbox queues notes until the keeper reads them, so a sender never waits for a driver call to end. Its size is bounded
+// by what a replica can do during one call: a few ends and the results of its probes.
 type inbox struct {
 	some chan struct{}
 
@@ -463,7 +511,7 @@ const (
 	eventSource = "Engine"
 )
 
-// tell writes a line of the system log.
+// tell writes a line to the system log.
 func (k *keeper) tell(warn bool, reason string, took time.Duration, format string, args ...any) {
 	k.e.cfg.Emit(resource.Event{
 		At: time.Now(), Warning: warn, App: k.rev.App(), Revision: k.rev.Name(), Replica: k.name,
@@ -471,7 +519,7 @@ func (k *keeper) tell(warn bool, reason string, took time.Duration, format strin
 	})
 }
 
-// emitSlow tells that a revision wants more CPU than there is.
+// emitSlow reports that a revision wants more CPU than the machine has.
 func (e *Engine) emitSlow(rev resource.Revision) {
 	e.cfg.Emit(resource.Event{
 		At: time.Now(), Warning: true, App: rev.App(), Revision: rev.Name(), Reason: "InsufficientCPU", Source: eventSource,

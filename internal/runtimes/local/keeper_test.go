@@ -17,7 +17,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// ask sends a request to a replica whose answer is of no interest.
+// ask sends a request to a replica and ignores the response.
 func ask(t testing.TB, addr netip.Addr, path string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -78,7 +78,7 @@ func TestWhatADriverIsAskedFor(t *testing.T) {
 
 	c := b.driver.created()[0]
 	vars := map[string]string{}
-	for _, v := range slices.Concat(c.Hints, c.Env) { // what is below comes first
+	for _, v := range slices.Concat(c.Hints, c.Env) { // the lowest precedence comes first
 		vars[v.Name] = v.Value
 	}
 	names := map[string]bool{}
@@ -124,7 +124,7 @@ func TestDiskByCPU(t *testing.T) {
 	}
 }
 
-// The starts of a container that ends at once, by Kubernetes' CrashLoopBackOff.
+// The pauses between starts of a container that ends at once are those of Kubernetes' CrashLoopBackOff.
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setUp(t, func(c *local.Config) { c.Backoff = local.Backoff{} })
@@ -133,7 +133,7 @@ func TestBackoff(t *testing.T) {
 		w.Revision.Template.Containers[0].Image = fake.Exit
 		began := time.Now()
 		b.apply(t, w)
-		time.Sleep(20 * time.Minute) // of the bubble: takes no time
+		time.Sleep(20 * time.Minute) // the bubble's time: takes no real time
 		var got []time.Duration
 		for _, ev := range b.events.all() {
 			if ev.Reason == "ContainerStarted" {
@@ -157,7 +157,7 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
-// A replica that comes when its revision has failed for a while does not begin with the short pauses.
+// If a revision has failed for a while, a new replica of it does not start with the short pauses.
 func TestReplicasThatFailTogetherBackOffTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setUp(t, func(c *local.Config) { c.Backoff = local.Backoff{} })
@@ -165,7 +165,7 @@ func TestReplicasThatFailTogetherBackOffTogether(t *testing.T) {
 		w.Revision.TargetPort = 0
 		w.Revision.Template.Containers[0].Image = fake.Exit
 		b.apply(t, w)
-		time.Sleep(3 * time.Minute) // the sixth end is behind it; the next start comes 160 s after that
+		time.Sleep(3 * time.Minute) // the sixth end has happened; the next start comes 160 s after it
 		first := b.list(t)[0].Name
 		w.Replicas = 2
 		came := time.Now()
@@ -187,7 +187,7 @@ func TestReplicasThatFailTogetherBackOffTogether(t *testing.T) {
 func TestBackoffStartsAgainAfterHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setUp(t, func(c *local.Config) { c.Backoff = local.Backoff{} })
-		w := web(1, env("FAKE_EXIT_AFTER=11m", "FAKE_START_DELAY=24h")...) // a port that opens would stop the bubble's time
+		w := web(1, env("FAKE_EXIT_AFTER=11m", "FAKE_START_DELAY=24h")...) // an open port would stop the bubble's time
 		w.Revision.TargetPort = 0
 		b.apply(t, w)
 		time.Sleep(100 * time.Minute)
@@ -222,7 +222,7 @@ func TestGraceIsExact(t *testing.T) {
 	}
 }
 
-// A replica that answers requests while its liveness probe times out is busy. It is hung when it no longer does.
+// A replica that answers requests while its liveness probe times out is busy. When it no longer answers, it is hung.
 func TestBusyIsNotHung(t *testing.T) {
 	for _, behaviour := range []resource.Behaviour{resource.Fast, resource.Azure} {
 		t.Run(string(behaviour), func(t *testing.T) {
@@ -272,7 +272,7 @@ func TestBusyIsNotHung(t *testing.T) {
 	}
 }
 
-// A replica whose image is missing starts when it comes, whatever its back-off has come to.
+// A replica whose image is missing starts when the image arrives, no matter how long its backoff has become.
 func TestAPushedImageIsNotWaitedFor(t *testing.T) {
 	var pushed atomic.Bool
 	b := setUp(t, func(c *local.Config) {
@@ -290,7 +290,7 @@ func TestAPushedImageIsNotWaitedFor(t *testing.T) {
 	b.until(t, "it waits", func(list []resource.Replica) bool {
 		return list[0].State == resource.ReplicaWaiting && list[0].Hopeless
 	})
-	b.driver.came <- local.Event{Image: "other:1"} // not the one: it looks, and waits on
+	b.driver.came <- local.Event{Image: "other:1"} // another image: the replica looks, and continues to wait
 	b.until(t, "a look in vain", func([]resource.Replica) bool { return b.events.count("ContainerCreateFailure") == 2 })
 	pushed.Store(true)
 	b.driver.came <- local.Event{Image: "web:1"}
@@ -302,7 +302,7 @@ func TestAPushedImageIsNotWaitedFor(t *testing.T) {
 func TestLivenessKills(t *testing.T) {
 	b := setUp(t, nil)
 	w := web(1, env("FAKE_HANG_ON=/hang")...)
-	w.Revision.Template.Grace = 50 * time.Millisecond // a server that hangs cannot end its requests
+	w.Revision.Template.Grace = 50 * time.Millisecond // a server that hangs cannot complete its requests
 	w.Revision.Template.Containers[0].Probes = []resource.Probe{{
 		Type: resource.Liveness, HTTP: &resource.HTTPGet{Path: "/", Port: 8080},
 		Period: 10 * time.Millisecond, Timeout: 20 * time.Millisecond, FailureThreshold: 2,
@@ -351,7 +351,7 @@ func TestLoadingIsStartingNotReady(t *testing.T) {
 	}
 }
 
-// What was ready once has to become so again after a restart.
+// A replica that was ready must become ready again after a restart of its container.
 func TestARestartedReplicaIsStarting(t *testing.T) {
 	b := setUp(t, nil)
 	b.apply(t, web(1, env("FAKE_START_DELAY=150ms")...))
@@ -429,7 +429,7 @@ func TestAMissingImageTakesNothing(t *testing.T) {
 	b.gone(t)
 }
 
-// Whoever builds the image later need do nothing more.
+// After the image is built, nothing else has to be done.
 func TestAnImageThatComesLater(t *testing.T) {
 	b := setUp(t, nil)
 	var there atomic.Bool
@@ -531,7 +531,7 @@ func TestALostEventIsFoundOut(t *testing.T) {
 		synctest.Wait()
 		b.driver.Crash(b.list(t)[0].Name, 5)
 		synctest.Wait()
-		time.Sleep(2 * time.Second) // the watch is taken up again after a pause
+		time.Sleep(2 * time.Second) // the engine watches again after a pause
 		r := b.list(t)[0]
 		if r.Restarts != 1 || r.Containers[0].LastExit == nil || r.Containers[0].LastExit.Code != 5 {
 			t.Errorf("an exit that was not told: want it found in the list and the container restarted, got %+v", r)
@@ -540,7 +540,7 @@ func TestALostEventIsFoundOut(t *testing.T) {
 }
 
 func TestFewerReplicasKeepTheBest(t *testing.T) {
-	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 3 << 29} }) // room for three
+	b := setUp(t, func(c *local.Config) { c.Capacity = local.Capacity{Memory: 3 << 29} }) // enough for three
 	w := web(4)
 	b.apply(t, w)
 	list := b.until(t, "three ready and one waiting", func(list []resource.Replica) bool {

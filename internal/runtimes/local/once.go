@@ -10,19 +10,19 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// once is what a keeper knows of a replica that runs to its end.
+// once is the state of a replica that runs to its end.
 type once struct {
 	set     bool
 	timeout time.Duration
-	why     string                // it fails, and what still runs in it is ended
+	why     string                // why it fails; what still runs in it is ended
 	state   resource.ReplicaState // "" until it has ended
 }
 
-// startTries is how often a container that has not run yet is tried to be started. Nothing has been done then that a
-// second run would do twice, so a passing fault of the machine is not the execution's.
+// startTries is how often the keeper tries to start a container that has not run yet. Nothing has been done yet that a
+// second run would repeat, so a temporary fault of the machine does not fail the execution.
 const startTries = 3
 
-// kindOf is the type of what replicas belong to.
+// kindOf returns the type of the resource that a replica belongs to.
 func kindOf(once bool) string {
 	if once {
 		return resource.TypeExecution
@@ -30,52 +30,58 @@ func kindOf(once bool) string {
 	return resource.TypeRevision
 }
 
-// run makes the replicas of an execution those that w names.
-func (e *Engine) run(w runtimes.Workload) error {
+// Execute implements runtimes.Runtime.
+func (e *Engine) Execute(ctx context.Context, x runtimes.Execution) error {
+	if !x.Revision.ID.Is(resource.TypeExecution) {
+		return fmt.Errorf("execution %s: want a %s, got a %s", x.Revision.Name(), resource.TypeExecution, x.Revision.ID.Type)
+	}
+	if err := e.wait(ctx); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	var missing []string
-	for _, name := range w.Run.Replicas {
+	for _, name := range x.Replicas {
 		k := e.keepers[name]
-		if k == nil && !slices.Contains(w.Run.Begun, name) {
+		if k == nil && !slices.Contains(x.Begun, name) {
 			missing = append(missing, name)
-		} else if k != nil && k.rev.ID.Key() != w.Revision.ID.Key() {
+		} else if k != nil && k.rev.ID.Key() != x.Revision.ID.Key() {
 			e.mu.Unlock()
-			return fmt.Errorf("execution %s: replica %q is one of %s", w.Revision.Name(), name, k.rev.ID)
+			return fmt.Errorf("execution %s: replica %q is one of %s", x.Revision.Name(), name, k.rev.ID)
 		}
 	}
 	if len(missing) > 0 {
-		if err := e.cfg.Capacity.fits(w.Revision); err != nil {
+		if err := e.cfg.Capacity.fits(x.Revision); err != nil {
 			e.mu.Unlock()
-			return fmt.Errorf("execution %s: %w", w.Revision.Name(), err)
+			return fmt.Errorf("execution %s: %w", x.Revision.Name(), err)
 		}
 	}
 	for _, name := range missing {
-		k := newKeeper(e, name, w.Revision, w.Env, time.Now())
-		k.once.set, k.once.timeout = true, w.Run.Timeout
+		k := newKeeper(e, name, x.Revision, x.Env, time.Now())
+		k.once.set, k.once.timeout = true, x.Timeout
 		e.add(k)
 	}
-	for _, k := range e.live(w.Revision.ID) {
+	for _, k := range e.live(x.Revision.ID) {
 		k.lookAgain()
-		if !slices.Contains(w.Run.Replicas, k.name) {
-			e.stop(k)
+		if !slices.Contains(x.Replicas, k.name) {
+			e.stop(k, "")
 		}
 	}
-	slow := len(missing) > 0 && e.tooMuchCPU(w.Revision)
+	slow := len(missing) > 0 && e.tooMuchCPU(x.Revision)
 	e.mu.Unlock()
 	if slow {
-		e.emitSlow(w.Revision)
+		e.emitSlow(x.Revision)
 	}
 	return nil
 }
 
-// ended takes the end of a container that is not started again. why is empty when it ended by itself.
+// ended handles the end of a container that is not restarted. why is empty if it ended by itself.
 func (k *keeper) ended(c *container, exit resource.Exit, why string, ran time.Duration) {
 	c.done, c.failed = true, exit.Code != 0 || why != ""
 	c.last, c.ready = &exit, false
 	k.tellEnd(c, exit, why, ran)
 }
 
-// neverStarts gives a replica up of which a container cannot be started.
+// neverStarts fails a replica because one of its containers cannot be started.
 func (k *keeper) neverStarts(ctx context.Context, c *container, err error) {
 	c.done, c.failed = true, true
 	c.last = &resource.Exit{Code: startErrorCode, At: time.Now(), Reason: "StartError"}
@@ -83,10 +89,11 @@ func (k *keeper) neverStarts(ctx context.Context, c *container, err error) {
 	k.giveUp(ctx, fmt.Sprintf("container '%s' cannot be started: %v", c.spec.Name, err), "ReplicaFailed")
 }
 
-// startErrorCode is the exit code that Kubernetes gives a container whose process could not be started.
+// startErrorCode is the exit code that Kubernetes reports for a container whose process could not be started.
 const startErrorCode = 128
 
-// deadline is when the replica has run for as long as it may; zero when it has no limit or has not begun.
+// deadline returns when the replica will have run for its maximum time. It is zero if the replica has no limit or has
+// not started.
 func (k *keeper) deadline() time.Time {
 	var began time.Time
 	for _, c := range k.containers {
@@ -100,7 +107,7 @@ func (k *keeper) deadline() time.Time {
 	return began.Add(k.once.timeout)
 }
 
-// watchTimeout ends a replica that has run for longer than it may.
+// watchTimeout ends a replica that has run for longer than its limit.
 func (k *keeper) watchTimeout(ctx context.Context) {
 	at := k.deadline()
 	if at.IsZero() || at.After(time.Now()) || k.once.why != "" {
@@ -111,10 +118,10 @@ func (k *keeper) watchTimeout(ctx context.Context) {
 	k.giveUp(ctx, why, deadlineExceeded)
 }
 
-// deadlineExceeded is Kubernetes' word for a time limit that has passed.
+// deadlineExceeded is Kubernetes' reason for a time limit that has passed.
 const deadlineExceeded = "DeadlineExceeded"
 
-// giveUp ends what runs of a replica that has failed.
+// giveUp ends what still runs in a replica that has failed.
 func (k *keeper) giveUp(ctx context.Context, why, word string) {
 	k.once.why = why
 	for _, c := range k.containers {
@@ -125,7 +132,7 @@ func (k *keeper) giveUp(ctx context.Context, why, word string) {
 	}
 }
 
-// conclude notes that the replica has come to its end, when it has.
+// conclude records the end of the replica, if it has ended.
 func (k *keeper) conclude(ctx context.Context) {
 	if !k.once.set || k.once.state != "" || ctx.Err() != nil {
 		return
@@ -135,7 +142,7 @@ func (k *keeper) conclude(ctx context.Context) {
 		switch {
 		case c.up():
 			return
-		case c.init && c.failed: // nothing behind it starts
+		case c.init && c.failed: // containers after it do not start
 			k.conclusion(resource.ReplicaFailed)
 			return
 		case !c.done:

@@ -11,13 +11,19 @@ import (
 	"penstock/internal/runtimes/fake"
 )
 
-// batch is an execution with one replica of these containers.
-func batch(containers ...resource.Container) runtimes.Workload {
-	w := web(0)
-	w.Revision.ID, w.Revision.TargetPort = resource.JobID("s", "g", "batch").Child("executions", "batch-1"), 0
-	w.Revision.Template.Containers = containers
-	w.Run = &runtimes.Run{Replicas: []string{"batch-1-a"}}
-	return w
+// batch returns an execution with one replica of these containers.
+func batch(containers ...resource.Container) runtimes.Execution {
+	rev := web(0).Revision
+	rev.ID, rev.TargetPort = resource.JobID("s", "g", "batch").Child("executions", "batch-1"), 0
+	rev.Template.Containers = containers
+	return runtimes.Execution{Revision: rev, Replicas: []string{"batch-1-a"}}
+}
+
+func (b *bench) execute(t testing.TB, x runtimes.Execution) {
+	t.Helper()
+	if err := b.Execute(t.Context(), x); err != nil {
+		t.Fatalf("Execute: %v", err)
+	}
 }
 
 // once waits until the one replica has ended.
@@ -30,27 +36,27 @@ func (b *bench) once(t *testing.T) resource.Replica {
 
 func TestEventsOfAnExecution(t *testing.T) {
 	b := setUp(t, nil)
-	w := batch(initOf("work", fake.Done))
-	b.apply(t, w)
+	x := batch(initOf("work", fake.Done))
+	b.execute(t, x)
 	b.once(t)
 	want := []string{"AssigningReplica", "PullingImage", "PulledImage", "ContainerCreated", "ContainerStarted", "ContainerTerminated"}
 	if got := b.events.reasons(); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
-	// As in Azure, where this is a warning with exit code 0 too.
+	// As in Azure, where this is a warning even with exit code 0.
 	ev := b.events.want(t, "ContainerTerminated", "Container 'work' was terminated with exit code '0' and reason 'ProcessExited'")
-	if !ev.Warning || ev.App != w.Revision.App() || ev.Revision != "batch-1" || ev.Replica != "batch-1-a" {
+	if !ev.Warning || ev.App != x.Revision.App() || ev.Revision != "batch-1" || ev.Replica != "batch-1-a" {
 		t.Errorf("want a warning of the job and its execution, got %+v", ev)
 	}
-	w.Run.Replicas = nil
-	b.apply(t, w)
+	x.Replicas = nil
+	b.execute(t, x)
 	b.gone(t)
 }
 
-// A replica has ended when all its containers have.
+// A replica has ended when all its containers have ended.
 func TestExecutionWaitsForAllItsContainers(t *testing.T) {
 	b := setUp(t, nil)
-	b.apply(t, batch(initOf("work", fake.Done), initOf("beside", fake.Echo)))
+	b.execute(t, batch(initOf("work", fake.Done), initOf("beside", fake.Echo)))
 	r := b.until(t, "one container's end", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].State == resource.ReplicaReady && list[0].Containers[0].LastExit != nil
 	})[0]
@@ -66,7 +72,7 @@ func TestExecutionWaitsForAllItsContainers(t *testing.T) {
 func TestExecutionWhoseContainerNeverStarts(t *testing.T) {
 	b := setUp(t, nil)
 	bad := initOf("work", fake.Echo, "FAKE_START_ERROR=no such file")
-	b.apply(t, batch(initOf("beside", fake.Echo), bad))
+	b.execute(t, batch(initOf("beside", fake.Echo), bad))
 	r := b.once(t)
 	if r.State != resource.ReplicaFailed || !strings.Contains(r.Reason, "container 'work' cannot be started") || !strings.Contains(r.Reason, "no such file") {
 		t.Errorf("got %s %q", r.State, r.Reason)
@@ -85,14 +91,14 @@ func TestExecutionWhoseContainerNeverStarts(t *testing.T) {
 	}
 }
 
-// An end that a probe asked for is no success, whatever the code.
+// An end that a probe caused is a failure, whatever the exit code.
 func TestExecutionFailsItsLivenessProbe(t *testing.T) {
 	b := setUp(t, nil)
 	work := initOf("work", fake.Echo)
 	work.Probes = []resource.Probe{{
 		Type: resource.Liveness, TCP: &resource.TCPSocket{Port: 9}, Period: time.Second, Timeout: time.Second, FailureThreshold: 1, SuccessThreshold: 1,
 	}}
-	b.apply(t, batch(work))
+	b.execute(t, batch(work))
 	if r := b.once(t); r.State != resource.ReplicaFailed || r.Containers[0].LastExit.Code != 0 || r.Restarts != 0 {
 		t.Errorf("want a failure that was ended by SIGTERM and not restarted, got %+v (last exit %+v)", r, r.Containers[0].LastExit)
 	}
@@ -100,11 +106,12 @@ func TestExecutionFailsItsLivenessProbe(t *testing.T) {
 
 func TestWorkloadsOfTheWrongKind(t *testing.T) {
 	b := setUp(t, nil)
-	run, keep := batch(initOf("work", fake.Done)), web(1)
-	run.Revision.ID, keep.Revision.ID = keep.Revision.ID, run.Revision.ID
-	for name, w := range map[string]runtimes.Workload{"a revision that ends": run, "an execution that is kept": keep} {
-		if err := b.Apply(t.Context(), w); err == nil || !strings.Contains(err.Error(), "want a Microsoft.App/") {
-			t.Errorf("%s: got %v, want a refusal", name, err)
-		}
+	x, w := batch(initOf("work", fake.Done)), web(1)
+	x.Revision.ID, w.Revision.ID = w.Revision.ID, x.Revision.ID
+	if err := b.Execute(t.Context(), x); err == nil || !strings.Contains(err.Error(), "want a Microsoft.App/") {
+		t.Errorf("Execute of a revision: got %v, want a refusal", err)
+	}
+	if err := b.Apply(t.Context(), w); err == nil || !strings.Contains(err.Error(), "want a Microsoft.App/") {
+		t.Errorf("Apply of an execution: got %v, want a refusal", err)
 	}
 }

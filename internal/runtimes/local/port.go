@@ -15,31 +15,33 @@ import (
 	"penstock/internal/resource"
 )
 
-// settlePorts is how long a process may take from its first port to the others before the lowest of them is its choice:
-// servers open theirs in one go. A port that the image EXPOSEs is taken at once.
+// settlePorts is how long the finder waits, after a process has opened its first port, for further ports before it
+// chooses the lowest one. Servers open their ports at nearly the same time. A port that the image EXPOSEs is chosen at
+// once.
 const settlePorts = 100 * time.Millisecond
 
-// finder finds out on which port the requests of a replica go, when its app does not say. Probes ask it, several at once.
+// finder detects the port for a replica's requests when its app does not name one. Several probes may call it
+// concurrently.
 //
-// What can be connected to counts, in this order: ports that the image of the first container EXPOSEs; ports that neither
-// images nor probes of the other containers name; the rest. Of equals it is the lowest. Once made, the choice stays for
-// as long as the port is open, but for one that the image EXPOSEs and that opens later: a server may tell of its health
-// long before it serves.
+// Only ports that accept connections count, in this order: ports that the image of the first container EXPOSEs; ports
+// that neither the images nor the probes of the other containers name; all others. Among equals, the lowest port is
+// chosen. A choice stays while its port is open, with one exception: a port that the image EXPOSEs and that opens later
+// replaces it, because a server may report its health long before it serves.
 type finder struct {
 	listening func(context.Context) ([]netip.AddrPort, error)
-	at        netip.Addr // the replica's
+	at        netip.Addr // address of the replica
 	exposed   []int      // by the image of the first container
-	others    []int      // of the other containers
+	others    []int      // named by the other containers
 	found     func(port int, beside []int)
 
 	mu      sync.Mutex
 	port    int
 	seen    []int
-	since   time.Time // when seen was first what it is
-	settled bool      // nothing is expected to follow what is open
+	since   time.Time // when seen last changed
+	settled bool      // no further ports are expected to open
 }
 
-// look returns the port, or why there is none.
+// look returns the port, or an error that says why there is none.
 func (f *finder) look(ctx context.Context) (int, error) {
 	sockets, err := f.listening(ctx)
 	if err != nil {
@@ -68,7 +70,7 @@ func (f *finder) look(ctx context.Context) (int, error) {
 	return best, nil
 }
 
-// best is the port that is chosen of those that are open, in ascending order; 0 of none.
+// best returns the port to choose from the open ones, which are in ascending order. It returns 0 if there are none.
 func (f *finder) best(open []int) int {
 	for _, first := range []func(int) bool{
 		func(port int) bool { return slices.Contains(f.exposed, port) },
@@ -82,7 +84,7 @@ func (f *finder) best(open []int) int {
 	return 0
 }
 
-// reachable are the ports that the ingress can connect to at the replica's address, in ascending order.
+// reachable returns the ports to which the ingress can connect at the replica's address, in ascending order.
 func reachable(sockets []netip.AddrPort, at netip.Addr) []int {
 	var ports []int
 	for _, s := range sockets {
@@ -114,7 +116,7 @@ func portList(ports []int) string {
 	return strings.Join(names, ", ")
 }
 
-// target is what the probes of a container are asked on.
+// target returns what the probes of a container check, and on which address and port.
 func (k *keeper) target(c *container, started time.Time) probe.Target {
 	behaviour := k.rev.Settings.Behaviour
 	t := probe.Target{Address: k.addr, Started: started, Behaviour: behaviour}
@@ -129,12 +131,12 @@ func (k *keeper) target(c *container, started time.Time) probe.Target {
 	return t
 }
 
-// finder is one for the process that runs in c.
+// finder returns a finder for the process that runs in c.
 func (k *keeper) finder(c *container) *finder {
 	id, run := c.id, c.runs
 	f := &finder{
 		at: k.addr, exposed: c.ports,
-		settled: k.adopted && run == 1, // it has run for long
+		settled: k.adopted && run == 1, // it has run for a long time
 		found: func(port int, beside []int) {
 			k.inbox.put(note{container: id, run: run, port: port, beside: beside})
 		},
@@ -167,7 +169,7 @@ func portOf(p resource.Probe) int {
 	return 0
 }
 
-// findPort looks for the port of a replica that was made when nobody wanted to know it: its app had no ingress.
+// findPort detects the port of a replica that was created when its app had no ingress.
 func (k *keeper) findPort(ctx context.Context) {
 	for _, c := range k.containers {
 		if !c.main || c.phase != running || c.port != 0 || k.rev.TargetPort != 0 || k.rev.DetectPort || c.finding == c.runs {
@@ -183,7 +185,7 @@ func (k *keeper) findPort(ctx context.Context) {
 	}
 }
 
-// detected notes on which port requests go.
+// detected records the port for requests.
 func (k *keeper) detected(c *container, port int, beside []int) {
 	c.port = port
 	message := fmt.Sprintf("Target port %d detected", port)

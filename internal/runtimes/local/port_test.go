@@ -13,7 +13,7 @@ import (
 	"penstock/internal/runtimes/fake"
 )
 
-// undeclared is a replica of an app that does not say on which port it listens. The image EXPOSEs 8080.
+// undeclared returns a workload of an app that does not name its port. Its image EXPOSEs 8080.
 func undeclared(vars ...string) runtimes.Workload {
 	w := web(1, env(vars...)...)
 	w.Revision.Serving = resource.Serving{DetectPort: true}
@@ -54,7 +54,8 @@ func TestThePortIsFoundOut(t *testing.T) {
 	}
 }
 
-// A restart of the platform finds the port again and leaves the replica as it is; a restart of the process too.
+// After a restart of the platform, the port is detected again and the replica is not changed. The same holds after a
+// restart of the process.
 func TestThePortIsFoundAgain(t *testing.T) {
 	b := setUp(t, nil)
 	w := undeclared("PORT=8000")
@@ -74,7 +75,7 @@ func TestThePortIsFoundAgain(t *testing.T) {
 	}
 }
 
-// A replica that never listens is never ready, whatever its own probes say, and says why.
+// A replica that never listens never becomes ready, whatever its own probes report, and its status says why.
 func TestNoPortIsNotReady(t *testing.T) {
 	for name, test := range map[string]struct {
 		sockets []netip.AddrPort
@@ -104,7 +105,7 @@ func TestNoPortIsNotReady(t *testing.T) {
 	}
 }
 
-// A replica that ran before its app had an ingress is asked for its port once it has one.
+// A replica that was started before its app had an ingress has its port detected when the app gets one.
 func TestThePortOfAReplicaThatRanWithoutIngress(t *testing.T) {
 	b := setUp(t, nil)
 	w := undeclared("PORT=8000")
@@ -131,7 +132,7 @@ func TestThePortOfAReplicaThatRanWithoutIngress(t *testing.T) {
 	b.gone(t)
 }
 
-// The port that the app named when a replica was made is that replica's.
+// A replica keeps the port that the app named when the replica was created.
 func TestANamedPortStays(t *testing.T) {
 	b := setUp(t, nil)
 	w := web(1)
@@ -147,7 +148,8 @@ func TestANamedPortStays(t *testing.T) {
 	}
 }
 
-// What the image exposes is known after a restart of the platform too, also when the image has gone or cannot be asked.
+// The ports that the image EXPOSEs are known after a restart of the platform, even if the image is gone or cannot be
+// read.
 func TestTheImageIsNotAskedAgain(t *testing.T) {
 	b := setUp(t, nil)
 	b.apply(t, undeclared("FAKE_LISTEN_ALSO=7000"))

@@ -43,7 +43,7 @@ func (v *vault) secrets(_ context.Context, app resource.ID) (map[string]resource
 	return all, nil
 }
 
-// crash asks a replica for the path that ends it, which it does not answer.
+// crash requests the path on which a replica ends without an answer.
 func crash(t *testing.T, replica resource.Replica) {
 	t.Helper()
 	resp, err := http.Get("http://" + netip.AddrPortFrom(replica.Address, 8080).String() + "/crash")
@@ -69,9 +69,9 @@ func TestASecretIsReadAtEachStartAndKeptNowhere(t *testing.T) {
 		})
 	}
 	secrets.set("exit", "4")
-	ended(3) // it still has the value that it was started with
+	ended(3) // it still has the value with which it was started
 	secrets.set("exit", "")
-	b.restart(t, with) // what is adopted goes on
+	b.restart(t, with) // an adopted container keeps its value
 	crash(t, replica)
 	b.until(t, "a replica that cannot be started", func(list []resource.Replica) bool {
 		return list[0].State == resource.ReplicaWaiting && strings.Contains(list[0].Reason, `variable FAKE_EXIT_CODE: secret "exit" of app web: not found`)
@@ -89,7 +89,7 @@ func TestASecretIsReadAtEachStartAndKeptNowhere(t *testing.T) {
 	}
 }
 
-// text asks a replica what is in a file of its.
+// text returns the content of a file in a replica.
 func text(t *testing.T, r resource.Replica, path string) string {
 	t.Helper()
 	resp, err := http.Get("http://" + netip.AddrPortFrom(r.Address, 8080).String() + "/file?path=" + path)
@@ -150,7 +150,7 @@ func TestSecretsAsFilesFollowTheirValues(t *testing.T) {
 	b.apply(t, w)
 	b.apply(t, w)
 	secrets.set("key", "three")
-	b.restart(t, with) // the change is of a time without a platform
+	b.restart(t, with) // the secrets changed while the platform was down
 	has("after a restart of the platform", map[string]string{"/all/key": "three", "/some/tls/key.pem": "three"})
 	for _, ev := range b.events.all()[told:] {
 		if ev.Reason == "SecretVolumeNotUpdated" {

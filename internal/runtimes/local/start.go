@@ -12,10 +12,10 @@ import (
 	"penstock/internal/resource"
 )
 
-// start brings a container up, or says when it is tried again.
+// start brings a container up. If that fails, it sets when to try again.
 func (k *keeper) start(ctx context.Context, c *container) {
 	c.trouble, c.due = "", time.Time{}
-	// Shown while the image is fetched and the container made: both can take long.
+	// Shown while the image is fetched and the container is created, because both can take long.
 	k.publish()
 	pid, started, err := k.bringUp(ctx, c)
 	if err == nil {
@@ -27,7 +27,7 @@ func (k *keeper) start(ctx context.Context, c *container) {
 		return
 	}
 	if ctx.Err() != nil {
-		return // the replica ends, or the platform does
+		return // the replica or the platform is ending
 	}
 	k.failures++
 	c.ends++
@@ -38,18 +38,18 @@ func (k *keeper) start(ctx context.Context, c *container) {
 	}
 	pause := k.pause(c)
 	if c.missing {
-		pause = max(pause, k.e.cfg.Backoff.after(c.ends+1)) // asking again at once finds no more
+		pause = max(pause, k.e.cfg.Backoff.after(c.ends+1)) // asking again at once would give the same answer
 	}
 	c.due = time.Now().Add(pause)
 	c.trouble = fmt.Sprintf("container '%s' cannot be started: %v", c.spec.Name, err)
 	k.tell(warning, "ContainerCreateFailure", 0, "Container '%s' cannot be started: %v. The next try is in %s.", c.spec.Name, err, round(pause))
 }
 
-// bringUp does what has to be done to run the container's process.
+// bringUp does everything that is needed to run the container's process.
 func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, started time.Time, err error) {
 	d := k.e.cfg.Driver
 	if !k.sandbox {
-		// All images first: a replica that lacks one takes nothing else.
+		// All images come first: a replica that lacks one uses no other resources.
 		for _, other := range k.containers {
 			if err := k.pull(ctx, other); err != nil {
 				return 0, started, err
@@ -58,43 +58,80 @@ func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, started ti
 	} else if err := k.pull(ctx, c); err != nil {
 		return 0, started, err
 	}
-	revision := k.rev.ID.Key()
-	if err := k.e.starts.enter(ctx, revision); err != nil {
-		return 0, started, err
+	ahead := c.fresh // as part of a standby, so little is left to do
+	if !ahead {
+		revision := k.rev.ID.Key()
+		if err := k.e.starts.enter(ctx, revision, false); err != nil {
+			return 0, started, err
+		}
+		defer func() { k.e.starts.leave(revision, k.e.replicasUp()) }()
 	}
-	defer func() { k.e.starts.leave(revision, k.e.replicasUp()) }()
 	if !k.sandbox {
 		if err := k.makeSandbox(ctx); err != nil {
 			return 0, started, err
 		}
 	}
-	if c.exists {
-		if err := d.Delete(ctx, c.id); err != nil {
-			return 0, started, fmt.Errorf("delete what ran before: %w", err)
+	if err := k.make(ctx, c); err != nil {
+		return 0, started, err
+	}
+	c.fresh = false
+	started = time.Now() // not after the start: the process may have ended by then
+	pid, err = d.Start(ctx, c.id)
+	if err != nil && ahead && ctx.Err() == nil {
+		k.e.cfg.Log.Warn("what was made ahead does not start; it is made again", "replica", k.name, "container", c.spec.Name, "err", err)
+		if err = k.make(ctx, c); err == nil {
+			c.fresh, started = false, time.Now()
+			pid, err = d.Start(ctx, c.id)
 		}
-		c.exists = false
 	}
-	spec, err := k.resolved(ctx, c.spec)
 	if err != nil {
-		return 0, started, err
-	}
-	mounts, err := k.mounts(ctx, spec)
-	if err != nil {
-		return 0, started, err
-	}
-	began := time.Now()
-	if err := d.Create(ctx, k.container(c, spec, mounts)); err != nil {
-		c.pulled = false // the image may have gone
-		return 0, started, fmt.Errorf("create: %w", err)
-	}
-	c.exists = true
-	k.tell(normal, "ContainerCreated", time.Since(began), "Created container '%s'", c.spec.Name)
-	started = time.Now() // and not after: it may have ended by then
-	if pid, err = d.Start(ctx, c.id); err != nil {
 		return 0, started, fmt.Errorf("start: %w", err)
 	}
 	k.tell(normal, "ContainerStarted", time.Since(started), "Started container '%s'", c.spec.Name)
 	return pid, started, nil
+}
+
+// plan returns what the driver would be asked to create for c now, and a digest of it. It ensures that what c mounts
+// exists.
+func (k *keeper) plan(ctx context.Context, c *container) (Container, string, error) {
+	spec, err := k.resolved(ctx, c.spec)
+	if err != nil {
+		return Container{}, "", err
+	}
+	mounts, err := k.mounts(ctx, spec)
+	if err != nil {
+		return Container{}, "", err
+	}
+	planned := k.container(c, spec, mounts)
+	sum, err := digest(planned)
+	return planned, sum, err
+}
+
+// make creates c, unless c exists, was never started and matches the current plan.
+func (k *keeper) make(ctx context.Context, c *container) error {
+	planned, sum, err := k.plan(ctx, c)
+	if err != nil {
+		return err
+	}
+	if c.fresh && c.sum == sum {
+		return nil
+	}
+	c.fresh = false
+	d := k.e.cfg.Driver
+	if c.exists {
+		if err := d.Delete(ctx, c.id); err != nil {
+			return fmt.Errorf("delete what ran before: %w", err)
+		}
+		c.exists = false
+	}
+	began := time.Now()
+	if err := d.Create(ctx, planned); err != nil {
+		c.pulled = false // the image may have been removed
+		return fmt.Errorf("create: %w", err)
+	}
+	c.exists, c.fresh, c.sum = true, true, sum
+	k.tell(normal, "ContainerCreated", time.Since(began), "Created container '%s'", c.spec.Name)
+	return nil
 }
 
 func (k *keeper) pull(ctx context.Context, c *container) error {
@@ -125,8 +162,8 @@ func (k *keeper) pull(ctx context.Context, c *container) error {
 	return nil
 }
 
-// prefetch brings the weights of the container's image into memory before it starts, when its app asks for that. What
-// goes wrong with it only makes the start slower.
+// prefetch reads the weights of the container's image into memory before the container starts, if its app asks for
+// that. A failure only makes the start slower.
 func (k *keeper) prefetch(ctx context.Context, c *container) {
 	driver, ok := k.e.cfg.Driver.(Prefetcher)
 	if !ok || k.rev.Settings.Prefetch != resource.PrefetchWeights {
@@ -144,11 +181,12 @@ func (k *keeper) prefetch(ctx context.Context, c *container) {
 }
 
 func (k *keeper) makeSandbox(ctx context.Context) error {
-	record, err := k.record()
+	record, err := k.record(ctx)
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	k.touched = true
+	k.keepLife()
 	k.addr, err = k.e.cfg.Driver.CreateSandbox(ctx, Sandbox{
 		Replica:      k.name,
 		Revision:     k.rev.ID,
@@ -164,7 +202,7 @@ func (k *keeper) makeSandbox(ctx context.Context) error {
 	return nil
 }
 
-// container is what the driver is to make of c. spec is its own with the values of its secrets.
+// container returns what the driver is asked to create for c. spec is c's specification with the values of its secrets.
 func (k *keeper) container(c *container, spec resource.Container, mounts []Mount) Container {
 	return Container{
 		ID:        c.id,
@@ -181,9 +219,12 @@ func (k *keeper) container(c *container, spec resource.Container, mounts []Mount
 	}
 }
 
-// runs notes that the container's process runs and begins to probe it.
+// runs records that the container's process runs, and starts its probes.
 func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.Time) {
 	c.phase, c.pid, c.started = running, pid, started
+	if !k.once.set {
+		k.startedFirst(started)
+	}
 	c.asked, c.ready, c.unhealthy, c.oom = false, false, "", nil
 	c.runs++
 	c.port = 0
@@ -191,6 +232,12 @@ func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.T
 		c.asked, c.stopProbes = true, func() {}
 		return
 	}
+	k.probe(ctx, c, started)
+}
+
+// probe starts the probes of a container that was started at the given time.
+func (k *keeper) probe(ctx context.Context, c *container, started time.Time) {
+	c.asked = false
 	target := k.target(c, started)
 	ctx, c.stopProbes = context.WithCancel(ctx)
 	id, run := c.id, c.runs
@@ -199,7 +246,7 @@ func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.T
 	})
 }
 
-// judge takes what a probe found.
+// judge handles the result of a probe.
 func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 	c.ready = v.Ready
 	c.asked = c.asked || v.Ready || v.Err != nil
@@ -236,7 +283,7 @@ func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 	k.stopContainer(ctx, c, grace, "ProbeFailure")
 }
 
-// stopContainer ends a container's process. why is told of its end.
+// stopContainer ends a container's process. why is reported as the reason.
 func (k *keeper) stopContainer(ctx context.Context, c *container, grace time.Duration, why string) {
 	c.stopProbes()
 	c.phase, c.why, c.ready = killing, why, false
@@ -248,7 +295,7 @@ func (k *keeper) stopContainer(ctx context.Context, c *container, grace time.Dur
 	k.signal(ctx, c, syscall.SIGTERM)
 }
 
-// elsewhere tells, of a container that refused a connection, on which ports it would have taken one.
+// elsewhere returns on which ports a container listens, for a container that refused a connection.
 func (k *keeper) elsewhere(ctx context.Context, c *container) string {
 	driver, ok := k.e.cfg.Driver.(Listener)
 	if !ok {
@@ -273,7 +320,7 @@ func (k *keeper) signal(ctx context.Context, c *container, s syscall.Signal) {
 	}
 }
 
-// tellAdopted starts to watch over what was found running, and tells of what ended meanwhile.
+// tellAdopted starts the probes of containers that were found running, and reports those that ended meanwhile.
 func (k *keeper) tellAdopted(ctx context.Context) {
 	for _, c := range k.containers {
 		if c.phase == running {
@@ -288,10 +335,10 @@ func (k *keeper) tellAdopted(ctx context.Context) {
 	k.since = time.Now()
 }
 
-// isPowerOfTwo thins out a probe's repeated failures in the log: the 1st, 2nd, 4th, 8th ... in a row are told.
+// isPowerOfTwo selects which of a probe's consecutive failures are logged: the 1st, 2nd, 4th, 8th ...
 func isPowerOfTwo(n int) bool { return n > 0 && n&(n-1) == 0 }
 
-// round writes a duration with as many digits as anyone wants.
+// round rounds a duration to the precision that readers need.
 func round(d time.Duration) time.Duration {
 	switch {
 	case d > time.Minute:

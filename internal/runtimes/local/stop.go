@@ -9,12 +9,12 @@ import (
 	"penstock/internal/resource"
 )
 
-// oomIsCause is how long after an OOM kill the end of a container is put down to it: the kernel kills one process, and
-// the first process of the container, if it was another, needs a moment to give up.
+// oomIsCause is how long after an OOM kill the end of a container is attributed to it. The kernel kills one process. If
+// that is not the first process of the container, the first one may take a moment to exit.
 const oomIsCause = 2 * time.Second
 
-// outOfMemory tells of a process that the kernel killed at the container's limit. It may be a child: then the container
-// runs on, and nothing else would tell.
+// outOfMemory reports a process that the kernel killed at the container's memory limit. If it was a child, the
+// container keeps running, and nothing else would report it.
 func (k *keeper) outOfMemory(c *container, o *OOM) {
 	c.oom = o
 	process := o.Process
@@ -25,7 +25,7 @@ func (k *keeper) outOfMemory(c *container, o *OOM) {
 		c.spec.Name, bytes(int64(o.Limit)), bytes(int64(o.Peak)), process)
 }
 
-// exited takes the end of a container's process, which is started again.
+// exited handles the end of a container's process that will be restarted.
 func (k *keeper) exited(c *container, exit resource.Exit) {
 	why := c.why
 	c.why, c.killAt = "", time.Time{}
@@ -54,7 +54,7 @@ func (k *keeper) exited(c *container, exit resource.Exit) {
 	k.again(c, exit)
 }
 
-// over takes an end that was not seen when it happened.
+// over handles an end that nobody saw when it happened.
 func (k *keeper) over(c *container, exit resource.Exit) {
 	exit.Reason = reason(exit)
 	if c.init && exit.Code == 0 {
@@ -70,7 +70,7 @@ func (k *keeper) over(c *container, exit resource.Exit) {
 	k.again(c, exit)
 }
 
-// again sets when the container is started again.
+// again sets when the container is restarted.
 func (k *keeper) again(c *container, exit resource.Exit) {
 	k.was, k.since = false, exit.At
 	c.last, c.ready = &exit, false
@@ -84,10 +84,10 @@ func (k *keeper) again(c *container, exit resource.Exit) {
 	}
 }
 
-// completed is the reason of an end with code 0.
+// completed is the reason for an exit with code 0.
 const completed = "Completed"
 
-// reason is an exit's reason in Kubernetes' words.
+// reason returns Kubernetes' word for the reason of an exit.
 func reason(e resource.Exit) string {
 	switch {
 	case e.OOM:
@@ -101,7 +101,7 @@ func reason(e resource.Exit) string {
 	}
 }
 
-// tellEnd tells of a container's end. why is empty when it ended by itself.
+// tellEnd reports a container's end. why is empty if it ended by itself.
 func (k *keeper) tellEnd(c *container, exit resource.Exit, why string, ran time.Duration) {
 	switch {
 	case why != "":
@@ -114,22 +114,35 @@ func (k *keeper) tellEnd(c *container, exit resource.Exit, why string, ran time.
 		c.spec.Name, exit.Code, why)
 }
 
-// killWait is how long a killed process may take to be gone before its container is deleted all the same. A process in
-// a stuck system call can take that long.
+// killWait is how long the keeper waits for a killed process to end before it deletes the container anyway. A process
+// in a stuck system call can take that long.
 const killWait = 10 * time.Second
 
-// terminate ends the replica: SIGTERM to all its containers, the exact grace, SIGKILL, and then everything is removed.
-// When ctx ends first, the replica stays as it is then.
+// terminate ends the replica: SIGTERM to all its containers, the exact grace period, SIGKILL, and then removal. If ctx
+// ends first, the replica stays as it is then.
 func (k *keeper) terminate(ctx context.Context) {
 	k.publish()
 	began := time.Now()
 	grace := max(0, k.rev.Template.Grace)
+	if !k.once.set {
+		if told := k.told(); told.Before(began) {
+			grace = max(0, grace-began.Sub(told)) // what is left of it: an earlier process told the replica to end
+		}
+	}
+	for _, c := range k.containers {
+		if c.missed != nil {
+			k.endedAway(c)
+		}
+	}
 	sign := syscall.SIGTERM
 	if grace == 0 {
 		sign, grace = syscall.SIGKILL, killWait
 	}
 	for _, c := range k.containers {
 		if c.up() {
+			if err := k.thaw(ctx, c); err != nil && ctx.Err() == nil {
+				k.e.cfg.Log.Warn("a frozen container cannot be thawed; it is killed when it is deleted", "replica", k.name, "container", c.spec.Name, "err", err)
+			}
 			c.stopProbes()
 			k.signal(ctx, c, sign)
 		}
@@ -148,6 +161,7 @@ func (k *keeper) terminate(ctx context.Context) {
 		case <-timer.C:
 			if sign == syscall.SIGKILL {
 				k.e.cfg.Log.Warn("killed processes are not seen to end; deleting their containers", "replica", k.name)
+				k.endedForGood()
 				k.clear(ctx)
 				return
 			}
@@ -160,7 +174,16 @@ func (k *keeper) terminate(ctx context.Context) {
 			}
 		}
 	}
+	k.endedForGood()
 	k.clear(ctx)
+}
+
+// endedAway handles the end of a container that ended while the platform was down, after its replica was told to end.
+func (k *keeper) endedAway(c *container) {
+	exit := *c.missed
+	exit.Reason = reason(exit)
+	c.missed, c.last = nil, &exit
+	k.tellEnd(c, exit, "ManuallyStopped", 0)
 }
 
 func (k *keeper) anyUp() bool {
@@ -172,7 +195,7 @@ func (k *keeper) anyUp() bool {
 	return false
 }
 
-// handleEnd takes news while the replica ends.
+// handleEnd processes a note while the replica ends.
 func (k *keeper) handleEnd(n note, began time.Time) {
 	for _, c := range k.containers {
 		switch {
@@ -188,13 +211,13 @@ func (k *keeper) handleEnd(n note, began time.Time) {
 	}
 }
 
-// The pauses between tries to remove a replica that the driver cannot remove.
+// Pauses between attempts to remove a replica that the driver fails to remove.
 const (
 	clearAgain    = time.Second
 	clearAgainMax = 30 * time.Second
 )
 
-// clear removes all of the replica, however often it takes: what is forgotten half removed is there for ever.
+// clear removes all of the replica. It retries until that succeeds, because nothing else would remove what is left.
 func (k *keeper) clear(ctx context.Context) {
 	for pause := clearAgain; ; pause = min(2*pause, clearAgainMax) {
 		err := k.tryClear(ctx)

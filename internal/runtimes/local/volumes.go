@@ -9,7 +9,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// volume is the one of that name in the replica's template.
+// volume returns the volume with that name in the replica's template.
 func (k *keeper) volume(name string) resource.Volume {
 	volumes := k.rev.Template.Volumes
 	i := slices.IndexFunc(volumes, func(v resource.Volume) bool { return v.Name == name })
@@ -19,15 +19,19 @@ func (k *keeper) volume(name string) resource.Volume {
 	return volumes[i]
 }
 
-// mounts are a container's, and what they are of is there.
+// mounts returns a container's mounts, and ensures that what they mount exists.
 func (k *keeper) mounts(ctx context.Context, spec resource.Container) ([]Mount, error) {
 	var list []Mount
 	done := map[string]bool{}
 	for _, m := range spec.Mounts {
 		v := k.volume(m.Volume)
 		if v.Type == resource.SecretFiles && !done[v.Name] {
-			if _, err := k.putSecrets(ctx, v); err != nil {
+			changed, err := k.putSecrets(ctx, v)
+			if err != nil {
 				return nil, fmt.Errorf("volume %q: %w", v.Name, err)
+			}
+			if changed {
+				k.outdate(v.Name)
 			}
 			done[v.Name] = true
 		}
@@ -44,12 +48,22 @@ func (k *keeper) mounts(ctx context.Context, spec resource.Container) ([]Mount, 
 	return list, nil
 }
 
-// noStorage is the answer of an engine that was given nobody to ask.
+// outdate makes the keeper recreate the containers that mount the volume and have not been started, because its files
+// have changed: a mount of a path in it shows the files as they were when the container was created.
+func (k *keeper) outdate(volume string) {
+	for _, c := range k.containers {
+		if slices.ContainsFunc(c.spec.Mounts, func(m resource.VolumeMount) bool { return m.Volume == volume }) {
+			c.fresh = false
+		}
+	}
+}
+
+// noStorage is the default of Config.Storage. It finds no storage.
 func noStorage(context.Context, resource.ID, string) (Storage, error) {
 	return Storage{}, resource.ErrNotFound
 }
 
-// putSecrets brings the files of a volume up to date.
+// putSecrets updates the files of a volume of secrets.
 func (k *keeper) putSecrets(ctx context.Context, v resource.Volume) (changed bool, err error) {
 	secrets, err := k.e.cfg.Secrets(ctx, k.rev.App())
 	if err != nil {
@@ -64,17 +78,18 @@ func (k *keeper) putSecrets(ctx context.Context, v resource.Volume) (changed boo
 	return k.e.cfg.Driver.PutSecrets(ctx, k.name, v.Name, files)
 }
 
-// lookAgain tells the keeper that the secrets which its replica has as files may have changed.
+// lookAgain tells the keeper that the secrets that its replica has as files may have changed.
 func (k *keeper) lookAgain() {
 	if slices.ContainsFunc(k.rev.Template.Volumes, func(v resource.Volume) bool { return v.Type == resource.SecretFiles }) {
 		k.inbox.put(note{secrets: true})
 	}
 }
 
-// refresh brings the secrets that containers have as files up to date. What they were started with stays otherwise.
+// refresh updates the secrets that containers have as files. Everything else that they were started with stays
+// unchanged.
 func (k *keeper) refresh(ctx context.Context) {
 	if !k.sandbox || k.once.state != "" {
-		return // a start does it, or there will be none
+		return // a start updates them, or there will be no start
 	}
 	var problem string
 	for _, v := range k.rev.Template.Volumes {
@@ -88,6 +103,7 @@ func (k *keeper) refresh(ctx context.Context) {
 		case err != nil:
 			problem = fmt.Sprintf("Volume '%s' keeps the secrets that it has: %v", v.Name, err)
 		case changed:
+			k.outdate(v.Name)
 			k.tell(normal, "SecretVolumeUpdated", 0, "Volume '%s' has the secrets as they are now", v.Name)
 		}
 	}
@@ -97,14 +113,14 @@ func (k *keeper) refresh(ctx context.Context) {
 	k.stale = problem
 }
 
-// mounted says whether a container of the replica mounts a volume.
+// mounted reports whether a container of the replica mounts a volume.
 func (k *keeper) mounted(volume string) bool {
 	return slices.ContainsFunc(k.containers, func(c *container) bool {
 		return slices.ContainsFunc(c.spec.Mounts, func(m resource.VolumeMount) bool { return m.Volume == volume })
 	})
 }
 
-// secretOf finds a secret of an app.
+// secretOf returns a secret of an app.
 func secretOf(app resource.ID, secrets map[string]resource.Secret, name string) (resource.Secret, error) {
 	value, ok := secrets[name]
 	if !ok {

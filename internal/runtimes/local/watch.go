@@ -6,8 +6,8 @@ import (
 	"penstock/internal/resource"
 )
 
-// watcher holds what one caller of Watch has not taken yet: each revision once, in the order of the first change. Its
-// fields are guarded by the engine's mu.
+// watcher holds the changes that one caller of Watch has not received yet: each revision once, in the order of its
+// first change. The engine's mu guards its fields.
 type watcher struct {
 	order []resource.ID
 	has   map[string]bool
@@ -21,7 +21,7 @@ func (e *Engine) Watch(ctx context.Context) <-chan resource.ID {
 	e.watchers[w] = struct{}{}
 	e.mu.Unlock()
 	out := make(chan resource.ID)
-	// This goroutine is the caller's: it ends with the caller's ctx.
+	// This goroutine ends with the caller's ctx.
 	go func() {
 		defer close(out)
 		defer func() {
@@ -61,7 +61,7 @@ func (e *Engine) next(w *watcher) (resource.ID, bool) {
 	return id, true
 }
 
-// changed notes for every watcher that a replica of the revision is not what it was. The caller holds mu.
+// changed notifies every watcher that a replica of the revision has changed. The caller holds mu.
 func (e *Engine) changed(revision resource.ID) {
 	key := revision.Key()
 	for w := range e.watchers {

@@ -25,7 +25,7 @@ func testExec(t *testing.T, m *machine) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 
-	text := strings.Repeat("0123456789abcdef", 20_000) // more than a pipe holds
+	text := strings.Repeat("0123456789abcdef", 20_000) // more than fits into a pipe
 	var out, bad bytes.Buffer
 	code, err := rt.Exec(ctx, r.Name, "main", runtimes.Exec{Command: command("cat"), Stdin: strings.NewReader(text), Stdout: &out, Stderr: &bad})
 	if code != 0 || err != nil || out.String() != text || bad.Len() > 0 {
@@ -46,7 +46,7 @@ func testExec(t *testing.T, m *machine) {
 	}
 	keyboard.Close()
 
-	// Whoever leaves takes the command along.
+	// A client that disconnects ends its command.
 	before, err := m.rt.Usage(t.Context(), r.Name)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func testExec(t *testing.T, m *machine) {
 		}
 		keyboard.Close()
 	}
-	most := before.Processes + 8 // the server may have started threads, which some engines count, but not so many
+	most := before.Processes + 8 // the server may have started threads, which some engines count, but not this many
 	if !poll(t, func() bool { u, err := m.rt.Usage(t.Context(), r.Name); return err == nil && u.Processes <= most }) {
 		t.Errorf("commands whose callers have left: want them gone, so at most %d processes", most)
 	}

@@ -10,14 +10,20 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// withInit puts init containers in front of a workload's containers: first, second ... of these images.
+// withInit returns a workload with init containers of these images, named first, second ...
 func (m *machine) withInit(w runtimes.Workload, images ...string) runtimes.Workload {
+	w.Revision.Template.InitContainers = initContainers(images...)
+	return w
+}
+
+func initContainers(images ...string) []resource.Container {
+	var list []resource.Container
 	for i, image := range images {
-		w.Revision.Template.InitContainers = append(w.Revision.Template.InitContainers, resource.Container{
+		list = append(list, resource.Container{
 			Name: []string{"first", "second", "third"}[i], Image: image, Resources: resource.Resources{MilliCPU: 250, Memory: small},
 		})
 	}
-	return w
+	return list
 }
 
 func testInit(t *testing.T, m *machine) {
@@ -41,7 +47,7 @@ func testInit(t *testing.T, m *machine) {
 		t.Errorf("want no restarts and no failures, got %+v", r)
 	}
 	m.Crash(t, r)
-	r = m.until(t, w, "a restart", func(list []resource.Replica) bool {
+	r = m.until(t, w.Revision, "a restart", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Restarts > 0 && list[0].State == resource.ReplicaReady
 	})[0]
 	if again := r.InitContainers[0]; again.Restarts != 0 || !again.Started.Equal(first.Started) {
@@ -52,7 +58,7 @@ func testInit(t *testing.T, m *machine) {
 func testInitFails(t *testing.T, m *machine) {
 	w := m.withInit(m.workload("web", m.Serve, 1), m.Done, m.Exit, m.Done)
 	m.apply(t, w)
-	r := m.until(t, w, "a third failed start", func(list []resource.Replica) bool {
+	r := m.until(t, w.Revision, "a third failed start", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Failures >= 3
 	})[0]
 	if last := r.InitContainers[1].LastExit; last == nil || last.Code != 3 || r.InitContainers[1].Restarts < 2 || r.InitContainers[1].Done {
@@ -71,19 +77,19 @@ func testInitFails(t *testing.T, m *machine) {
 func testInitRuns(t *testing.T, m *machine) {
 	w := m.withInit(m.workload("web", m.Serve, 1), m.Serve) // it does not end by itself
 	m.apply(t, w)
-	r := m.until(t, w, "an init container that runs", func(list []resource.Replica) bool {
+	r := m.until(t, w.Revision, "an init container that runs", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].InitContainers[0].Running
 	})[0]
 	if r.State != resource.ReplicaCreating || r.Reason == "" || r.Containers[0].Running {
 		t.Errorf("want the replica %s with a reason, got %s", resource.ReplicaCreating, describe([]resource.Replica{r}))
 	}
-	// The kernel drops a SIGTERM for the first process of a container that has not asked for it yet.
+	// The kernel drops a SIGTERM to the first process of a container until the process handles the signal.
 	if !poll(t, func() bool { return m.get(t, r.Address) == http.StatusOK }) {
 		t.Fatal("the init container never answered")
 	}
 	began := time.Now()
-	m.remove(t, w)
-	m.gone(t, w)
+	m.remove(t, w.Revision)
+	m.gone(t, w.Revision)
 	if took := time.Since(began); took >= w.Revision.Template.Grace {
 		t.Errorf("ended after %s, want it on SIGTERM", took)
 	}
@@ -95,7 +101,7 @@ func testInitAdopt(t *testing.T, m *machine) {
 	m.apply(t, done)
 	m.apply(t, runs)
 	before := identity(m.ready(t, done, 1))
-	m.until(t, runs, "the second init container", func(list []resource.Replica) bool {
+	m.until(t, runs.Revision, "the second init container", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].InitContainers[1].Running
 	})
 	m.stop()
@@ -104,7 +110,7 @@ func testInitAdopt(t *testing.T, m *machine) {
 	if got := identity(after); got != before || !after[0].InitContainers[0].Done {
 		t.Errorf("want %s with its init container done, got %s", before, describe(after))
 	}
-	r := m.replicas(t, runs)[0]
+	r := m.replicas(t, runs.Revision)[0]
 	if !r.InitContainers[0].Done || !r.InitContainers[1].Running || slices.ContainsFunc(r.Containers, func(c resource.ContainerStatus) bool { return c.Running }) {
 		t.Errorf("want the first init container done and the second running, got %+v", r.InitContainers)
 	}

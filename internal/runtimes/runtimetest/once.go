@@ -12,20 +12,25 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// execution is one of a job of that name, with these replicas, or as many as nobody named.
-func (m *machine) execution(job, image string, replicas ...string) runtimes.Workload {
-	w := m.workload(job, image, 0)
-	id := resource.JobID(w.Revision.ID.Subscription, w.Revision.ID.Group, job)
-	w.Revision.ID, w.Revision.TargetPort = id.Child("executions", job+"-0000001"), 0
-	w.Run = &runtimes.Run{Replicas: replicas}
-	return w
+// execution returns an execution of a job with replicas of these names.
+func (m *machine) execution(job, image string, replicas ...string) runtimes.Execution {
+	rev := m.workload(job, image, 0).Revision
+	rev.ID, rev.TargetPort = resource.JobID(rev.ID.Subscription, rev.ID.Group, job).Child("executions", job+"-0000001"), 0
+	return runtimes.Execution{Revision: rev, Replicas: replicas}
+}
+
+func (m *machine) execute(t *testing.T, x runtimes.Execution) {
+	t.Helper()
+	if err := m.rt.Execute(t.Context(), x); err != nil {
+		t.Fatalf("Execute(%s, replicas %q): %v", x.Revision.Name(), x.Replicas, err)
+	}
 }
 
 // over waits until all replicas of an execution have ended, and returns them by name.
-func (m *machine) over(t *testing.T, w runtimes.Workload) []resource.Replica {
+func (m *machine) over(t *testing.T, x runtimes.Execution) []resource.Replica {
 	t.Helper()
-	n := len(w.Run.Replicas)
-	return m.until(t, w, fmt.Sprintf("the end of %d replicas", n), func(list []resource.Replica) bool {
+	n := len(x.Replicas)
+	return m.until(t, x.Revision, fmt.Sprintf("the end of %d replicas", n), func(list []resource.Replica) bool {
 		return len(list) == n && !slices.ContainsFunc(list, func(r resource.Replica) bool { return !hasEnded(r) })
 	})
 }
@@ -34,22 +39,23 @@ func hasEnded(r resource.Replica) bool {
 	return r.State == resource.ReplicaSucceeded || r.State == resource.ReplicaFailed
 }
 
-// answers waits until a replica answers: then it takes notice of SIGTERM too.
-func (m *machine) answers(t *testing.T, w runtimes.Workload) resource.Replica {
+// answers waits until a replica answers. It then handles SIGTERM too.
+func (m *machine) answers(t *testing.T, rev resource.Revision) resource.Replica {
 	t.Helper()
-	return m.until(t, w, "a replica that answers", func(list []resource.Replica) bool {
+	return m.until(t, rev, "a replica that answers", func(list []resource.Replica) bool {
 		return len(list) > 0 && list[0].Address.IsValid() && len(list[0].Containers) > 0 && list[0].Containers[0].Running &&
 			m.get(t, list[0].Address) == http.StatusOK
 	})[0]
 }
 
 func testOnce(t *testing.T, m *machine) {
-	good, bad := m.withInit(m.execution("good", m.Done, "good-1", "good-2"), m.Done), m.execution("bad", m.Exit, "bad-1")
-	m.apply(t, good)
-	m.apply(t, bad)
+	good, bad := m.execution("good", m.Done, "good-1", "good-2"), m.execution("bad", m.Exit, "bad-1")
+	good.Revision.Template.InitContainers = initContainers(m.Done)
+	m.execute(t, good)
+	m.execute(t, bad)
 	before := m.over(t, good)
-	if got := names(before); !slices.Equal(got, good.Run.Replicas) {
-		t.Errorf("want the replicas %v, got %v", good.Run.Replicas, got)
+	if got := names(before); !slices.Equal(got, good.Replicas) {
+		t.Errorf("want the replicas %v, got %v", good.Replicas, got)
 	}
 	for _, r := range before {
 		last := r.Containers[0].LastExit
@@ -64,37 +70,38 @@ func testOnce(t *testing.T, m *machine) {
 	if last := r.Containers[0].LastExit; r.State != resource.ReplicaFailed || last == nil || last.Code != 3 || r.Restarts != 0 || !strings.Contains(r.Reason, "exit code 3") {
 		t.Errorf("want a failure with code 3 and nothing restarted, got %s (last exit %+v)", describe([]resource.Replica{r}), last)
 	}
-	// What has ended is not run again, and makes no way for others.
-	good.Run.Replicas = append(good.Run.Replicas, "good-3")
-	m.apply(t, good)
+	// A replica that has ended is not run again, and does not delay others.
+	good.Replicas = append(good.Replicas, "good-3")
+	m.execute(t, good)
 	after := m.over(t, good)
 	for i, r := range before {
 		if !after[i].Containers[0].Started.Equal(r.Containers[0].Started) {
 			t.Errorf("%s ran twice: %s and %s", r.Name, r.Containers[0].Started, after[i].Containers[0].Started)
 		}
 	}
-	good.Run.Replicas = []string{"good-3"}
-	m.apply(t, good)
-	m.until(t, good, "good-3 alone", func(list []resource.Replica) bool { return slices.Equal(names(list), good.Run.Replicas) })
+	good.Replicas = []string{"good-3"}
+	m.execute(t, good)
+	m.until(t, good.Revision, "good-3 alone", func(list []resource.Replica) bool { return slices.Equal(names(list), good.Replicas) })
 
-	good.Run.Replicas, good.Run.Begun = []string{"good-3", "good-4"}, []string{"good-3", "good-4"}
-	m.apply(t, good)
-	if got := names(m.replicas(t, good)); !slices.Equal(got, []string{"good-3"}) {
+	good.Replicas, good.Begun = []string{"good-3", "good-4"}, []string{"good-3", "good-4"}
+	m.execute(t, good)
+	if got := names(m.replicas(t, good.Revision)); !slices.Equal(got, []string{"good-3"}) {
 		t.Errorf("begun before and gone: want only good-3, got %v", got)
 	}
 	taken := m.execution("other", m.Done, "good-3")
-	if err := m.rt.Apply(t.Context(), taken); err == nil || !strings.Contains(err.Error(), "good-3") {
+	if err := m.rt.Execute(t.Context(), taken); err == nil || !strings.Contains(err.Error(), "good-3") {
 		t.Errorf("a name of another execution: want it refused by name, got %v", err)
 	}
-	m.remove(t, good)
-	m.gone(t, good)
+	m.remove(t, good.Revision)
+	m.gone(t, good.Revision)
 }
 
 func testOnceFails(t *testing.T, m *machine) {
-	first := m.withInit(m.execution("first", m.Done, "first-1"), m.Exit)
+	first := m.execution("first", m.Done, "first-1")
+	first.Revision.Template.InitContainers = initContainers(m.Exit)
 	missing := m.execution("missing", m.Missing, "missing-1")
-	m.apply(t, first)
-	m.apply(t, missing)
+	m.execute(t, first)
+	m.execute(t, missing)
 	r := m.over(t, first)[0]
 	if r.State != resource.ReplicaFailed || !r.Containers[0].Started.IsZero() || r.InitContainers[0].Done {
 		t.Errorf("an init container failed: want a failure and nothing behind it started, got %s", describe([]resource.Replica{r}))
@@ -107,17 +114,17 @@ func testOnceFails(t *testing.T, m *machine) {
 
 func testOnceTimeout(t *testing.T, m *machine) {
 	polite, deaf := m.execution("polite", m.Serve, "polite-1"), m.execution("deaf", m.Deaf, "deaf-1")
-	polite.Run.Timeout, deaf.Run.Timeout = 500*time.Millisecond, 100*time.Millisecond
+	polite.Timeout, deaf.Timeout = 500*time.Millisecond, 100*time.Millisecond
 	deaf.Revision.Template.Grace = 200 * time.Millisecond
-	m.apply(t, polite)
-	m.apply(t, deaf)
-	for _, w := range []runtimes.Workload{polite, deaf} {
-		r := m.over(t, w)[0]
+	m.execute(t, polite)
+	m.execute(t, deaf)
+	for _, x := range []runtimes.Execution{polite, deaf} {
+		r := m.over(t, x)[0]
 		c := r.Containers[0]
-		if ran := c.LastExit.At.Sub(c.Started); ran < w.Run.Timeout {
-			t.Errorf("%s ended after %s, want not before %s", r.Name, ran, w.Run.Timeout)
+		if ran := c.LastExit.At.Sub(c.Started); ran < x.Timeout {
+			t.Errorf("%s ended after %s, want not before %s", r.Name, ran, x.Timeout)
 		}
-		if r.State != resource.ReplicaFailed || !strings.Contains(r.Reason, w.Run.Timeout.String()) {
+		if r.State != resource.ReplicaFailed || !strings.Contains(r.Reason, x.Timeout.String()) {
 			t.Errorf("want a failure that names the limit, got %s", describe([]resource.Replica{r}))
 		}
 	}
@@ -125,28 +132,28 @@ func testOnceTimeout(t *testing.T, m *machine) {
 
 func testOnceAdopt(t *testing.T, m *machine) {
 	done, runs, dies := m.execution("done", m.Done, "done-1"), m.execution("runs", m.Serve, "runs-1"), m.execution("dies", m.Serve, "dies-1")
-	for _, w := range []runtimes.Workload{done, runs, dies} {
-		m.apply(t, w)
+	for _, x := range []runtimes.Execution{done, runs, dies} {
+		m.execute(t, x)
 	}
 	ended := m.over(t, done)[0]
-	victim := m.answers(t, dies)
-	m.answers(t, runs)
-	before := identity(m.replicas(t, runs))
+	victim := m.answers(t, dies.Revision)
+	m.answers(t, runs.Revision)
+	before := identity(m.replicas(t, runs.Revision))
 	m.stop()
 	m.Crash(t, victim)
 	if !poll(t, func() bool { return m.get(t, victim.Address) == 0 }) {
 		t.Fatal("the replica was to crash and still answers")
 	}
 	m.start(t)
-	for _, w := range []runtimes.Workload{done, runs, dies} {
-		m.apply(t, w)
+	for _, x := range []runtimes.Execution{done, runs, dies} {
+		m.execute(t, x)
 	}
 	r := m.over(t, done)[0]
 	if last := r.Containers[0].LastExit; r.State != resource.ReplicaSucceeded || last.Code != 0 || !last.At.Equal(ended.Containers[0].LastExit.At) {
 		t.Errorf("want its success known and it not run again, got %s (last exit %+v)", describe([]resource.Replica{r}), last)
 	}
-	m.answers(t, runs)
-	if after := identity(m.replicas(t, runs)); after != before {
+	m.answers(t, runs.Revision)
+	if after := identity(m.replicas(t, runs.Revision)); after != before {
 		t.Errorf("want it adopted:\ngot  %s\nwant %s", after, before)
 	}
 	if r := m.over(t, dies)[0]; r.State != resource.ReplicaFailed || r.Restarts != 0 {
@@ -159,16 +166,16 @@ func testOnceMemory(t *testing.T, m *machine) {
 		t.Skip("this machine bounds no memory")
 	}
 	first, second := m.execution("first", m.Serve, "first-1"), m.execution("second", m.Done, "second-1", "second-2")
-	for _, w := range []runtimes.Workload{first, second} {
-		w.Revision.Template.Containers[0].Resources.Memory = m.Memory/2 + 1
-		m.apply(t, w)
-		if w.Revision.ID == first.Revision.ID {
-			m.answers(t, first)
+	for _, x := range []runtimes.Execution{first, second} {
+		x.Revision.Template.Containers[0].Resources.Memory = m.Memory/2 + 1
+		m.execute(t, x)
+		if x.Revision.ID == first.Revision.ID {
+			m.answers(t, first.Revision)
 		}
 	}
-	m.until(t, second, "waiting for memory", func(list []resource.Replica) bool {
+	m.until(t, second.Revision, "waiting for memory", func(list []resource.Replica) bool {
 		return len(list) == 2 && list[0].State == resource.ReplicaWaiting && list[1].State == resource.ReplicaWaiting
 	})
-	m.remove(t, first)
-	m.over(t, second) // one after the other, the first still listed
+	m.remove(t, first.Revision)
+	m.over(t, second) // one after the other, while the first is still listed
 }

@@ -19,7 +19,7 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// Run tests that the runtimes which open gives keep the contract of runtimes.Runtime.
+// Run tests that the runtimes that open creates fulfil the contract of runtimes.Runtime.
 func Run(t *testing.T, open Open) {
 	tests := []struct {
 		name string
@@ -39,6 +39,8 @@ func Run(t *testing.T, open Open) {
 		{"volumes are shared by a replica's containers and outlive their restarts", testVolumes},
 		{"commands run in containers", testExec},
 		{"remove ends all replicas and may be repeated", testRemove},
+		{"ends stay listed until they are acknowledged", testEnds},
+		{"what was told to end and ends while the platform is away is not restarted, and its end is exact", testEndsWhileAway},
 		{"what refuses SIGTERM is killed when its grace is over", testGrace},
 		{"without grace nothing is waited for", testNoGrace},
 		{"a platform that comes back adopts what runs", testAdopt},
@@ -49,6 +51,13 @@ func Run(t *testing.T, open Open) {
 		{"usage tells a replica's limits", testUsage},
 		{"a workload that makes no sense is refused", testRefused},
 		{"memory is promised", testMemory},
+		{"a created standby becomes the next replica, again and again", testStandbyCreated},
+		{"a paused standby is the last replica, frozen", testStandbyPaused},
+		{"a process that dies while it is frozen is replaced", testStandbyCrash},
+		{"a platform that comes back knows the standbys", testStandbyAdopt},
+		{"a standby that would be made otherwise now is made again", testStandbyChanged},
+		{"standbys are as many as the budget allows, those of the revisions used last", testStandbyBudget},
+		{"a created standby takes no memory, and a paused one gives it to who needs it", testStandbyMemory},
 		{"replicas of an execution run once and stay listed until nobody names them", testOnce},
 		{"an execution that cannot begin fails", testOnceFails},
 		{"a replica that runs longer than it may is ended", testOnceTimeout},
@@ -68,7 +77,7 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-// machine is a subject with an engine that runs.
+// machine is a subject with a running engine.
 type machine struct {
 	*Subject
 	rt   runtimes.Runtime
@@ -87,10 +96,10 @@ func (m *machine) stop() {
 	m.halt = nil
 }
 
-// small is the memory of a test's replica.
+// small is the memory of a replica in these tests.
 const small = 64 << 20
 
-// workload is n replicas of an image.
+// workload returns a workload with n replicas of an image.
 func (m *machine) workload(name, image string, n int) runtimes.Workload {
 	app := resource.AppID("00000000-0000-0000-0000-000000000000", "contract", name)
 	return runtimes.Workload{
@@ -98,7 +107,8 @@ func (m *machine) workload(name, image string, n int) runtimes.Workload {
 			ID:          app.Child("revisions", name+"--0000001"),
 			Environment: resource.EnvironmentID(app.Subscription, app.Group, "contract"),
 			Created:     time.Now(),
-			Serving:     resource.Serving{TargetPort: m.Port},
+
+			RevisionStatus: resource.RevisionStatus{Serving: resource.Serving{TargetPort: m.Port}},
 			Template: resource.Template{
 				Grace: 30 * time.Second,
 				Containers: []resource.Container{{
@@ -117,39 +127,44 @@ func (m *machine) apply(t *testing.T, w runtimes.Workload) {
 	}
 }
 
-func (m *machine) remove(t *testing.T, w runtimes.Workload) {
+func (m *machine) remove(t *testing.T, rev resource.Revision) {
 	t.Helper()
-	if err := m.rt.Remove(t.Context(), w.Revision.ID); err != nil {
-		t.Fatalf("Remove(%s): %v", w.Revision.Name(), err)
+	if err := m.rt.Remove(t.Context(), rev.ID); err != nil {
+		t.Fatalf("Remove(%s): %v", rev.Name(), err)
 	}
 }
 
-// replicas lists those of one revision.
-func (m *machine) replicas(t *testing.T, w runtimes.Workload) []resource.Replica {
+// replicas lists the replicas of one revision.
+func (m *machine) replicas(t *testing.T, rev resource.Revision) []resource.Replica {
 	t.Helper()
-	list, err := m.rt.Replicas(t.Context())
+	list, err := m.rt.ReplicasOf(t.Context(), rev.ID.Parent())
 	if err != nil {
-		t.Fatalf("Replicas: %v", err)
+		t.Fatalf("ReplicasOf: %v", err)
 	}
-	return slices.DeleteFunc(list, func(r resource.Replica) bool { return r.Revision.Key() != w.Revision.ID.Key() })
+	for _, r := range list {
+		if r.Revision.Parent().Key() != rev.ID.Parent().Key() {
+			t.Fatalf("ReplicasOf(%s): got replica %s of %s", rev.ID.Parent().Base(), r.Name, r.Revision)
+		}
+	}
+	return slices.DeleteFunc(list, func(r resource.Replica) bool { return r.Revision.Key() != rev.ID.Key() })
 }
 
-// patience is how long a test waits for what must come. It is long because machines that run tests can be busy; a test
-// that passes does not wait for it.
+// patience is how long a test waits for something that must happen. It is long, because machines that run tests can be
+// busy. A test that passes does not wait that long.
 const patience = 30 * time.Second
 
-// until waits for the replicas of a revision to be as wanted and returns them, by name.
-func (m *machine) until(t *testing.T, w runtimes.Workload, what string, ok func([]resource.Replica) bool) []resource.Replica {
+// until waits until the replicas of a revision fulfil ok, and returns them by name.
+func (m *machine) until(t *testing.T, rev resource.Revision, what string, ok func([]resource.Replica) bool) []resource.Replica {
 	t.Helper()
 	var list []resource.Replica
-	if !poll(t, func() bool { list = m.replicas(t, w); return ok(list) }) {
+	if !poll(t, func() bool { list = m.replicas(t, rev); return ok(list) }) {
 		t.Fatalf("after %s %s has not come: %s", patience, what, describe(list))
 	}
 	slices.SortFunc(list, func(a, b resource.Replica) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
 
-// poll asks until the answer is yes or patience ends.
+// poll repeats ok until it is true or patience has passed.
 func poll(t *testing.T, ok func() bool) bool {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -179,21 +194,21 @@ func describe(list []resource.Replica) string {
 	return strings.Join(words, "; ")
 }
 
-// ready waits for n ready replicas and no others.
+// ready waits until there are exactly n replicas and all are ready.
 func (m *machine) ready(t *testing.T, w runtimes.Workload, n int) []resource.Replica {
 	t.Helper()
-	return m.until(t, w, fmt.Sprintf("%d ready replicas", n), func(list []resource.Replica) bool {
+	return m.until(t, w.Revision, fmt.Sprintf("%d ready replicas", n), func(list []resource.Replica) bool {
 		return len(list) == n && !slices.ContainsFunc(list, func(r resource.Replica) bool { return r.State != resource.ReplicaReady })
 	})
 }
 
-// gone waits for the revision to have no replicas.
-func (m *machine) gone(t *testing.T, w runtimes.Workload) {
+// gone waits until the revision has no replicas.
+func (m *machine) gone(t *testing.T, rev resource.Revision) {
 	t.Helper()
-	m.until(t, w, "the end of all replicas", func(list []resource.Replica) bool { return len(list) == 0 })
+	m.until(t, rev, "the end of all replicas", func(list []resource.Replica) bool { return len(list) == 0 })
 }
 
-// clear removes everything and checks that nothing is left on the machine.
+// clear removes everything, and checks that nothing is left on the machine.
 func (m *machine) clear(t *testing.T) {
 	t.Helper()
 	list, err := m.rt.Replicas(t.Context())
@@ -205,6 +220,15 @@ func (m *machine) clear(t *testing.T) {
 			t.Errorf("Remove(%s): %v", r.Revision.Base(), err)
 		}
 	}
+	standbys, err := m.rt.Standbys(t.Context())
+	if err != nil {
+		t.Fatalf("Standbys: %v", err)
+	}
+	for _, s := range standbys {
+		if err := m.rt.Remove(t.Context(), s.Revision); err != nil {
+			t.Errorf("Remove(%s): %v", s.Revision.Base(), err)
+		}
+	}
 	if !poll(t, func() bool { list, err = m.rt.Replicas(t.Context()); return err == nil && len(list) == 0 }) {
 		t.Fatalf("after %s replicas are still there: %s (%v)", patience, describe(list), err)
 	}
@@ -214,14 +238,14 @@ func (m *machine) clear(t *testing.T) {
 	}
 }
 
-// get asks a replica and returns its status, 0 when it does not answer.
+// get sends a request to a replica and returns the status, or 0 if there is no answer.
 func (m *machine) get(t *testing.T, addr netip.Addr) int {
 	t.Helper()
 	status, _ := m.ask(t, addr, "/")
 	return status
 }
 
-// file reads a file of a replica's main container; the status is 404 when there is none.
+// file reads a file of a replica's main container. The status is 404 if there is none.
 func (m *machine) file(t *testing.T, addr netip.Addr, path string) (status int, text string) {
 	t.Helper()
 	return m.ask(t, addr, "/file?path="+url.QueryEscape(path))
@@ -247,7 +271,7 @@ func (m *machine) ask(t *testing.T, addr netip.Addr, target string) (status int,
 	return resp.StatusCode, string(text)
 }
 
-// identity is what of a replica stays as it is while nothing happens to it.
+// identity returns what does not change in replicas while nothing happens to them.
 func identity(list []resource.Replica) string {
 	var words []string
 	for _, r := range list {
@@ -273,7 +297,7 @@ func names(list []resource.Replica) []string {
 func testApply(t *testing.T, m *machine) {
 	w := m.workload("web", m.Serve, 3)
 	m.apply(t, w)
-	if n := len(m.replicas(t, w)); n != 3 {
+	if n := len(m.replicas(t, w.Revision)); n != 3 {
 		t.Errorf("right after Apply: want 3 replicas listed, got %d", n)
 	}
 	list := m.ready(t, w, 3)
@@ -308,7 +332,7 @@ func testIdempotent(t *testing.T, m *machine) {
 	if after := identity(m.ready(t, w, 2)); after != before {
 		t.Errorf("after the same Apply again:\ngot  %s\nwant %s", after, before)
 	}
-	w.Retire = names(m.replicas(t, w))
+	w.Retire = names(m.replicas(t, w.Revision))
 	m.apply(t, w)
 	if after := identity(m.ready(t, w, 2)); after != before {
 		t.Errorf("Retire with as many replicas as are wanted:\ngot  %s\nwant %s", after, before)
@@ -337,7 +361,7 @@ func testRetire(t *testing.T, m *machine) {
 
 	w.Replicas, w.Retire = 2, retire
 	m.apply(t, w)
-	for _, r := range m.replicas(t, w) {
+	for _, r := range m.replicas(t, w.Revision) {
 		if slices.Contains(retire, r.Name) && r.State != resource.ReplicaStopping {
 			t.Errorf("right after Apply: retired replica %s: want it %s, got %s", r.Name, resource.ReplicaStopping, r.State)
 		}
@@ -353,7 +377,7 @@ func testToZero(t *testing.T, m *machine) {
 	before := names(m.ready(t, w, 2))
 	w.Replicas = 0
 	m.apply(t, w)
-	w.Replicas = 1 // while the others still end
+	w.Replicas = 1 // while the others are still ending
 	m.apply(t, w)
 	for _, r := range m.ready(t, w, 1) {
 		if slices.Contains(before, r.Name) {
@@ -362,7 +386,7 @@ func testToZero(t *testing.T, m *machine) {
 	}
 	w.Replicas = 0
 	m.apply(t, w)
-	m.gone(t, w)
+	m.gone(t, w.Revision)
 }
 
 func testCrash(t *testing.T, m *machine) {
@@ -370,7 +394,7 @@ func testCrash(t *testing.T, m *machine) {
 	m.apply(t, w)
 	before := m.ready(t, w, 1)[0]
 	m.Crash(t, before)
-	after := m.until(t, w, "a restart", func(list []resource.Replica) bool {
+	after := m.until(t, w.Revision, "a restart", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Restarts > 0 && list[0].State == resource.ReplicaReady
 	})[0]
 	if after.Name != before.Name || after.Address != before.Address {
@@ -391,20 +415,20 @@ func testCrash(t *testing.T, m *machine) {
 func testMissing(t *testing.T, m *machine) {
 	w := m.workload("web", m.Missing, 1)
 	m.apply(t, w)
-	r := m.until(t, w, "the knowledge that there is no hope", func(list []resource.Replica) bool {
+	r := m.until(t, w.Revision, "the knowledge that there is no hope", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Hopeless
 	})[0]
 	if r.Reason == "" || r.Failures == 0 || !r.ReadySince.IsZero() {
 		t.Errorf("missing image: want a reason and a failure, got %+v", r)
 	}
-	m.remove(t, w)
-	m.gone(t, w)
+	m.remove(t, w.Revision)
+	m.gone(t, w.Revision)
 }
 
 func testExit(t *testing.T, m *machine) {
 	w := m.workload("web", m.Exit, 1)
 	m.apply(t, w)
-	r := m.until(t, w, "a third failed start", func(list []resource.Replica) bool {
+	r := m.until(t, w.Revision, "a third failed start", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Failures >= 3
 	})[0]
 	if !r.ReadySince.IsZero() || r.Hopeless {
@@ -421,11 +445,11 @@ func testRemove(t *testing.T, m *machine) {
 	m.apply(t, other)
 	m.ready(t, w, 2)
 	before := identity(m.ready(t, other, 1))
-	m.remove(t, w)
-	m.remove(t, w)
-	m.gone(t, w)
-	m.remove(t, w)
-	m.remove(t, m.workload("never-applied", m.Serve, 1))
+	m.remove(t, w.Revision)
+	m.remove(t, w.Revision)
+	m.gone(t, w.Revision)
+	m.remove(t, w.Revision)
+	m.remove(t, m.workload("never-applied", m.Serve, 1).Revision)
 	if after := identity(m.ready(t, other, 1)); after != before {
 		t.Errorf("another revision:\ngot  %s\nwant %s", after, before)
 	}
@@ -438,14 +462,14 @@ func testGrace(t *testing.T, m *machine) {
 	m.apply(t, w)
 	r := m.ready(t, w, 1)[0]
 	began := time.Now()
-	m.remove(t, w)
+	m.remove(t, w.Revision)
 	if status := m.get(t, r.Address); status != http.StatusOK {
 		t.Errorf("within its grace: want the replica to answer 200, got %d", status)
 	}
-	if list := m.replicas(t, w); len(list) != 1 || list[0].State != resource.ReplicaStopping {
+	if list := m.replicas(t, w.Revision); len(list) != 1 || list[0].State != resource.ReplicaStopping {
 		t.Errorf("within its grace: want one replica %s, got %s", resource.ReplicaStopping, describe(list))
 	}
-	m.gone(t, w)
+	m.gone(t, w.Revision)
 	if took := time.Since(began); took < grace {
 		t.Errorf("killed after %s, want not before its grace of %s", took, grace)
 	}
@@ -456,8 +480,8 @@ func testNoGrace(t *testing.T, m *machine) {
 	w.Revision.Template.Grace = 0
 	m.apply(t, w)
 	m.ready(t, w, 1)
-	m.remove(t, w)
-	m.gone(t, w) // it would never end by itself
+	m.remove(t, w.Revision)
+	m.gone(t, w.Revision) // it would never end by itself
 }
 
 func testAdopt(t *testing.T, m *machine) {
@@ -466,7 +490,7 @@ func testAdopt(t *testing.T, m *machine) {
 	m.apply(t, gone)
 	m.ready(t, gone, 1)
 	before := identity(m.ready(t, w, 2))
-	list := m.replicas(t, w)
+	list := m.replicas(t, w.Revision)
 	m.stop()
 	for _, r := range list {
 		if status := m.get(t, r.Address); status != http.StatusOK {
@@ -474,7 +498,7 @@ func testAdopt(t *testing.T, m *machine) {
 		}
 	}
 	m.start(t)
-	if got := identity(m.replicas(t, w)); got != before {
+	if got := identity(m.replicas(t, w.Revision)); got != before {
 		t.Errorf("right after the platform came back:\ngot  %s\nwant %s", got, before)
 	}
 	after := m.ready(t, w, 2) // before any Apply
@@ -488,9 +512,9 @@ func testAdopt(t *testing.T, m *machine) {
 			t.Errorf("replica %s: want no restarts and no failures, got %d and %d", r.Name, r.Restarts, r.Failures)
 		}
 	}
-	m.ready(t, gone, 1) // nobody applied it again; that is no reason to end it
-	m.remove(t, gone)
-	m.gone(t, gone)
+	m.ready(t, gone, 1) // not being applied again is no reason to end it
+	m.remove(t, gone.Revision)
+	m.gone(t, gone.Revision)
 	w.Replicas = 1
 	m.apply(t, w)
 	m.ready(t, w, 1)
@@ -512,7 +536,7 @@ func testDetect(t *testing.T, m *machine) {
 		t.Errorf("after the platform came back: port %d of %s, want %d of %s", r.Port, got, m.Port, before)
 	}
 	m.Crash(t, r)
-	m.until(t, w, "the port of a new process", func(list []resource.Replica) bool {
+	m.until(t, w.Revision, "the port of a new process", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Restarts > 0 && list[0].State == resource.ReplicaReady && list[0].Port == m.Port
 	})
 }
@@ -527,11 +551,11 @@ func testEndedWhileAway(t *testing.T, m *machine) {
 		t.Fatal("the replica was to crash and still answers")
 	}
 	m.start(t)
-	after := m.until(t, w, "a restart", func(list []resource.Replica) bool {
+	after := m.until(t, w.Revision, "a restart", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].State == resource.ReplicaReady
 	})[0]
 	c := after.Containers[0]
-	// Most engines lose the code of what ended while they were away. None may take it for a clean end.
+	// Most engines lose the exit code of what ended while they were down. None may report it as a success.
 	if after.Name != before.Name || c.Restarts != 1 || c.LastExit == nil || c.LastExit.Code == 0 || c.LastExit.Reason == "" {
 		t.Errorf("want %s, restarted once after an end that was not clean; got %s with %+v (last exit %+v)", before.Name, after.Name, c, c.LastExit)
 	}
@@ -558,7 +582,7 @@ func testWatch(t *testing.T, m *machine) {
 	}
 	m.apply(t, b)
 	m.ready(t, b, 1)
-	// Nobody has read for a while: nothing was held up by it, and both revisions are told of.
+	// Nobody has read for a while. That blocked nothing, and both revisions are reported.
 	missing := map[string]bool{a.Revision.ID.Key(): true, b.Revision.ID.Key(): true}
 	for n := 0; len(missing) > 0; n++ {
 		select {
@@ -571,7 +595,7 @@ func testWatch(t *testing.T, m *machine) {
 			t.Fatalf("took %d values and %v was not among them: changes are not merged", n, missing)
 		}
 	}
-	// What has been taken is told again when it changes again.
+	// A revision that was reported is reported again when it changes again.
 	for drained := false; !drained; {
 		select {
 		case <-lazy:
@@ -579,7 +603,7 @@ func testWatch(t *testing.T, m *machine) {
 			drained = true
 		}
 	}
-	m.remove(t, a)
+	m.remove(t, a.Revision)
 	for told := false; !told; {
 		select {
 		case id := <-lazy:
@@ -617,7 +641,7 @@ func testRefused(t *testing.T, m *machine) {
 	if err := m.rt.Apply(t.Context(), w); err == nil {
 		t.Error("Apply of -1 replicas: want an error")
 	}
-	if list := m.replicas(t, w); len(list) != 0 {
+	if list := m.replicas(t, w.Revision); len(list) != 0 {
 		t.Errorf("after a refused Apply: want no replicas, got %s", describe(list))
 	}
 }
@@ -631,7 +655,7 @@ func testMemory(t *testing.T, m *machine) {
 	if err := m.rt.Apply(t.Context(), huge); !errors.Is(err, runtimes.ErrTooLarge) {
 		t.Errorf("Apply of what never fits: want %v, got %v", runtimes.ErrTooLarge, err)
 	}
-	if list := m.replicas(t, huge); len(list) != 0 {
+	if list := m.replicas(t, huge.Revision); len(list) != 0 {
 		t.Errorf("after a refused Apply: want no replicas, got %s", describe(list))
 	}
 
@@ -643,13 +667,13 @@ func testMemory(t *testing.T, m *machine) {
 			m.ready(t, first, 1)
 		}
 	}
-	r := m.until(t, second, "waiting for memory", func(list []resource.Replica) bool {
+	r := m.until(t, second.Revision, "waiting for memory", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].State == resource.ReplicaWaiting
 	})[0]
 	if !strings.Contains(r.Reason, "memory") || !strings.Contains(r.Reason, first.Revision.Name()) || r.Hopeless || r.Failures != 0 {
 		t.Errorf("not fitting now: want a reason that names memory and who has it, hope, and no failure; got %s", describe([]resource.Replica{r}))
 	}
-	m.remove(t, first)
-	m.gone(t, first)
+	m.remove(t, first.Revision)
+	m.gone(t, first.Revision)
 	m.ready(t, second, 1)
 }

@@ -34,7 +34,7 @@ func testVolumes(t *testing.T, m *machine) {
 	}
 	check("after init")
 	m.Crash(t, r)
-	r = m.until(t, w, "a restart", func(list []resource.Replica) bool {
+	r = m.until(t, w.Revision, "a restart", func(list []resource.Replica) bool {
 		return len(list) == 1 && list[0].Restarts > 0 && list[0].State == resource.ReplicaReady
 	})[0]
 	check("after a restart of the container")

@@ -39,19 +39,10 @@ func Holders(address string) []Process {
 	if err != nil || number == 0 {
 		return nil
 	}
-	want := wanted(address)
 	var inodes []string
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		f, err := os.Open(table)
-		if err != nil {
-			continue
-		}
-		sockets, _ := Listening(f)
-		f.Close()
-		for _, s := range sockets {
-			if s.Addr.Port() == uint16(number) && collide(want, s.Addr.Addr()) {
-				inodes = append(inodes, s.Inode)
-			}
+	for range looks {
+		if inodes = listeners(uint16(number), wanted(address)); len(inodes) > 0 {
+			break
 		}
 	}
 	if len(inodes) == 0 {
@@ -61,6 +52,28 @@ func Holders(address string) []Process {
 		return found
 	}
 	return []Process{{}}
+}
+
+// looks is how often the tables are read before a port counts as free. The kernel gives them out in pieces, and leaves sockets
+// out when others come or go between two of these.
+const looks = 5
+
+// listeners returns the inodes of the sockets that listen on a port at an address that collides with want.
+func listeners(number uint16, want netip.Addr) (inodes []string) {
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		f, err := os.Open(table)
+		if err != nil {
+			continue
+		}
+		sockets, _ := Listening(f)
+		f.Close()
+		for _, s := range sockets {
+			if s.Addr.Port() == number && collide(want, s.Addr.Addr()) {
+				inodes = append(inodes, s.Inode)
+			}
+		}
+	}
+	return inodes
 }
 
 // wanted is the address part; invalid for every address.

@@ -1,4 +1,4 @@
-// Package bytesize reads amounts of memory as people write them.
+// Package bytesize parses amounts of memory as people write them.
 package bytesize
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Parse reads a whole number of bytes, or one with a unit: 4096, 64KiB, 64MiB, 2GiB.
+// Parse parses a number of bytes with or without a unit: 4096, 64KiB, 64MiB, 2GiB.
 func Parse(s string) (int64, error) {
 	number, shift := s, 0
 	for unit, n := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30} {

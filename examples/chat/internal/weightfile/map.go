@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Map is a weights file in the address space of the process. Nothing of it is in memory until it is touched, and
-// its pages are shared with every process that maps the same file.
+// Map is a weights file mapped into memory. A page is loaded when it is first touched, and is shared by all processes
+// that map the same file.
 type Map struct {
 	Header
 	data []byte
@@ -21,7 +21,7 @@ func Open(path string) (*Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // the mapping outlives it
+	defer f.Close() // the mapping stays valid
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -48,8 +48,8 @@ func Open(path string) (*Map, error) {
 	return &Map{Header: h, data: data}, nil
 }
 
-// Touch reads a byte of each page from offset from up to, not including, to, which brings them into memory.
-// The sum of the bytes is returned so that the reads cannot be left out.
+// Touch reads one byte of each page from offset from up to but not including offset to, which loads the pages. It
+// returns the sum of the bytes so that the compiler cannot remove the reads.
 func (m *Map) Touch(from, to int64) (sum uint64) {
 	page := int64(os.Getpagesize())
 	for i := from; i < min(to, m.Size); i += page {
@@ -58,7 +58,7 @@ func (m *Map) Touch(from, to int64) (sum uint64) {
 	return sum
 }
 
-// Close takes the file out of the address space. Touch must not be called after it.
+// Close unmaps the file. Touch must not be called afterwards.
 func (m *Map) Close() error {
 	return syscall.Munmap(m.data)
 }

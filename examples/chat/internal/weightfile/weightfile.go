@@ -1,13 +1,13 @@
-// Package weightfile is the format of the simulator's weights: safetensors (github.com/huggingface/safetensors) with
-// one tensor of 16-bit numbers that do not compress.
+// Package weightfile reads and writes the simulator's weights. The format is safetensors
+// (github.com/huggingface/safetensors) with one tensor of 16-bit numbers that do not compress.
 //
 //	offset  bytes
 //	0       8      length of the JSON, always 4088, little endian
 //	8       4088   JSON: {"__metadata__":{"name":"simulated-llm"},"weights":{"dtype":"F16","shape":[n],"data_offsets":[0,2n]}},
-//	               filled up with spaces
+//	               padded with spaces
 //	4096    2n     the weights
 //
-// What the header says of the tensor's end is what tells a file that was cut short from a whole one.
+// The header has the end of the tensor, so a truncated file can be detected.
 package weightfile
 
 import (
@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// HeaderSize is one page, so that the weights begin on a page of their own.
+	// HeaderSize is one page, so that the weights begin at a page boundary.
 	HeaderSize = 4096
 
 	lengthBytes = 8
@@ -32,11 +32,11 @@ const (
 
 // Header describes a weights file.
 type Header struct {
-	Name string // of the model, as clients ask for it
-	Size int64  // bytes of the whole file
+	Name string // name of the model, as in requests
+	Size int64  // size of the whole file in bytes
 }
 
-// layout is the header's JSON.
+// layout is the JSON of the header.
 type layout struct {
 	Metadata struct {
 		Name string `json:"name"`
@@ -48,7 +48,7 @@ type layout struct {
 	} `json:"weights"`
 }
 
-// Validate says what is wrong with h.
+// Validate returns what is wrong with h.
 func (h Header) Validate() error {
 	if !regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`).MatchString(h.Name) || len(h.Name) > nameBytes {
 		return fmt.Errorf("name: want 1 to %d of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, got %q", nameBytes, h.Name)
@@ -62,7 +62,7 @@ func (h Header) Validate() error {
 	return nil
 }
 
-// Write writes a file of h.Size bytes; seed decides which.
+// Write writes a file of h.Size bytes. The same seed gives the same weights.
 func Write(w io.Writer, h Header, seed uint64) error {
 	if err := h.Validate(); err != nil {
 		return err
@@ -88,7 +88,7 @@ func Write(w io.Writer, h Header, seed uint64) error {
 	return err
 }
 
-// ParseHeader reads the first page of a file.
+// ParseHeader parses the first page of a file.
 func ParseHeader(page []byte) (Header, error) {
 	if len(page) < HeaderSize {
 		return Header{}, fmt.Errorf("not a weights file: want a header of %d bytes, found %d", HeaderSize, len(page))

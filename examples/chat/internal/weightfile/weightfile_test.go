@@ -11,7 +11,7 @@ import (
 	"penstock/examples/chat/internal/weightfile"
 )
 
-// write returns a valid file's bytes.
+// write returns the bytes of a valid file.
 func write(t testing.TB, size int64, seed uint64) []byte {
 	t.Helper()
 	var b bytes.Buffer

@@ -25,7 +25,7 @@ import (
 	"penstock/internal/shim"
 )
 
-// adopt takes over what earlier processes made, and removes what they did not finish making.
+// adopt takes over what earlier processes created, and removes what they did not finish.
 func (d *Driver) adopt(ctx context.Context) error {
 	if err := d.loadSandboxes(ctx); err != nil {
 		return err
@@ -49,8 +49,8 @@ func (d *Driver) adopt(ctx context.Context) error {
 		if known[e.Name()] {
 			continue
 		}
-		// Made before the record of a container that was never recorded; its sandbox is not known here, and what it
-		// wrote goes with that.
+		// The container was never recorded: these files are created before its record. Its sandbox is not known here;
+		// what the container wrote is removed with the sandbox.
 		if err := unmountBelow(d.runDir(e.Name())); err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) err
 	case err != nil:
 		return err
 	case task == nil:
-		// Its process ended while nobody watched, and containerd has forgotten how. Its shim has not, unless it was
+		// Its process ended while nobody watched, and containerd has forgotten how. The shim still knows, unless it was
 		// killed too.
 		exit := resource.Exit{Code: -1, At: time.Now(), Reason: "Unknown"}
 		if e, err := shim.ReadExit(c.dir); err == nil {
@@ -105,11 +105,12 @@ func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) err
 		c.setExit(d.exitOf(c, task.ExitStatus, task.ExitedAt.AsTime()))
 	default:
 		c.pid = int(task.Pid)
-		if task.Status == tasktypes.Status_RUNNING && c.start.IsZero() {
-			c.start = r.CreatedAt // the process that started it did not come to write it down
+		c.paused = task.Status == tasktypes.Status_PAUSED || task.Status == tasktypes.Status_PAUSING
+		if task.Status != tasktypes.Status_CREATED && c.start.IsZero() {
+			c.start = r.CreatedAt // the process that started it ended before it could record the time
 		}
 		if kills, _, err := d.cgroups.oom(c.cgroup); err == nil {
-			c.oomed = kills // told by an earlier process, or by nobody
+			c.oomed = kills // reported by an earlier process, or not at all
 		}
 	}
 	s, err := d.sandbox(c.replica)
@@ -119,7 +120,7 @@ func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) err
 	}
 	p, ok := d.found[c.key]
 	if !ok {
-		return nil // it has none, or they could not be opened
+		return nil // it has no pipes, or they could not be opened
 	}
 	delete(d.found, c.key)
 	c.openOutput(p, d.cfg.Console, s.Revision, d.log)
@@ -127,7 +128,7 @@ func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) err
 	return nil
 }
 
-// task asks containerd for a container's process; nil when it has none.
+// task returns containerd's view of a container's process, or nil if there is none.
 func (d *Driver) task(ctx context.Context, c *container) (*tasktypes.Process, error) {
 	answer, err := d.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: c.key})
 	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
@@ -186,15 +187,15 @@ func (d *Driver) List(ctx context.Context) ([]local.SandboxStatus, error) {
 	return list, nil
 }
 
-// lives says whether a process is there and is the container's. The kernel is asked for what it knows, because asking a
-// shim wakes it up, and there are as many as containers.
+// lives reports whether a process exists and belongs to the container. It asks the kernel, because a request would wake
+// the shim, and there is one shim per container.
 func (d *Driver) lives(c *container, pid int) bool {
 	groups, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
 	return err == nil && strings.Contains(string(groups), c.cgroup) && !isZombie(pid)
 }
 
-// isZombie says whether a process has ended and waits for its parent. Its state is the first field behind its name
-// (proc_pid_stat(5)).
+// isZombie reports whether a process has ended and waits for its parent. The state is the first field after the
+// process's name (proc_pid_stat(5)).
 func isZombie(pid int) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -225,7 +226,7 @@ func (d *Driver) statusOf(ctx context.Context, c *container) (local.ContainerSta
 func (c *container) status() local.ContainerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := local.ContainerStatus{ID: c.id, Name: c.name, PID: c.pid, Created: c.created, Started: c.start, State: local.Created}
+	st := local.ContainerStatus{ID: c.id, Name: c.name, PID: c.pid, Created: c.created, Started: c.start, State: local.Created, Paused: c.paused && c.exit == nil}
 	switch {
 	case c.exit != nil:
 		exit := *c.exit

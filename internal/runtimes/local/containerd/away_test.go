@@ -14,7 +14,7 @@ import (
 	"penstock/internal/shim"
 )
 
-// needOwnShim skips with a shim that was built before this tree had one.
+// needOwnShim skips the test if the shim is one that was built before Penstock had its own.
 func needOwnShim(t *testing.T) {
 	t.Helper()
 	path, _ := needMachine(t)
@@ -27,7 +27,8 @@ func needOwnShim(t *testing.T) {
 	}
 }
 
-// What a container has printed when it ends is read by the next platform, however long after, and once.
+// Output that a container has printed before it ended is read by the next platform, no matter how much later, and only
+// once.
 func TestOutputOfAContainerThatEndedWhileThePlatformWasAway(t *testing.T) {
 	t.Parallel()
 	needOwnShim(t)
@@ -54,8 +55,8 @@ func TestOutputOfAContainerThatEndedWhileThePlatformWasAway(t *testing.T) {
 	}
 }
 
-// A container that prints more than its pipe holds while nobody reads does not wait: it loses the oldest lines, and who
-// reads is told how many.
+// A container that prints more than its pipe holds while nobody reads does not block. The oldest lines are lost, and
+// the reader is told how many.
 func TestAFloodWhileThePlatformIsAway(t *testing.T) {
 	t.Parallel()
 	needOwnShim(t)
@@ -90,7 +91,7 @@ func TestAFloodWhileThePlatformIsAway(t *testing.T) {
 	}
 }
 
-// Whose shim was killed too has ended nobody knows how.
+// If a container's shim was killed too, nobody knows how the container ended.
 func TestAContainerWhoseShimWasKilled(t *testing.T) {
 	t.Parallel()
 	needOwnShim(t)
@@ -110,7 +111,7 @@ func TestAContainerWhoseShimWasKilled(t *testing.T) {
 	}
 }
 
-// A shim is neither in this process's cgroup nor does it know its variables.
+// A shim is not in this process's cgroup and does not have its environment variables.
 func TestAShimIsItsOwn(t *testing.T) {
 	needOwnShim(t)
 	l := newLab(t)
@@ -143,7 +144,7 @@ func TestAShimIsItsOwn(t *testing.T) {
 	}
 }
 
-// parent is the pid of a process's parent, which for a container is its shim.
+// parent returns the PID of a process's parent, which for a container is its shim.
 func parent(t *testing.T, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))

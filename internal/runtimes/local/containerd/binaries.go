@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"penstock/internal/atomicfile"
 )
 
-// keepBinary copies a program to dir/<hash>/<name> and returns that path. A shim that runs goes on running the file
-// that it was started from, and starts runc from the path that it was told, so what is there is never overwritten.
+// keepBinary copies a program to dir/<hash>/<name> and returns that path. It never overwrites a file there, because a
+// running shim continues to use the file that it was started from, and starts runc from the path that it was given.
 func keepBinary(dir, source string) (string, error) {
 	f, err := os.Open(source)
 	if err != nil {
@@ -32,17 +34,15 @@ func keepBinary(dir, source string) (string, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(target), ".new-*")
+	tmp, err := atomicfile.Create(target, 0o755)
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(tmp, f)
-	err = errors.Join(err, tmp.Chmod(0o755), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), target)
+	if _, err := io.Copy(tmp, f); err != nil {
+		return "", errors.Join(fmt.Errorf("copy %s: %w", source, err), tmp.Discard())
 	}
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("copy %s: %w", source, err), os.Remove(tmp.Name()))
+	if err := tmp.Commit(); err != nil {
+		return "", fmt.Errorf("copy %s: %w", source, err)
 	}
 	return target, nil
 }

@@ -20,11 +20,11 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroups reads the kernel's account of a cgroup from its files, which costs a fraction of asking the shim.
+// cgroups reads a cgroup's usage from the kernel's files, which costs a fraction of a request to the shim.
 type cgroups struct {
-	// unified is the mount of cgroup v2; "" where the controllers are in the hierarchies of v1.
+	// unified is the mount point of cgroup v2. It is "" if the controllers are in v1 hierarchies.
 	unified string
-	v1      map[string]string // mount by controller
+	v1      map[string]string // mount point by controller
 }
 
 func findCgroups(root, mountinfo string) (cgroups, error) {
@@ -50,7 +50,7 @@ func findCgroups(root, mountinfo string) (cgroups, error) {
 			continue
 		}
 		if what[0] == "cgroup2" {
-			g.v1["unified"] = where[4] // beside v1 it has few controllers, but runc makes a cgroup there too
+			g.v1["unified"] = where[4] // next to v1 it has few controllers, but runc creates a cgroup there too
 		}
 		if what[0] != "cgroup" {
 			continue
@@ -70,16 +70,16 @@ func findCgroups(root, mountinfo string) (cgroups, error) {
 	return g, nil
 }
 
-// shimWeight is eight times that of all containers together: a start, an exec and a kill are work of the shims, which
-// containers at their limits should not slow down. cgroup v1 counts from 1024, v2 from 100.
+// shimWeight is eight times the weight of all containers together. Shims do the work of a start, an exec and a kill, and
+// containers at their limits should not slow that down. The default weight is 1024 in cgroup v1, and 100 in v2.
 const shimWeight = 8
 
-// makeShims makes the cgroup of the shims.
+// makeShims creates the cgroup of the shims.
 func (g cgroups) makeShims(cgroup string) error {
 	file, weight := g.file("cpu", cgroup, "cpu.shares"), 1024*shimWeight
 	if g.unified != "" {
 		file, weight = g.file("", cgroup, "cpu.weight"), 100*shimWeight
-		// A cgroup has the controllers that each one above it passes on.
+		// A cgroup has only the controllers that every cgroup above it passes on.
 		for dir := filepath.Dir(cgroup); ; dir = filepath.Dir(dir) {
 			if err := os.MkdirAll(filepath.Join(g.unified, dir), 0o755); err != nil {
 				return err
@@ -109,11 +109,11 @@ func (g cgroups) file(controller, cgroup, name string) string {
 	return filepath.Join(g.v1[controller], cgroup, name)
 }
 
-// usage adds up a cgroup and all below it.
+// usage returns the usage of a cgroup, including all cgroups below it.
 func (g cgroups) usage(cgroup string) (runtimes.Usage, error) {
 	type counter struct {
 		into                 *uint64
-		controller, name, in string // in: the line of a file that has several; "" for a file of one number
+		controller, name, in string // in: the key of the line in a file of several lines; "" for a file with one number
 		scale                uint64
 	}
 	var u runtimes.Usage
@@ -145,16 +145,17 @@ func (g cgroups) usage(cgroup string) (runtimes.Usage, error) {
 	return u, nil
 }
 
-// limit is a cgroup's memory limit; 0 when it has none.
+// limit returns a cgroup's memory limit, or 0 if it has none.
 func (g cgroups) limit(cgroup string) (uint64, error) {
 	n, err := readCounter(g.file("memory", cgroup, g.name("memory.limit_in_bytes", "memory.max")), "")
-	if n >= 1<<62 { // v1 writes "none" as the largest number of pages
+	if n >= 1<<62 { // v1 writes "no limit" as the largest number of pages
 		n = 0
 	}
 	return n, err
 }
 
-// oom says how many processes of a cgroup the kernel has killed at its limit, and what the limit and the peak are.
+// oom returns how many processes of a cgroup the kernel has killed at the memory limit, together with the limit and the
+// peak.
 func (g cgroups) oom(cgroup string) (uint64, local.OOM, error) {
 	kills, err := readCounter(g.file("memory", cgroup, g.name("memory.oom_control", "memory.events")), "oom_kill")
 	if err != nil {
@@ -175,7 +176,8 @@ func (g cgroups) name(v1, v2 string) string {
 	return v1
 }
 
-// remove removes a cgroup and those below it, which have no processes any more.
+// remove removes a cgroup and those below it. It kills the processes that are still in one: a control that is killed while it
+// creates a container leaves runc's first process there, which nobody else knows. The cgroup is gone with the next call then.
 func (g cgroups) remove(cgroup string) error {
 	mounts := []string{g.unified}
 	if g.unified == "" {
@@ -200,7 +202,11 @@ func (g cgroups) remove(cgroup string) error {
 		}
 		slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 		for _, dir := range dirs {
-			if err := unix.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err := unix.Rmdir(dir)
+			if errors.Is(err, unix.EBUSY) {
+				killAll(dir)
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 			}
 		}
@@ -208,7 +214,20 @@ func (g cgroups) remove(cgroup string) error {
 	return errors.Join(errs...)
 }
 
-// readCounter reads a file of one number, or the number behind a word at the start of a line.
+// killAll kills the processes of a cgroup.
+func killAll(dir string) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return // it has gone
+	}
+	for word := range strings.FieldsSeq(string(b)) {
+		if pid, err := strconv.Atoi(word); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
+		}
+	}
+}
+
+// readCounter reads a file with one number, or the number after a word at the start of a line.
 func readCounter(path, key string) (uint64, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -21,55 +21,54 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 
+	"penstock/internal/atomicfile"
 	"penstock/internal/oci"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
 )
 
-// What a container's record in containerd says about it.
+// Labels of a container's record in containerd.
 const (
 	idLabel      = "penstock/id"
 	replicaLabel = "penstock/replica"
 	nameLabel    = "penstock/name"
 )
 
-// container is one that this driver has made or adopted.
+// container is a container that this driver has created or adopted.
 type container struct {
 	id, key, replica, name string
 	view                   string
-	dir                    string // its run folder
+	dir                    string // run folder
 	cgroup                 string
 	created                time.Time
 
-	// ended is closed when its process has ended, after exit was set.
+	// ended is closed when the container's process has ended and exit is set.
 	ended chan struct{}
 
 	mu     sync.Mutex
 	pid    int
 	start  time.Time
+	paused bool
 	exit   *resource.Exit
-	oomed  uint64 // OOM kills that watchers were told of
+	oomed  uint64 // number of OOM kills that watchers were told about
 	output []*reader
 }
 
 func (c *container) path(name string) string { return filepath.Join(c.dir, name) }
 
-// status is what is kept beside a container's pipes: what containerd forgets when this process ends.
+// status is stored next to a container's pipes. It holds what containerd forgets when this process ends.
 type status struct {
 	Started time.Time
 	Exit    *resource.Exit `json:",omitempty"`
 }
 
-// keepStatus writes the status. The caller holds c.mu, so that an exit is not overwritten by a start.
+// keepStatus writes the status. The caller holds c.mu, so a start cannot overwrite an exit.
 func (c *container) keepStatus() error {
 	b, err := json.Marshal(status{Started: c.start, Exit: c.exit})
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.path(".status.json"), b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(c.path(".status.json"), c.path("status.json"))
+	return atomicfile.WriteUnsynced(c.path("status.json"), b, 0o600)
 }
 
 func (d *Driver) container(id string) (*container, error) {
@@ -91,7 +90,7 @@ func (d *Driver) Create(ctx context.Context, want local.Container) error {
 	return nil
 }
 
-// plain leaves of an error of runc what its user can do something about: the layers above it all say that a container
+// plain reduces an error of runc to the part that the user can act on. The layers above it only add that a container
 // could not be created.
 func plain(err error) error {
 	const inside = "error during container init: "
@@ -136,7 +135,8 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
 	}
-	// Its root, which is nobody here, walks through; no user of this machine does.
+	// The container's root, which has no rights on the host, must be able to walk through it. Other users of this
+	// machine must not.
 	if err := errors.Join(os.Chown(c.dir, 0, int(s.FirstID)), os.Chmod(c.dir, 0o710)); err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 		return err
 	}
 	c.openOutput(p, d.cfg.Console, s.Revision, d.log)
-	// Not by the task service: it would take the specification from the record, and that is on the disk.
+	// The task service is not used here: it would take the specification from the record, which is on disk.
 	task, err := d.engine.tasks.Create(ctx, key, runtime.CreateOpts{
 		Spec: spec, IO: runtime.IO{Stdout: c.path("stdout"), Stderr: c.path("stderr")},
 		Runtime: record.Runtime.Name, RuntimeOptions: record.Runtime.Options,
@@ -169,7 +169,7 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if err != nil {
 		return errgrpc.ToNative(err)
 	}
-	// containerd leaves it readable for all, and only its folder is not.
+	// containerd makes the file readable for all users, and protects only its folder.
 	if err := os.Chmod(filepath.Join(d.bundle(c), "config.json"), 0o600); err != nil {
 		return err
 	}
@@ -180,18 +180,19 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	c.mu.Lock()
 	c.pid = int(pid)
 	c.mu.Unlock()
-	// Not before the shim has opened its ends: a pipe without a writer reads as ended.
+	// Only after the shim has opened its ends: a pipe without a writer looks as if it had ended.
 	c.readOutput(&d.wg)
 	return nil
 }
 
-// record is what containerd keeps of a container, and its specification. Variables have values of secrets and a
-// database wipes nothing, so what it keeps has none: they are in the task's bundle only, which is in memory.
+// record returns what containerd stores about a container, and the container's specification. Variables can contain
+// secrets, and a database does not erase what it deletes, so the stored record has no variables. They are only in the
+// task's bundle, which is in memory.
 func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want local.Container, image imageOf) (containers.Container, typeurl.Any, error) {
 	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{
 		BinaryName: d.runc,
 		Root:       filepath.Join(d.cfg.State, "runc"),
-		// An image may open /dev/stdout by name, which it must own.
+		// A program may open /dev/stdout by name. For that, its user must own the pipe.
 		IoUid: s.FirstID, IoGid: s.FirstID,
 	})
 	if err != nil {
@@ -219,7 +220,7 @@ func (d *Driver) record(ctx context.Context, c *container, s *sandbox, want loca
 	return record, whole, nil
 }
 
-// bundle is where the task of a container has its specification while it lives.
+// bundle returns the folder with the specification of a container's task, which exists as long as the task.
 func (d *Driver) bundle(c *container) string {
 	return filepath.Join(d.memory("c"), plugins.RuntimePluginV2.String()+".task", oci.Namespace, c.key)
 }
@@ -243,6 +244,49 @@ func (d *Driver) Start(ctx context.Context, id string) (int, error) {
 	return c.pid, nil
 }
 
+// Pause implements local.Driver.
+func (d *Driver) Pause(ctx context.Context, id string) error {
+	c, err := d.container(id)
+	if err != nil {
+		return fmt.Errorf("pause: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.paused {
+		return nil
+	}
+	if _, err := d.client.TaskService().Pause(inNamespace(ctx), &tasks.PauseTaskRequest{ContainerID: c.key}); err != nil {
+		return fmt.Errorf("pause container %s: %w", id, errgrpc.ToNative(err))
+	}
+	c.paused = true
+	return nil
+}
+
+// Resume implements local.Driver.
+func (d *Driver) Resume(ctx context.Context, id string) error {
+	c, err := d.container(id)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err := d.resume(inNamespace(ctx), c); err != nil {
+		return fmt.Errorf("resume container %s: %w", id, err)
+	}
+	return nil
+}
+
+func (d *Driver) resume(ctx context.Context, c *container) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.paused || c.exit != nil {
+		return nil
+	}
+	if _, err := d.client.TaskService().Resume(ctx, &tasks.ResumeTaskRequest{ContainerID: c.key}); err != nil {
+		return errgrpc.ToNative(err)
+	}
+	c.paused = false
+	return nil
+}
+
 // Kill implements local.Driver.
 func (d *Driver) Kill(ctx context.Context, id string, signal syscall.Signal) error {
 	c, err := d.container(id)
@@ -258,7 +302,7 @@ func (d *Driver) Kill(ctx context.Context, id string, signal syscall.Signal) err
 func (d *Driver) kill(ctx context.Context, c *container, signal syscall.Signal) error {
 	_, err := d.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: c.key, Signal: uint32(signal), All: signal == syscall.SIGKILL})
 	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
-		return nil // it has ended already
+		return nil // it has already ended
 	}
 	return err
 }
@@ -272,6 +316,10 @@ func (d *Driver) Delete(ctx context.Context, id string) error {
 		return nil
 	}
 	ctx = inNamespace(ctx)
+	// A frozen process cannot end.
+	if err := d.resume(ctx, c); err != nil {
+		d.log.Warn("a frozen container cannot be thawed before it is killed", "container", id, "err", err)
+	}
 	if err := d.kill(ctx, c, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
@@ -281,9 +329,9 @@ func (d *Driver) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// undo removes whatever there is of a container, its record last.
+// undo removes everything of a container, its record last.
 func (d *Driver) undo(ctx context.Context, c *container) error {
-	// Deleting a task by force costs 100 ms in runc, so it is killed and its exit awaited.
+	// Deleting a task by force takes 100 ms in runc. So the task is killed, and its exit awaited.
 	_, err := d.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: c.key})
 	switch err = errgrpc.ToNative(err); {
 	case errdefs.IsNotFound(err):
@@ -310,7 +358,7 @@ func (d *Driver) undo(ctx context.Context, c *container) error {
 	if err := d.unmountRoot(c); err != nil {
 		return err
 	}
-	// Before its folder is removed, or what is in the volumes would be removed with it.
+	// Before its folder is removed; otherwise the files in the volumes would be removed with it.
 	if err := d.unbindVolumes(c); err != nil {
 		return err
 	}

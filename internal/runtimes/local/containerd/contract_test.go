@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -32,7 +33,7 @@ func TestContract(t *testing.T) {
 				l.open()
 				return l.engine(local.Capacity{Memory: memory})
 			},
-			Serve: serve, Deaf: deaf, Exit: exit, Done: done, Write: write, Program: []string{"/hello"}, Missing: "nobody/none:1", Port: 8080, Memory: memory,
+			Serve: serve, Deaf: deaf, Exit: exit, Done: done, Write: write, Program: []string{"/hello"}, Missing: "nobody/none:1", Port: 8080, Memory: memory, Standbys: 2,
 			Crash: func(t testing.TB, r resource.Replica) {
 				if err := syscall.Kill(r.Containers[0].PID, syscall.SIGKILL); err != nil {
 					t.Error(err)
@@ -43,10 +44,10 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// engine runs the machine engine over the lab's driver.
+// engine starts an engine over the lab's driver.
 func (l *lab) engine(c local.Capacity) (runtimes.Runtime, func()) {
 	e := local.New(local.Config{
-		Driver: l.driver, Scheme: "containerd", Emit: func(resource.Event) {}, Capacity: c,
+		Driver: l.driver, Scheme: "containerd", Replicas: filepath.Join(l.dir, "replicas"), Emit: func(resource.Event) {}, Capacity: c, Standbys: 2,
 		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Backoff: local.Backoff{First: 20 * time.Millisecond, Max: 100 * time.Millisecond, Reset: time.Hour},
 	})

@@ -17,20 +17,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disks gives each sandbox a file system of its own size: a sparse image file on a loop device. Its use is one statfs,
-// and at its limit a program sees "no space left on device" and nothing else. Project quotas would need a kernel built
-// with them, which is rarer than loop devices.
+// disks gives each sandbox a file system of a limited size: a sparse image file on a loop device. Its usage is read
+// with one statfs, and at the limit a program gets "no space left on device". Project quotas would need a kernel that
+// is built with them, which is rarer than loop devices.
 type disks struct {
 	templates string
-	mkfs      string // "" when this machine cannot limit disks
+	mkfs      string // "" if this machine cannot limit disks
 
-	mu sync.Mutex // one template is made at a time
+	mu sync.Mutex // only one template is created at a time
 }
 
-// What the file system keeps of an image for itself: its journal and superblocks, and tables of 2 %.
+// Space that the file system uses for itself: the journal, the superblocks, and 2 % for tables.
 const (
 	diskFixed  = 10 << 20
-	diskTables = 50 // one part in
+	diskTables = 50 // one part in this many
 )
 
 func openDisks(templates string, log *slog.Logger) *disks {
@@ -47,8 +47,8 @@ func openDisks(templates string, log *slog.Logger) *disks {
 	return d
 }
 
-// attach makes dir a place to write to of limit bytes, as it was left if it was there before. Without a limit, or where
-// none can be kept, it is a plain folder.
+// attach makes dir a folder with limit bytes of space. If it existed before, its files are still there. Without a
+// limit, or if this machine cannot enforce one, dir is an ordinary folder.
 func (d *disks) attach(ctx context.Context, image, dir string, limit int64) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (d *disks) attach(ctx context.Context, image, dir string, limit int64) erro
 	return mountImage(image, dir)
 }
 
-// detach unmounts and removes what attach made.
+// detach unmounts and removes what attach created.
 func (d *disks) detach(image, dir string) error {
 	for {
 		err := unix.Unmount(dir, 0)
@@ -91,7 +91,8 @@ func (d *disks) detach(image, dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// template is an empty file system of that size; copying its few blocks takes a millisecond, making one ten.
+// template returns an empty file system of the given size. Copying its few blocks takes a millisecond; creating a file
+// system takes ten.
 func (d *disks) template(ctx context.Context, limit int64) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,7 +112,7 @@ func (d *disks) template(ctx context.Context, limit int64) (string, error) {
 	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
 		return "", err
 	}
-	// Few inodes, a small journal and no reserve for root leave 97 % of the image to its user.
+	// With few inodes, a small journal and no space reserved for root, 97 % of the image is usable.
 	mkfs := exec.CommandContext(ctx, d.mkfs, "-q", "-F", "-b", "4096", "-i", "65536", "-J", "size=8", "-m", "0", "-O", "^resize_inode", tmp)
 	if out, err := mkfs.CombinedOutput(); err != nil {
 		return "", errors.Join(fmt.Errorf("%s: %w: %s", d.mkfs, err, bytes.TrimSpace(out)), os.Remove(tmp))
@@ -119,7 +120,7 @@ func (d *disks) template(ctx context.Context, limit int64) (string, error) {
 	return path, os.Rename(tmp, path)
 }
 
-// copySparse copies a file's data and leaves its holes.
+// copySparse copies a file's data and keeps its holes.
 func copySparse(to, from string) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -147,7 +148,7 @@ func copyData(dst, src *os.File, size int64) error {
 	for at := int64(0); ; {
 		data, err := src.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return nil // only a hole is left
+			return nil // the rest of the file is a hole
 		}
 		if err != nil {
 			return err
@@ -163,7 +164,8 @@ func copyData(dst, src *os.File, size int64) error {
 	}
 }
 
-// mountImage mounts through a loop device that the kernel frees with the mount, so that none can be forgotten.
+// mountImage mounts an image through a loop device, which the kernel frees when the image is unmounted. So no device
+// can leak.
 func mountImage(image, dir string) error {
 	f, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
@@ -175,7 +177,7 @@ func mountImage(image, dir string) error {
 		return fmt.Errorf("loop device for %s: %w", image, err)
 	}
 	defer loop.Close() // not before the mount: an unused device is freed at once
-	// discard gives the blocks of removed files back to the host.
+	// discard returns the blocks of removed files to the host.
 	if err := unix.Mount(loop.Name(), dir, "ext4", unix.MS_NODEV|unix.MS_NOATIME, "noinit_itable,discard"); err != nil {
 		return fmt.Errorf("mount %s: %w", image, err)
 	}
@@ -188,9 +190,9 @@ func loopOf(f *os.File) (*os.File, error) {
 		return nil, err
 	}
 	defer control.Close()
-	// Direct I/O keeps the host from caching each block twice; a file system that cannot do it is cached.
+	// Direct I/O prevents the host from caching each block twice. File systems that do not support it use the cache.
 	flags := []uint32{unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO, unix.LO_FLAGS_AUTOCLEAR}
-	const tries = 64 // others take the device that was free a moment ago
+	const tries = 64 // others can take a device that was free a moment ago
 	for try := 0; ; try++ {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {

@@ -5,9 +5,9 @@
 //	  │ pipes: what containers print │
 //	  └────────── shim, one a container ── runc ── the container's processes
 //
-// A shim and its container do not end with this process: the next one finds the shim by its socket, the sandbox by its
-// record, and goes on reading the pipes that the shim kept open.
+// A shim and its container survive the end of this process. The next process finds the shim by its socket and the
+// sandbox by its record, and continues to read the pipes that the shim kept open.
 //
-// A sandbox is what the containers of a replica share: a network namespace, 65,536 user ids, one disk for what they
-// write, one cgroup above theirs.
+// A sandbox is what the containers of a replica share: a network namespace, 65,536 user IDs, one disk for what they
+// write, and one cgroup above theirs.
 package containerd

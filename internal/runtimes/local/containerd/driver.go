@@ -21,22 +21,22 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// Config says where a Driver keeps things and what it runs containers with. Two drivers on a machine differ in Root,
+// Config says where a Driver stores its data and which programs it uses. Two drivers on a machine must differ in Root,
 // State, CgroupParent and Network.
 type Config struct {
-	// Root keeps images, layers and the records and disks of sandboxes.
+	// Root holds images, layers, and the records and disks of sandboxes.
 	Root string
-	// State holds sockets, mounts and pipes, and must have a short path; a reboot may empty it.
+	// State holds sockets, mounts and pipes. Its path must be short. A reboot may empty it.
 	State string
-	// Shim and Runc are programs that are copied below Root, so that they may be replaced while containers run.
+	// Shim and Runc are programs. They are copied below Root, so they can be replaced while containers run.
 	Shim string
 	Runc string
-	// CgroupParent is the cgroup above all containers, "/penstock". This process should not be in it.
+	// CgroupParent is the cgroup above all containers: "/penstock". This process should not be in it.
 	CgroupParent string
-	// ShimCgroup is where the shims go; "" leaves them in that of this process, whose limits and account then include
-	// them.
+	// ShimCgroup is the cgroup of the shims. With "", they stay in the cgroup of this process, and count towards its
+	// limits and usage.
 	ShimCgroup string
-	// UnpackedLimit bounds what an image may weigh unpacked, in bytes; 0: by its disk only.
+	// UnpackedLimit is the maximum size of an unpacked image in bytes. With 0, only the disk limits it.
 	UnpackedLimit int64
 	Network       *network.Network
 	Console       local.Console
@@ -64,7 +64,7 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Driver runs containers. It is local.Driver.
+// Driver runs containers. It implements local.Driver.
 type Driver struct {
 	cfg     Config
 	log     *slog.Logger
@@ -74,12 +74,12 @@ type Driver struct {
 	shim    string
 	runc    string
 	cgroups cgroups
-	// remap says whether each sandbox gets user ids of its own, and firstID is where they start.
+	// remap reports whether each sandbox gets its own range of user IDs. firstID is where these ranges start.
 	remap   bool
 	firstID uint32
-	// disks makes what sandboxes write to; it knows whether their limits can be kept.
+	// disks creates the disks of sandboxes. It knows whether this machine can limit them.
 	disks *disks
-	// files is the limit of open files that containers get.
+	// files is the open-file limit of containers.
 	files uint64
 
 	wg     sync.WaitGroup
@@ -90,16 +90,16 @@ type Driver struct {
 	// prefetching holds one value while weights are read.
 	prefetching chan struct{}
 
-	found map[string]*pipes // of earlier processes' containers, by key, until they are adopted
+	found map[string]*pipes // pipes of earlier processes' containers, by key, until they are adopted
 
 	mu         sync.Mutex
 	views      map[string]view // by image digest
 	sandboxes  map[string]*sandbox
 	containers map[string]*container // by ID
-	watchers   map[*watcher]struct{}
+	watchers   local.Watchers
 }
 
-// Open boots containerd, and adopts the sandboxes and containers that it finds.
+// Open starts containerd, and adopts the sandboxes and containers that it finds.
 func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	d := &Driver{
 		prefetching: make(chan struct{}, 1),
 		cfg:         cfg, log: cfg.Log,
-		views: map[string]view{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, watchers: map[*watcher]struct{}{},
+		views: map[string]view{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
 		closed:  make(chan struct{}),
 		firstID: firstID(cfg.Network.Range()),
 	}
@@ -115,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	if err = os.MkdirAll(cfg.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("open containerd: %w", err)
 	}
-	// 0711: a container's root, which is nobody here, walks through it to its own files.
+	// 0711: a container's root, which has no rights on the host, must be able to walk through it to its own files.
 	for _, dir := range []string{cfg.State, d.runDir("")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("open containerd: %w", err)
@@ -143,7 +143,8 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 			cfg.Log.Warn("shims share CPU with what else runs, so that containers may slow down each other's starts", "err", err)
 		}
 	}
-	// Before containerd, which ends the shims of containers that have ended, and with them what nobody else holds.
+	// Before containerd starts: it ends the shims of containers that have ended. Output that only the shim holds would
+	// then be lost.
 	d.found = claimPipes(d.runDir(""), cfg.Log)
 	defer d.dropFound()
 	if err := mountMemory(d.memory("")); err != nil {
@@ -160,7 +161,8 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 	return d, nil
 }
 
-// searchable says which folder above a container's files its root, which is nobody here, may not walk through.
+// searchable returns an error if a container's root, which has no rights on the host, may not walk through a folder
+// above the container's files.
 func searchable(dir string) error {
 	for ; dir != "/"; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -174,7 +176,7 @@ func searchable(dir string) error {
 	return nil
 }
 
-// begin starts to listen before it looks, so that no exit is missed between the two.
+// begin subscribes to events before it looks at the containers, so that it misses no exit in between.
 func (d *Driver) begin(ctx context.Context) error {
 	own, cancel := context.WithCancel(inNamespace(context.WithoutCancel(ctx)))
 	d.cancel = cancel
@@ -193,7 +195,7 @@ func (d *Driver) begin(ctx context.Context) error {
 	return d.PruneViews(own)
 }
 
-// Close stops containerd, ends all watching and leaves containers running. A Driver that was closed is of no more use.
+// Close stops containerd and all watching. Containers keep running. A closed Driver cannot be used again.
 func (d *Driver) Close() error {
 	close(d.closed)
 	if d.cancel != nil {
@@ -213,7 +215,7 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// Stores are where this driver finds images; they belong together.
+// Stores returns the stores in which this driver finds images. They belong together.
 func (d *Driver) Stores() oci.Stores {
 	return oci.Stores{
 		Content: d.client.ContentStore(),
@@ -226,10 +228,11 @@ func inNamespace(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, oci.Namespace)
 }
 
-// runDir is where a container's mounts, pipes and status are: short and without what a name may have in it.
+// runDir returns the folder of a container's mounts, pipes and status. Its path is short and contains no characters of
+// the container's name.
 func (d *Driver) runDir(key string) string { return filepath.Join(d.cfg.State, "t", key) }
 
-// keyOf makes a container's ID a name for containerd, which takes no "--", and for files.
+// keyOf turns a container's ID into a name for files and for containerd, which does not accept "--".
 func keyOf(id string) string {
 	h := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(h[:10])

@@ -38,7 +38,7 @@ import (
 	"penstock/internal/runtimes/local/containerd"
 )
 
-// lab is a driver with folders, a network and cgroups of its own, all removed at the end of the test.
+// lab is a driver with its own folders, network and cgroups. All are removed at the end of the test.
 type lab struct {
 	testing.TB
 	dir     string
@@ -49,7 +49,8 @@ type lab struct {
 	log     *slog.Logger
 }
 
-// output is a test's, until it ends: containerd's default logger knows the last driver's for longer.
+// output writes to a test's log until the test ends. containerd's default logger uses the last driver's logger for
+// longer.
 type output struct {
 	mu sync.Mutex
 	to io.Writer
@@ -88,7 +89,7 @@ func needMachine(t testing.TB) (shim, runc string) {
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	needMachine(t)
-	// Sockets need a short path, which t.TempDir has not.
+	// Sockets need a short path, and t.TempDir is too long.
 	dir, err := os.MkdirTemp("/run", "pst")
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +140,7 @@ func (l *lab) close() {
 	l.driver = nil
 }
 
-// remove deletes all containers and everything that was made for them.
+// remove deletes all containers and everything that was created for them.
 func (l *lab) remove() {
 	ctx := context.Background()
 	if l.driver != nil {
@@ -181,7 +182,7 @@ func (l *lab) remove() {
 	}
 }
 
-// console keeps what containers print.
+// console keeps the output of containers.
 type console struct {
 	mu   sync.Mutex
 	text map[string]*bytes.Buffer // by container and stream
@@ -219,7 +220,7 @@ func (c *console) String(key string) string {
 	return c.text[key].String()
 }
 
-// hello is the program of examples/hello, built once for all tests.
+// hello returns the program of examples/hello, which is built once for all tests.
 var hello = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "hello")
 	if err != nil {
@@ -235,7 +236,7 @@ var hello = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(filepath.Join(dir, "hello"))
 })
 
-// push puts the hello image into the driver's store, through the registry as users do, and returns its name.
+// push puts the hello image into the driver's store through the registry, as users do, and returns its name.
 func (l *lab) push(change func(*v1.Config), more ...v1.Layer) string {
 	l.Helper()
 	layers, err := helloLayers()
@@ -274,7 +275,8 @@ func (l *lab) push(change func(*v1.Config), more ...v1.Layer) string {
 	return repository + ":1"
 }
 
-// helloLayers are two, so that there is an overlay, and made once: compressing takes longer than a test.
+// helloLayers returns two layers, so that an overlay is needed. They are created once, because compressing takes longer
+// than a test.
 var helloLayers = sync.OnceValues(func() ([]v1.Layer, error) {
 	program, err := hello()
 	if err != nil {
@@ -341,7 +343,7 @@ func (l *lab) containerOf(name, image string) local.Container {
 	}
 }
 
-// run starts a hello server and waits until it answers.
+// run starts a hello server, and waits until it answers.
 func (l *lab) run(name string, change func(*local.Sandbox, *local.Container)) *replica {
 	l.Helper()
 	r := l.start(name, change)
@@ -422,10 +424,10 @@ func (r *replica) file(path string) string {
 	return r.get("/file", url.Values{"path": {path}})
 }
 
-// until polls a condition that the outside world brings about.
+// until polls until a condition outside this process is true.
 func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited 15 s: %s", what)

@@ -37,20 +37,21 @@ type engine struct {
 	cancel context.CancelFunc
 }
 
-// parts are what is called of it.
+// parts are the parts of containerd that the driver calls.
 type parts struct {
 	client *client.Client
-	// tasks makes them from a specification that is written down nowhere but in the task's bundle.
+	// tasks creates tasks from a specification that is stored only in the task's bundle.
 	tasks runtime.PlatformRuntime
 }
 
-// clientPlugin is the name under which our own part of containerd is registered: the one that hands out a client.
+// clientPlugin is the name of our own containerd plugin, which hands out a client.
 const clientPlugin = "io.penstock.client.v1"
 
-// clientKey is where a boot's context carries the place for its parts: a plugin is given nothing else of ours.
+// clientKey is the context key under which a boot passes the place for its parts to our plugin. A plugin receives
+// nothing else from us.
 type clientKey struct{}
 
-// registerClient registers the plugin once a process; containerd's registry is a variable of its package.
+// registerClient registers the plugin once per process, because containerd's registry is a package variable.
 var registerClient = sync.OnceFunc(func() {
 	registry.Register(&plugin.Registration{
 		Type:     clientPlugin,
@@ -59,7 +60,7 @@ var registerClient = sync.OnceFunc(func() {
 		InitFn: func(ic *plugin.InitContext) (any, error) {
 			place, ok := ic.Context.Value(clientKey{}).(*parts)
 			if !ok {
-				return nil, plugin.ErrSkipPlugin // booted by somebody else in this process
+				return nil, plugin.ErrSkipPlugin // another caller in this process has booted containerd
 			}
 			tasks, err := ic.GetByID(plugins.RuntimePluginV2, "task")
 			if err != nil {
@@ -75,7 +76,7 @@ var registerClient = sync.OnceFunc(func() {
 	})
 })
 
-// clientIn makes a client that calls the services of this boot without a socket between.
+// clientIn returns a client that calls this boot's services directly, without a socket.
 func clientIn(ic *plugin.InitContext) (*client.Client, error) {
 	own, err := ic.GetByType(plugins.ServicePlugin)
 	if err != nil {
@@ -116,10 +117,10 @@ func clientIn(ic *plugin.InitContext) (*client.Client, error) {
 	return client.New("", client.WithServices(options...), client.WithDefaultNamespace(oci.Namespace))
 }
 
-// booting keeps boots apart: containerd decodes each plugin's settings into a variable of that plugin's package.
+// booting serializes boots, because containerd decodes each plugin's settings into a variable of the plugin's package.
 var booting sync.Mutex
 
-// The kernel takes 108 bytes for the path of a unix socket, and a shim's is its folder, a slash and 64 hex digits.
+// The path of a unix socket can have 108 bytes. A shim's path is the folder, a slash and 64 hex digits.
 const maxSocketDir = 106 - 1 - 64
 
 func bootEngine(ctx context.Context, root, state, memory string, logs *log.Entry) (*engine, error) {
@@ -133,12 +134,12 @@ func bootEngine(ctx context.Context, root, state, memory string, logs *log.Entry
 		Root:    filepath.Join(root, "containerd"),
 		State:   filepath.Join(memory, "c"),
 		Plugins: map[string]any{
-			// There is no such server here, but its address is what shims are given as theirs.
+			// There is no such server here, but shims are given this address.
 			"io.containerd.server.v1.grpc":  map[string]any{"address": filepath.Join(state, "grpc.sock")},
 			"io.containerd.server.v1.ttrpc": map[string]any{"address": filepath.Join(state, "ttrpc.sock")},
 			"io.containerd.shim.v1.manager": map[string]any{
 				"socket_dir": sockets,
-				// Where the shim writes down what a command is run with (go-runc: Exec); /tmp otherwise.
+				// Where the shim writes down what a command is run with (go-runc: Exec). The default is /tmp.
 				"env": []string{"XDG_RUNTIME_DIR=" + filepath.Join(memory, "x")},
 			},
 		},
@@ -151,7 +152,7 @@ func bootEngine(ctx context.Context, root, state, memory string, logs *log.Entry
 	defer booting.Unlock()
 	registerClient()
 	var found parts
-	// The engine lives until stop, not as long as the call that opens it.
+	// The engine lives until stop, which is longer than the call that opens it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ctx = context.WithValue(log.WithLogger(ctx, logs), clientKey{}, &found)
 	s, err := server.New(ctx, cfg)
@@ -170,7 +171,7 @@ func bootEngine(ctx context.Context, root, state, memory string, logs *log.Entry
 	return e, nil
 }
 
-// stop leaves shims and containers running.
+// stop stops containerd. Shims and containers keep running.
 func (e *engine) stop() error {
 	e.cancel()
 	e.server.Stop()

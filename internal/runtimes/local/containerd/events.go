@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"sync"
 	"syscall"
 	"time"
 
@@ -14,77 +13,14 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// watcher is one caller of Watch. Events queue for it, because an exit that is not told is a replica that nobody
-// restarts; there are few, and as many as there are containers.
-type watcher struct {
-	mu    sync.Mutex
-	queue []local.Event
-	wake  chan struct{}
-}
-
-func (w *watcher) push(e local.Event) {
-	w.mu.Lock()
-	w.queue = append(w.queue, e)
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (w *watcher) take() []local.Event {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	q := w.queue
-	w.queue = nil
-	return q
-}
-
 // Watch implements local.Driver.
 func (d *Driver) Watch(ctx context.Context) (<-chan local.Event, error) {
-	w := &watcher{wake: make(chan struct{}, 1)}
-	d.mu.Lock()
-	d.watchers[w] = struct{}{}
-	d.mu.Unlock()
-	out := make(chan local.Event)
-	d.wg.Go(func() {
-		defer close(out)
-		defer func() {
-			d.mu.Lock()
-			delete(d.watchers, w)
-			d.mu.Unlock()
-		}()
-		for {
-			for _, e := range w.take() {
-				select {
-				case out <- e:
-				case <-ctx.Done():
-					return
-				case <-d.closed:
-					return
-				}
-			}
-			select {
-			case <-w.wake:
-			case <-ctx.Done():
-				return
-			case <-d.closed:
-				return
-			}
-		}
-	})
+	w, out := d.watchers.Add(), make(chan local.Event)
+	d.wg.Go(func() { w.Deliver(ctx, d.closed, out) })
 	return out, nil
 }
 
-func (d *Driver) tell(e local.Event) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for w := range d.watchers {
-		w.push(e)
-	}
-}
-
-// follow turns containerd's events into ours until ctx ends.
+// follow translates containerd's events into the driver's until ctx ends.
 func (d *Driver) follow(ctx context.Context, ch <-chan *events.Envelope, errs <-chan error) {
 	for {
 		select {
@@ -110,15 +46,15 @@ func (d *Driver) handle(e *events.Envelope) {
 	switch event := event.(type) {
 	case *eventsapi.TaskExit:
 		if event.ID != event.ContainerID {
-			return // a further process in a container
+			return // an additional process in a container
 		}
 		if c := d.byKey(event.ContainerID); c != nil {
 			d.ended(c, d.exitOf(c, event.ExitStatus, event.ExitedAt.AsTime()))
 		}
 	case *eventsapi.ImageCreate:
-		d.tell(local.Event{Image: event.Name})
+		d.watchers.Send(local.Event{Image: event.Name})
 	case *eventsapi.ImageUpdate:
-		d.tell(local.Event{Image: event.Name})
+		d.watchers.Send(local.Event{Image: event.Name})
 	case *eventsapi.TaskOOM:
 		if c := d.byKey(event.ContainerID); c != nil {
 			d.tellOOM(c, e.Timestamp, true)
@@ -137,18 +73,19 @@ func (d *Driver) byKey(key string) *container {
 	return nil
 }
 
-// ended records an exit and tells of it, once.
+// ended records an exit and reports it, once.
 func (d *Driver) ended(c *container, exit resource.Exit) {
 	if !c.setExit(exit) {
 		return
 	}
 	c.mu.Lock()
 	err := c.keepStatus()
+	pid := c.pid
 	c.mu.Unlock()
 	if err != nil {
 		d.log.Warn("an exit was not written down; after a restart of the platform its code will be unknown", "container", c.id, "err", err)
 	}
-	d.tell(local.Event{Container: c.id, Exit: &exit})
+	d.watchers.Send(local.Event{Container: c.id, PID: pid, Exit: &exit})
 }
 
 func (c *container) setExit(exit resource.Exit) bool {
@@ -162,8 +99,8 @@ func (c *container) setExit(exit resource.Exit) bool {
 	return true
 }
 
-// exitOf says how a process ended. The kernel's word on OOM kills is asked here too, because the event of one may
-// come after the exit that it caused.
+// exitOf describes how a process ended. It also asks the kernel about OOM kills, because the OOM event may come after
+// the exit that it caused.
 func (d *Driver) exitOf(c *container, code uint32, at time.Time) resource.Exit {
 	exit := resource.Exit{Code: int(code), At: at, Reason: "Error"}
 	d.tellOOM(c, at, false)
@@ -179,25 +116,25 @@ func (d *Driver) exitOf(c *container, code uint32, at time.Time) resource.Exit {
 	return exit
 }
 
-// tellOOM tells watchers of an OOM kill that they have not heard of.
+// tellOOM reports an OOM kill to the watchers, unless they already know about it.
 func (d *Driver) tellOOM(c *container, at time.Time, announced bool) {
 	c.mu.Lock()
 	told := c.oomed
 	c.mu.Unlock()
 	kills, oom, err := d.cgroups.oom(c.cgroup)
 	if announced {
-		// The announcement comes when the limit is met, a moment before the kill is counted and logged.
+		// The announcement comes when the limit is reached, a moment before the kill is counted and logged.
 		for wait := time.Millisecond; err == nil && kills <= told && wait < 128*time.Millisecond; wait *= 2 {
 			time.Sleep(wait)
 			kills, oom, err = d.cgroups.oom(c.cgroup)
 		}
 	} else if err != nil || kills <= told {
-		return // none, or its cgroup has gone and with it the answer
+		return // there was none, or its cgroup has gone, so there is no way to know
 	}
 	c.mu.Lock()
 	c.oomed = max(kills, told+1)
 	c.mu.Unlock()
 	oom.At = at
 	oom.Process = killedProcess("/dev/kmsg", c.cgroup)
-	d.tell(local.Event{Container: c.id, OOM: &oom})
+	d.watchers.Send(local.Event{Container: c.id, OOM: &oom})
 }

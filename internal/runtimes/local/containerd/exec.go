@@ -27,7 +27,8 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// execPatience is how long a command that has ended may leave its output open: a child of it that runs on holds it.
+// execPatience is how long the output of an ended command may stay open. A child that is still running can hold it
+// open.
 const execPatience = 2 * time.Second
 
 // execution is a command that runs in a container.
@@ -84,7 +85,7 @@ func (d *Driver) Exec(ctx context.Context, id string, wanted runtimes.Exec) (cod
 		err = errors.Join(err, x.io.Close())
 	}()
 	pipes := x.io.Config()
-	// Whether it was started has to be known, or nobody would kill it.
+	// Without this, a command would not be killed if the call to start it was canceled after it had succeeded.
 	whole := context.WithoutCancel(ctx)
 	_, err = d.client.TaskService().Exec(whole, &tasks.ExecProcessRequest{
 		ContainerID: c.key, ExecID: x.id, Terminal: wanted.TTY, Stdin: pipes.Stdin, Stdout: pipes.Stdout, Stderr: pipes.Stderr, Spec: spec,
@@ -105,7 +106,7 @@ func (d *Driver) Exec(ctx context.Context, id string, wanted runtimes.Exec) (cod
 	return code, nil
 }
 
-// process is the container's own with another command.
+// process returns the specification of the container's own process with another command.
 func (x *execution) process() (*specs.Process, error) {
 	text, err := os.ReadFile(filepath.Join(x.d.bundle(x.c), "config.json"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -126,7 +127,7 @@ func (x *execution) process() (*specs.Process, error) {
 	return p, nil
 }
 
-// gone tells of an error of containerd in a few words, and of a container that has ended as the driver's contract wants.
+// gone shortens an error of containerd, and returns the error of the driver's contract if the container has ended.
 func (x *execution) gone(err error) error {
 	err = errgrpc.ToNative(err)
 	if errdefs.IsNotFound(err) && !strings.Contains(err.Error(), "executable file") {
@@ -139,7 +140,7 @@ func (x *execution) gone(err error) error {
 	return err
 }
 
-// wait returns the exit code. When ctx ends, the command is killed.
+// wait returns the exit code. When ctx ends, it kills the command.
 func (x *execution) wait(ctx context.Context) (int, error) {
 	type end struct {
 		code int
@@ -184,7 +185,8 @@ func (x *execution) drain() {
 	x.io.Wait()
 }
 
-// delete forgets the command. A child of it that holds its output open keeps the shim from answering.
+// delete removes the command from the shim. The shim does not answer while a child of the command holds its output
+// open.
 func (x *execution) delete(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), execPatience)
 	defer cancel()
@@ -194,7 +196,8 @@ func (x *execution) delete(ctx context.Context) {
 	}
 }
 
-// closeStdin tells the command that nothing more comes: the shim holds the pipe open, so that its end is not seen.
+// closeStdin tells the command that its input has ended. The shim holds the pipe open too, so closing our end is not
+// enough.
 func (x *execution) closeStdin(ctx context.Context, started <-chan struct{}) {
 	select {
 	case <-started:
@@ -226,7 +229,7 @@ func (x *execution) resize(ctx context.Context) {
 	}
 }
 
-// endTeller tells when a reader has come to its end, whatever end that is.
+// endTeller signals when a reader has ended, with or without an error.
 type endTeller struct {
 	io.Reader
 	tell func()

@@ -1,6 +1,6 @@
 package containerd
 
-// What reads text of the kernel and the host is tested by itself.
+// Parsers of text from the kernel and the host, which are tested separately.
 var (
 	KilledIn     = killedIn
 	ParseCounter = parseCounter
@@ -8,7 +8,7 @@ var (
 	Listeners    = listeners
 )
 
-// FindCgroups says where the controllers are.
+// FindCgroups returns where the controllers are mounted.
 func FindCgroups(root, mountinfo string) (unified string, v1 map[string]string, err error) {
 	g, err := findCgroups(root, mountinfo)
 	return g.unified, g.v1, err

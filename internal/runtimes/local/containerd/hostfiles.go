@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// hostFiles are bound to /etc of every container.
+// hostFiles are mounted to /etc of every container.
 var hostFiles = []string{"hosts", "hostname", "resolv.conf"}
 
 func writeHostFiles(c *container, s *sandbox, hostname string) error {
@@ -18,8 +18,8 @@ func writeHostFiles(c *container, s *sandbox, hostname string) error {
 		if err := os.WriteFile(c.path(name), []byte(text), 0o644); err != nil {
 			return err
 		}
-		// They belong to root inside. An idmapped mount would do so too, but containerd runs the shim once more at
-		// every create that has one, to ask it whether it can (20 ms).
+		// The files belong to root inside the container. An idmapped mount would do that too, but for each such
+		// container containerd runs the shim once more to ask whether it supports them (20 ms).
 		if err := os.Chown(c.path(name), int(s.FirstID), int(s.FirstID)); err != nil {
 			return err
 		}
@@ -31,8 +31,9 @@ func hosts(address netip.Addr, hostname string) string {
 	return fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s\t%s\n", address, hostname)
 }
 
-// resolvConf leads to the resolver on the gateway, which asks those of the machine. There is no search list: apps have
-// names without a domain, and one of the machine's domains would be asked for those first.
+// resolvConf returns a resolv.conf with the resolver on the gateway, which forwards to the resolvers of the machine. It
+// has no search list: apps have names without a domain, and with a search list such a name would first be looked up in
+// a domain of the machine.
 func resolvConf(gateway netip.Addr) string {
 	return fmt.Sprintf("nameserver %s\noptions timeout:2 attempts:2\n", gateway)
 }

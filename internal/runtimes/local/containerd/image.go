@@ -27,13 +27,13 @@ import (
 const (
 	snapshotter = "overlayfs"
 	viewPrefix  = "view-"
-	viewLabel   = "penstock/view" // on a container: the view that its root file system stands on
+	viewLabel   = "penstock/view" // label of a container: the view below its root file system
 )
 
-// view is an unpacked image, held so by a read-only snapshot of its own.
+// view is an unpacked image. A read-only snapshot of its own keeps it from being removed.
 type view struct {
 	key string
-	// lower is the folders of the layers, topmost first.
+	// lower are the folders of the layers, topmost first.
 	lower []string
 }
 
@@ -52,14 +52,14 @@ func (d *Driver) Image(ctx context.Context, ref string) (local.Image, error) {
 
 func (d *Driver) resolve(ctx context.Context, ref string) (oci.Image, error) {
 	image, err := d.images.Resolve(ctx, ref)
-	// An image for other machines can be had no more than one that is not there.
+	// An image for other architectures is as unusable as a missing one.
 	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrPlatform) {
 		return oci.Image{}, fmt.Errorf("%w: %w", local.ErrImageNotFound, err)
 	}
 	return image, err
 }
 
-// unpacked makes the image's layers ready to mount.
+// unpacked ensures that the image's layers are unpacked, and returns them.
 func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	digest := image.Digest.String()
 	d.mu.Lock()
@@ -68,7 +68,7 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	if ok {
 		return v, nil
 	}
-	// One at a time: images share layers, and two unpackings of the same one only make each other fail.
+	// One at a time: images share layers, and two concurrent unpackings of the same layer make each other fail.
 	d.unpacking.Lock()
 	defer d.unpacking.Unlock()
 	img := client.NewImage(d.client, image.Record)
@@ -87,8 +87,8 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	sn := d.client.SnapshotService(snapshotter)
 	mounts, err := sn.Mounts(ctx, v.key)
 	if errdefs.IsNotFound(err) {
-		// Kept until pruneViews finds that nobody uses it: a container that restarts needs its image though the tag
-		// has moved on, so the view holds the manifest, and that the config and the layers.
+		// Kept until pruneViews finds that it is unused. A container that restarts needs its image even if the tag has
+		// moved on, so the view refers to the manifest, and the manifest to the config and the layers.
 		mounts, err = sn.View(ctx, v.key, identity.ChainID(layers).String(), snapshots.WithLabels(map[string]string{
 			"containerd.io/gc.root":          "penstock",
 			"containerd.io/gc.ref.content.m": digest,
@@ -99,7 +99,7 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 	}
 	for _, m := range mounts {
 		if m.Type == "bind" {
-			v.lower = []string{m.Source} // an image of one layer, or none
+			v.lower = []string{m.Source} // an image with one layer, or none
 		}
 		for _, o := range m.Options {
 			if dirs, ok := strings.CutPrefix(o, "lowerdir="); ok {
@@ -117,16 +117,16 @@ func (d *Driver) unpacked(ctx context.Context, image oci.Image) (view, error) {
 }
 
 const (
-	// unpackLimit ends the unpacking of an image that is made to take long.
+	// unpackLimit bounds the time for unpacking, because an image can be built to take very long.
 	unpackLimit = 30 * time.Minute
-	// maxEntries bounds the files of an image: the largest in use, with whole distributions of science in them, have a
-	// quarter of that.
+	// maxEntries bounds the number of files in an image. The largest images in use, with whole scientific
+	// distributions, have a quarter of that.
 	maxEntries = 1_000_000
-	// diskSpare is what unpacking leaves of a disk, for the database and logs on it.
+	// diskSpare is how much of a disk unpacking leaves free, for the database and the logs on it.
 	diskSpare = 1 << 30
 )
 
-// unpack writes the image's layers into snapshots, each once, within what the disk has.
+// unpack writes each of the image's layers into a snapshot once, within the space that the disk has.
 func (d *Driver) unpack(ctx context.Context, img client.Image, image oci.Image) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, unpackLimit, fmt.Errorf("it took longer than %v", unpackLimit))
 	defer cancel()
@@ -138,7 +138,7 @@ func (d *Driver) unpack(ctx context.Context, img client.Image, image oci.Image) 
 	if d.cfg.UnpackedLimit > 0 {
 		limits.Bytes = min(limits.Bytes, d.cfg.UnpackedLimit)
 	}
-	if disk.Files > 0 { // a file system that counts its inodes
+	if disk.Files > 0 { // the file system has a limited number of inodes
 		limits.Entries = min(limits.Entries, int64(disk.Ffree))
 	}
 	ctx, done, err := d.client.WithLease(ctx)
@@ -164,7 +164,7 @@ func (d *Driver) unpack(ctx context.Context, img client.Image, image oci.Image) 
 			return fmt.Errorf("layer %d, %s: %w", i, blob.Digest, err)
 		}
 	}
-	// With the config goes the snapshot, not before.
+	// The snapshot is removed together with the config, and not earlier.
 	label := "containerd.io/gc.ref.snapshot." + snapshotter
 	_, err = d.client.ContentStore().Update(ctx, content.Info{
 		Digest: manifest.Config.Digest, Labels: map[string]string{label: identity.ChainID(diffs).String()},
@@ -172,11 +172,11 @@ func (d *Driver) unpack(ctx context.Context, img client.Image, image oci.Image) 
 	return err
 }
 
-// PruneViews lets go of images that are neither in the image store nor under a container. What only they hold is then
-// for containerd's garbage collector to take.
+// PruneViews releases images that are neither in the image store nor used by a container. containerd's garbage
+// collector then removes what only they used.
 func (d *Driver) PruneViews(ctx context.Context) error {
 	ctx = inNamespace(ctx)
-	d.unpacking.Lock() // a view that is being made is not seen yet by whom it is made for
+	d.unpacking.Lock() // a view that is being created is not yet referenced by the container that needs it
 	defer d.unpacking.Unlock()
 	used := map[string]bool{}
 	images, err := d.client.ImageService().List(ctx)

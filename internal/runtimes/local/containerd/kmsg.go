@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killedProcess finds in the kernel's log the name of the process that was killed last in a cgroup. The log may be
-// out of reach or overwritten: then the name is "".
+// killedProcess finds the name of the process that was last killed in a cgroup. It reads the kernel's log. The name is
+// "" if the log cannot be read or was overwritten.
 func killedProcess(path, cgroup string) string {
-	// Not os.Open: each read gives one record, and the end must not wait for the next.
+	// os.Open is not used: each read returns one record, and a read at the end must not wait for the next one.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return ""
@@ -23,7 +23,7 @@ func killedProcess(path, cgroup string) string {
 	for {
 		n, err := unix.Read(fd, record)
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) {
-			continue // the record that was next has been overwritten
+			continue // the next record has been overwritten
 		}
 		if err != nil || n <= 0 {
 			return last
@@ -34,7 +34,7 @@ func killedProcess(path, cgroup string) string {
 	}
 }
 
-// killedIn reads one record. The one that names cgroup and process is
+// killedIn parses one record. The record that names cgroup and process is
 // "6,1234,5678,-;oom-kill:constraint=CONSTRAINT_MEMCG,…,oom_memcg=/penstock/r/c,task_memcg=/penstock/r/c,task=name,pid=7,uid=0"
 // (dump_global_header and mem_cgroup_print_oom_context in the kernel's mm/oom_kill.c).
 func killedIn(record, cgroup string) string {

@@ -30,7 +30,7 @@ func dialed(a netip.Addr, port uint16) bool {
 	return true
 }
 
-// only is the one container of a replica, as the driver lists it.
+// only returns the only container of a replica, as the driver lists it.
 func (l *lab) only(replica string) (local.SandboxStatus, local.ContainerStatus) {
 	l.Helper()
 	list, err := l.driver.List(l.Context())
@@ -125,7 +125,7 @@ func TestExitWhileNobodyWatched(t *testing.T) {
 	if c.State != local.Exited || c.Exit == nil || c.Exit.Code != 9 || c.Exit.Reason != "Error" {
 		t.Errorf("ended and seen: %+v, exit %+v", c, c.Exit)
 	}
-	// A new process in the old sandbox, as after any crash.
+	// A new process in the old sandbox, as after a crash.
 	if err := l.driver.Delete(t.Context(), unseen.id); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestExitWhileNobodyWatched(t *testing.T) {
 	unseen.waitReady()
 }
 
-// TestMain lets this binary be the platform that a test kills.
+// TestMain lets this binary act as the platform that a test kills.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("PENSTOCK_TEST_VICTIM"); dir != "" {
 		os.Exit(victim(dir))
@@ -165,7 +165,7 @@ func TestKilledPlatformLeavesItsContainers(t *testing.T) {
 	if err := errors.Join(err, child.Process.Kill()); err != nil {
 		t.Fatal(err)
 	}
-	child.Wait() // killed, so it has an error
+	child.Wait() // it was killed, so this returns an error
 
 	var pid int
 	var address string
@@ -193,7 +193,7 @@ func TestKilledPlatformLeavesItsContainers(t *testing.T) {
 	})
 }
 
-// victim is the platform that is killed: it has one running and one created container.
+// victim runs the platform that will be killed. It has one running and one created container.
 func victim(dir string) int {
 	l := &lab{TB: crude{}, dir: dir, name: filepath.Base(dir), console: &console{}, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	l.open()
@@ -339,7 +339,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// processes are those that run from this lab's folders.
+// processes returns the processes that run from this lab's folders.
 func (l *lab) processes() []string {
 	l.Helper()
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -356,7 +356,7 @@ func (l *lab) processes() []string {
 	return found
 }
 
-// leftovers is everything that containers leave when they are not removed well.
+// leftovers returns everything that is left of containers that were not removed completely.
 func (l *lab) leftovers() []string {
 	l.Helper()
 	found := l.processes()
@@ -392,7 +392,7 @@ func (l *lab) leftovers() []string {
 	return found
 }
 
-// crude is a testing.TB for a process that is no test.
+// crude is a testing.TB for a process that is not a test.
 type crude struct{ testing.TB }
 
 func (crude) Helper()                  {}
@@ -404,7 +404,7 @@ func (crude) Fatal(args ...any) {
 }
 func (c crude) Fatalf(format string, args ...any) { c.Fatal(fmt.Sprintf(format, args...)) }
 
-// sandboxes are the folders and namespaces of replicas.
+// sandboxes returns the folders and namespaces of replicas.
 func (l *lab) sandboxes() []string {
 	l.Helper()
 	var found []string

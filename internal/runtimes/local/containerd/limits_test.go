@@ -11,7 +11,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// watch collects the events of a container.
+// watch returns the events of containers.
 func (l *lab) watch() <-chan local.Event {
 	l.Helper()
 	ch, err := l.driver.Watch(l.Context())
@@ -29,7 +29,7 @@ func next(t testing.TB, ch <-chan local.Event) local.Event {
 			t.Fatal("the events have ended")
 		}
 		if e.Image != "" {
-			return next(t, ch) // pushes have a test of their own
+			return next(t, ch) // other tests check pushes
 		}
 		return e
 	case <-time.After(15 * time.Second):
@@ -89,7 +89,7 @@ func TestCPUQuotaHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := time.Duration(after.CPUNanos - before.CPUNanos)
-	// One period of 100 ms more than the share of the time is possible at each end.
+	// At each end, the container can use one period of 100 ms in addition to its share of the time.
 	if limit := took/4 + 60*time.Millisecond; used > limit || used < 10*time.Millisecond {
 		t.Errorf("used %v of CPU in %v, want at most %v", used, took, limit)
 	}
@@ -142,7 +142,7 @@ func TestDiskLimitHoldsOverRestartsOfTheContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.waitReady()
-	// A container begins anew with an empty disk, of which it has all.
+	// A new container starts with an empty disk and can use all of it.
 	r.post("/write", url.Values{"path": {"/tmp/some"}, "mb": {"60"}})
 	if _, err := r.try("POST", "/write", url.Values{"path": {"/tmp/more"}, "mb": {"20"}}); err == nil {
 		t.Error("80 MiB fitted into 64 MiB")

@@ -17,7 +17,8 @@ import (
 
 var _ local.Listener = (*Driver)(nil)
 
-// Listening implements local.Listener: the kernel lists the sockets of a process's network namespace under its /proc.
+// Listening implements local.Listener. The kernel lists the sockets of a process's network namespace under the
+// process's folder in /proc.
 func (d *Driver) Listening(_ context.Context, id string) ([]netip.AddrPort, error) {
 	c, err := d.container(id)
 	if err != nil {
@@ -41,9 +42,9 @@ func (d *Driver) Listening(_ context.Context, id string) ([]netip.AddrPort, erro
 	return all, nil
 }
 
-// listeners reads /proc/net/tcp (Linux, Documentation/networking/proc_net_tcp.rst): the local address is the second
-// field, "0100007F:1F90", and the state the fourth, where 0A is LISTEN. Those come first (tcp_get_idx in
-// net/ipv4/tcp_ipv4.c), and the rest, which may be thousands of connections, is not read.
+// listeners parses /proc/net/tcp (Linux, Documentation/networking/proc_net_tcp.rst). The second field is the local
+// address, "0100007F:1F90". The fourth is the state, where 0A is LISTEN. Listening sockets come first (tcp_get_idx in
+// net/ipv4/tcp_ipv4.c). The rest can be thousands of connections, and is not read.
 func listeners(table io.Reader) []netip.AddrPort {
 	const listen = "0A"
 	var all []netip.AddrPort

@@ -11,13 +11,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// logsTo makes containerd's logrus write to log. Its Info tells what it does anyway, which is our Debug.
+// logsTo sends containerd's logrus output to log. containerd's Info describes normal operation, which is our Debug.
 func logsTo(out *slog.Logger) *log.Entry {
 	l := logrus.New()
 	l.SetOutput(io.Discard)
 	l.SetLevel(logrus.InfoLevel)
 	l.AddHook(slogHook{out})
-	// Parts of containerd write to its default logger, whatever logger they are given. It is a variable of its package.
+	// Parts of containerd write to the default logger, a package variable, even if they are given another one.
 	std := logrus.StandardLogger()
 	std.SetOutput(io.Discard)
 	std.ReplaceHooks(logrus.LevelHooks{})
@@ -51,16 +51,16 @@ func (h slogHook) Fire(e *logrus.Entry) error {
 	return nil
 }
 
-// expected tells lines that containerd writes above Info though nothing is wrong.
+// expected reports whether a line above Info is expected in normal operation.
 func expected(e *logrus.Entry) bool {
 	for _, part := range []string{
 		"copy shim log",                     // at every orderly stop
-		"failed sending message on channel", // a shim that ends while we do
-		"fsverity",                          // a feature of the file system that we do not use
-		"cleaning up dead shim",             // follows a create that failed, which its caller tells of
+		"failed sending message on channel", // a shim that ends at the same time as this process
+		"fsverity",                          // a file system feature that we do not use
+		"cleaning up dead shim",             // follows a failed create, which the caller reports
 		"failed to delete task",             // the same
 		"failed to find warning",            // a part of containerd that is left out
-		"deprecated",                        // what the machine has is the doctor's to say
+		"deprecated",                        // penstock doctor reports what the machine lacks
 	} {
 		if strings.Contains(strings.ToLower(e.Message), part) {
 			return true

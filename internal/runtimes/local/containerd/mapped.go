@@ -18,8 +18,8 @@ import (
 
 var _ local.Mapper = (*Driver)(nil)
 
-// Mapped implements local.Mapper: it adds up what the kernel says of each process of the replica
-// (Linux, Documentation/filesystems/proc.rst, smaps_rollup).
+// Mapped implements local.Mapper. It adds up the kernel's figures for each process of the replica (Linux,
+// Documentation/filesystems/proc.rst, smaps_rollup).
 func (d *Driver) Mapped(ctx context.Context, replica string) (runtimes.Mapped, error) {
 	if _, err := d.sandbox(replica); err != nil {
 		return runtimes.Mapped{}, fmt.Errorf("mapped memory: %w", err)
@@ -61,7 +61,7 @@ func (d *Driver) Mapped(ctx context.Context, replica string) (runtimes.Mapped, e
 	return sum, nil
 }
 
-// parseRollup reads "Rss:   1234 kB" and "Pss:   617 kB".
+// parseRollup parses "Rss: 1234 kB" and "Pss: 617 kB".
 func parseRollup(lines *bufio.Scanner) (m runtimes.Mapped, err error) {
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), ":")
@@ -83,7 +83,7 @@ func parseRollup(lines *bufio.Scanner) (m runtimes.Mapped, err error) {
 	return m, lines.Err()
 }
 
-// processes lists those of a cgroup and of the cgroups below it; none when there is no such cgroup.
+// processes returns the processes of a cgroup and of the cgroups below it, or none if there is no such cgroup.
 func (g cgroups) processes(cgroup string) ([]int, error) {
 	var pids []int
 	err := filepath.WalkDir(g.file("memory", cgroup, ""), func(path string, entry fs.DirEntry, err error) error {

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What has the values of secrets lies in a file system of its own in memory, whatever the state folder is on, so that
-// no disk keeps them when the replica has gone:
+// memory returns a folder in a file system in memory. All files with values of secrets are there, wherever the state
+// folder is, so that no disk has them after the replica has gone:
 //
 //	c  containerd's state: the bundles of tasks, whose config.json has the variables
-//	x  what the shim hands to runc for a command that is run in a container, variables and all
+//	x  what the shim passes to runc for a command in a container, including its variables
 //	v  the files of Secret volumes, by replica
 func (d *Driver) memory(name string) string { return filepath.Join(d.cfg.State, "m", name) }
 
-// mountMemory makes dir such a file system; one of an earlier process goes on.
+// mountMemory mounts the file system in memory at dir, or uses the one of an earlier process.
 func mountMemory(dir string) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
@@ -26,7 +26,7 @@ func mountMemory(dir string) error {
 		return err
 	} else if !mounted {
 		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-		// Kernels before 6.4 have no way to keep memory out of the swap space.
+		// Kernels before 6.4 cannot keep a tmpfs out of the swap space.
 		err := unix.Mount("penstock", dir, "tmpfs", flags, "mode=0711,noswap")
 		if errors.Is(err, unix.EINVAL) {
 			err = unix.Mount("penstock", dir, "tmpfs", flags, "mode=0711")
@@ -35,7 +35,7 @@ func mountMemory(dir string) error {
 			return fmt.Errorf("mount a file system in memory at %s: %w", dir, err)
 		}
 	}
-	// containerd's is walked through by the roots of containers, the others by nobody.
+	// The roots of containers must walk through containerd's folder. Nobody needs to walk through the others.
 	for name, mode := range map[string]os.FileMode{"c": 0o711, "x": 0o700, "v": 0o700} {
 		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -44,7 +44,7 @@ func mountMemory(dir string) error {
 	return nil
 }
 
-// freeMemory gives the file system back once nothing is in need of it.
+// freeMemory unmounts the file system once nothing needs it.
 func (d *Driver) freeMemory() error {
 	d.mu.Lock()
 	used := len(d.containers) + len(d.sandboxes)

@@ -20,21 +20,21 @@ import (
 	"penstock/internal/shim"
 )
 
-// pipeSize is what is kept of what a container prints while nobody reads: the kernel's limit for a pipe
+// pipeSize is how much of a container's output is kept while nobody reads it. It is the kernel's maximum size of a pipe
 // (/proc/sys/fs/pipe-max-size).
 const pipeSize = 1 << 20
 
-// streams are the container's, in the order in which its pipes are opened.
+// streams are a container's streams, in the order in which its pipes are opened.
 var streams = []string{"stdout", "stderr"}
 
-// pipes are our ends of a container's, which makes us their only reader: see shim.Output for the other end.
+// pipes are our ends of a container's pipes. Whoever holds them is the only reader. See shim.Output for the other ends.
 type pipes struct {
 	files []*os.File
-	// lost is what the shim has dropped of each while nobody read.
+	// lost is what the shim has dropped from each pipe while nobody read it.
 	lost []shim.Lost
 }
 
-// openPipes makes or finds the pipes in a container's run folder.
+// openPipes creates or finds the pipes in a container's run folder.
 func openPipes(dir string, log *slog.Logger) (_ *pipes, err error) {
 	p := &pipes{}
 	defer func() {
@@ -47,7 +47,7 @@ func openPipes(dir string, log *slog.Logger) (_ *pipes, err error) {
 		if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("make pipe %s: %w", path, err)
 		}
-		// Not blocking: it would wait for the shim, which waits for us.
+		// Non-blocking, because a blocking open would wait for the shim, which waits for us.
 		file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
@@ -76,8 +76,8 @@ func (p *pipes) close() {
 	}
 }
 
-// claimPipes takes over the pipes of all containers that earlier processes have left. Of one that cannot be opened the
-// output is lost, which is no reason not to adopt the container.
+// claimPipes takes over the pipes of all containers of earlier processes. If the pipes of a container cannot be opened,
+// its output is lost, but the container is still adopted.
 func claimPipes(dir string, log *slog.Logger) map[string]*pipes {
 	found := map[string]*pipes{}
 	paths, err := filepath.Glob(filepath.Join(dir, "*", streams[0]))
@@ -96,7 +96,7 @@ func claimPipes(dir string, log *slog.Logger) map[string]*pipes {
 	return found
 }
 
-// dropFound closes what no adopted container has taken.
+// dropFound closes the pipes that no adopted container has taken.
 func (d *Driver) dropFound() {
 	for _, p := range d.found {
 		p.close()
@@ -104,20 +104,20 @@ func (d *Driver) dropFound() {
 	d.found = nil
 }
 
-// reader brings one stream of a container to the console.
+// reader copies one stream of a container to the console.
 type reader struct {
 	pipe *os.File
 	to   io.WriteCloser
 	lost shim.Lost
 	log  *slog.Logger
 	done chan struct{} // closed when the stream has ended
-	// detached is set before the pipe is closed under the reader.
+	// detached is set before the pipe is closed while the reader uses it.
 	detached atomic.Bool
-	// reading says that run was called; the container's lock guards it.
+	// reading is set when run was called. The container's lock guards it.
 	reading bool
 }
 
-// openOutput leads the container's pipes to the console.
+// openOutput connects the container's pipes to the console.
 func (c *container) openOutput(p *pipes, console local.Console, revision resource.ID, log *slog.Logger) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +129,7 @@ func (c *container) openOutput(p *pipes, console local.Console, revision resourc
 	}
 }
 
-// enlarge does not ask for the file's descriptor, which would make reading from it block.
+// enlarge sets a pipe's size. It does not use Fd, which would make reads from the pipe block.
 func enlarge(pipe *os.File) error {
 	raw, err := pipe.SyscallConn()
 	if err != nil {
@@ -164,11 +164,11 @@ func (r *reader) run() {
 	}
 }
 
-// chunks are for what was read and not yet written. A stream takes one only when there is something to read: of hundreds
-// of replicas most are silent.
+// chunks are buffers for what was read and not yet written. A stream takes one only when there is something to read,
+// because most of hundreds of replicas are silent.
 var chunks = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// copy returns nil at the end of the stream.
+// copy copies until the end of the stream, where it returns nil.
 func (r *reader) copy() error {
 	raw, err := r.pipe.SyscallConn()
 	if err != nil {
@@ -188,7 +188,7 @@ func (r *reader) copy() error {
 			}
 			if errors.Is(failed, unix.EAGAIN) {
 				chunks.Put(chunk)
-				return false // called again when there is something
+				return false // called again when there is something to read
 			}
 			return true
 		})
@@ -205,7 +205,7 @@ func (r *reader) copy() error {
 	}
 }
 
-// detachOutput stops reading; what is in the pipes waits for the next reader.
+// detachOutput stops reading. What is in the pipes stays there for the next reader.
 func (c *container) detachOutput() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,13 +215,13 @@ func (c *container) detachOutput() {
 	}
 }
 
-// drainOutput waits until all that the container has printed was read.
+// drainOutput waits until all the output of the container was read.
 func (c *container) drainOutput(ctx context.Context) error {
 	c.mu.Lock()
 	output := c.output
 	c.mu.Unlock()
 	for _, r := range output {
-		if !r.reading { // the container was not made
+		if !r.reading { // the container was not created
 			if err := errors.Join(r.pipe.Close(), r.to.Close()); err != nil {
 				return err
 			}

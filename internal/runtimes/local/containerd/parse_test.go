@@ -10,7 +10,7 @@ import (
 	"penstock/internal/runtimes/local/containerd"
 )
 
-// record is what kernel 6.18 wrote.
+// record was written by kernel 6.18.
 const record = "6,1510,3370020125,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=c1,mems_allowed=0,oom_memcg=/penstock/r/c1,task_memcg=/penstock/r/c1,task=hello,pid=21134,uid=-536739840\n"
 
 func TestKilledProcessIsFoundInTheKernelsLog(t *testing.T) {
@@ -30,7 +30,7 @@ func TestKilledProcessIsFoundInTheKernelsLog(t *testing.T) {
 	}
 }
 
-// sockets is of /proc/net/tcp and tcp6, of a kernel of amd64.
+// sockets is from /proc/net/tcp and tcp6 of an amd64 kernel.
 const sockets = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
    1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0

@@ -1,10 +1,10 @@
 package containerd
 
-// containerd finds its parts through the registration that their packages do when they are imported. These are the
-// ones that running containers from images in the content store needs. Left out on purpose:
-//   - the gRPC server and the metrics, which cannot be booted twice in a process;
-//   - the mount manager, for which containerd asks every shim at every create what it mounts itself: 20 ms;
-//   - CRI, NRI, transfer, streaming, sandboxes, other snapshotters: 20 MB that nobody here calls.
+// containerd finds its parts because their packages register themselves when they are imported. These parts are needed
+// to run containers from images in the content store. The following are left out on purpose:
+//   - the gRPC server and the metrics, which cannot be started twice in a process;
+//   - the mount manager: with it, containerd asks the shim at every create which mounts it does itself (20 ms);
+//   - CRI, NRI, transfer, streaming, sandboxes and other snapshotters: 20 MB that nothing here uses.
 import (
 	_ "github.com/containerd/containerd/v2/core/runtime/v2"
 	_ "github.com/containerd/containerd/v2/plugins/content/local/plugin"

@@ -17,8 +17,8 @@ import (
 
 var _ local.Prefetcher = (*Driver)(nil)
 
-// Prefetch implements local.Prefetcher. The files are read where the image's layers are, so that the pages are those
-// that every replica maps, and they are charged to whoever reads first: to this process and not to a replica.
+// Prefetch implements local.Prefetcher. It reads the files in the image's layers, so the cached pages are the ones that
+// every replica maps. They are charged to the first reader: this process, and not a replica.
 func (d *Driver) Prefetch(ctx context.Context, ref string) (total, read int64, err error) {
 	ctx = inNamespace(ctx)
 	image, err := d.resolve(ctx, ref)
@@ -33,7 +33,7 @@ func (d *Driver) Prefetch(ctx context.Context, ref string) (total, read int64, e
 	if err != nil {
 		return 0, 0, err
 	}
-	// One at a time: the second replica of an image then finds what the first brought.
+	// One at a time: the second replica of an image then finds what the first has read.
 	select {
 	case d.prefetching <- struct{}{}:
 		defer func() { <-d.prefetching }()
@@ -47,7 +47,8 @@ func (d *Driver) Prefetch(ctx context.Context, ref string) (total, read int64, e
 	for _, f := range files {
 		total += f.Size
 	}
-	// Half of what is free: to push out what others use would make them slower, not this one faster.
+	// At most half of the free memory: if other pages were evicted, others would become slower and this start no
+	// faster.
 	if total > free/2 {
 		return 0, 0, fmt.Errorf("%s of weights and %s of memory free: want twice the weights free", weights.GiB(total), weights.GiB(free))
 	}
@@ -61,8 +62,8 @@ func (d *Driver) Prefetch(ctx context.Context, ref string) (total, read int64, e
 	return total, read, nil
 }
 
-// readThrough reads a file of the topmost layer that has it. A link in the image is not followed: it could lead out of
-// the layer.
+// readThrough reads a file from the topmost layer that has it. It does not follow links in the image, because they
+// could lead out of the layer.
 func readThrough(ctx context.Context, layers []string, path string) (int64, error) {
 	for _, layer := range layers {
 		root, err := unix.Open(layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -90,10 +91,10 @@ func readThrough(ctx context.Context, layers []string, path string) (int64, erro
 		}
 		return fill(ctx, file, info.Size())
 	}
-	return 0, nil // a layer above hides it
+	return 0, nil // a layer above hides the file
 }
 
-// fill reads those parts of a file that are not in the page cache.
+// fill reads the parts of a file that are not in the page cache.
 func fill(ctx context.Context, file *os.File, size int64) (read int64, err error) {
 	const window = 4 << 20
 	buf := make([]byte, window)
@@ -116,7 +117,7 @@ func fill(ctx context.Context, file *os.File, size int64) (read int64, err error
 	return read, nil
 }
 
-// inCache asks whether all pages of a part of a file are in the page cache (mincore(2)).
+// inCache reports whether all pages of a part of a file are in the page cache (mincore(2)).
 func inCache(file *os.File, at, n int64) (bool, error) {
 	pages, err := unix.Mmap(int(file.Fd()), at, int(n), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
@@ -137,7 +138,7 @@ func inCache(file *os.File, at, n int64) (bool, error) {
 	return true, nil
 }
 
-// available is the memory of this machine that can be had without swapping (proc.rst, MemAvailable).
+// available returns how much memory this machine can give without swapping (proc.rst, MemAvailable).
 func available() (int64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

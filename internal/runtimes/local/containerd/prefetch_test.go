@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is in the page cache is not read again, what is not is; and a link in a layer is not followed.
+// Pages that are in the page cache are not read again, missing pages are read, and a link in a layer is not followed.
 func TestOnlyWhatIsMissingIsRead(t *testing.T) {
 	below, above := t.TempDir(), t.TempDir()
 	const size = 9<<20 + 5

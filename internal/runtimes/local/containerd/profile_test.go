@@ -12,7 +12,7 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// field is a line of /proc/self/status inside.
+// field returns the value of a line of /proc/self/status in the container.
 func (r *replica) field(name string) string {
 	r.Helper()
 	for line := range strings.Lines(r.file("/proc/self/status")) {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountRoot puts a writable layer on the sandbox's disk above the image's layers. containerd's own snapshots would
-// lie outside that disk, and so outside its limit.
+// mountRoot mounts a container's root file system: the image's layers with a writable layer on the sandbox's disk.
+// containerd's own snapshots would lie outside that disk, and so outside its limit.
 func (d *Driver) mountRoot(c *container, s *sandbox, v view) error {
 	upper, work, root := filepath.Join(d.writable(c), "upper"), filepath.Join(d.writable(c), "work"), c.path("rootfs")
 	for _, dir := range []string{upper, work, root} {
@@ -23,10 +23,10 @@ func (d *Driver) mountRoot(c *container, s *sandbox, v view) error {
 		"lowerdir=" + strings.Join(v.lower, ":"), "upperdir=" + upper, "workdir=" + work,
 	}
 	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
-		options = append(options, "index=off") // layers are shared by overlays that do not know of each other
+		options = append(options, "index=off") // layers are shared by overlays that do not know about each other
 	}
 	if s.FirstID != 0 {
-		// The layers' owners are mapped; the new files of the upper folder belong to the mapped ids themselves.
+		// The owners of the layers are mapped. New files in the upper folder belong to the mapped IDs themselves.
 		for _, dir := range []string{upper, work} {
 			if err := os.Chown(dir, int(s.FirstID), int(s.FirstID)); err != nil {
 				return err
@@ -49,10 +49,10 @@ func (d *Driver) unmountRoot(c *container) error {
 	return os.RemoveAll(d.writable(c))
 }
 
-// writable is a container's folder on its sandbox's disk.
+// writable returns a container's folder on its sandbox's disk.
 func (d *Driver) writable(c *container) string { return filepath.Join(d.diskDir(c.replica), c.key) }
 
-// unmountBelow unmounts everything in a folder, the deepest first.
+// unmountBelow unmounts everything in a folder, the deepest mounts first.
 func unmountBelow(dir string) error {
 	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount what is in %s: %w", dir, err)

@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"penstock/internal/atomicfile"
 	"penstock/internal/network"
 	"penstock/internal/runtimes/local"
 )
 
 const (
 	recordVersion = 1
-	// idCount is how many user and group ids a sandbox has: those that a 16-bit program knows.
+	// idCount is how many user and group IDs a sandbox has: all that a 16-bit program knows.
 	idCount = 65536
 )
 
@@ -28,11 +29,12 @@ type sandbox struct {
 	Address netip.Addr
 	Gateway netip.Addr
 	Netns   string
-	// FirstID is the host's user and group id that is 0 inside; 0 without a user namespace.
+	// FirstID is the host's user and group ID that is 0 inside the sandbox. It is 0 without a user namespace.
 	FirstID uint32
 }
 
-// A replica's name is a folder's and a cgroup's name. It is checked because a client of the API chose part of it.
+// replicaName matches valid names. A replica's name is used as the name of a folder and a cgroup. It is checked because
+// a client of the API chose a part of it.
 var replicaName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 
 func (d *Driver) sandboxDir(replica string) string {
@@ -88,28 +90,24 @@ func (d *Driver) makeSandbox(ctx context.Context, s local.Sandbox) (*sandbox, er
 	return made, nil
 }
 
-// write leaves the record for the next process. It is not synced: what a crash of the machine loses is the record of a
-// sandbox that ended with it.
+// write stores the record for the next process. It is not synced: a crash of the machine that loses the record also
+// ends the sandbox.
 func (s *sandbox) write(dir string) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, ".record.json")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, "record.json"))
+	return atomicfile.WriteUnsynced(filepath.Join(dir, "record.json"), b, 0o600)
 }
 
-// firstID is where an instance's user ids start. Each of 15 parts of the 32-bit ids holds 4,096 sandboxes; instances
-// differ in the second byte of their addresses, so that two on a machine mostly differ in ids too.
+// firstID returns where an instance's user IDs start. The 32-bit IDs have 15 parts, each with room for 4,096 sandboxes.
+// Instances differ in the second byte of their addresses, so two instances on a machine usually have different IDs too.
 func firstID(addresses netip.Prefix) uint32 {
 	const part = 1 << 28
 	return part * (1 + uint32(addresses.Addr().As4()[1])%14)
 }
 
-// idsOf gives a sandbox the ids that its address has: unique while it lives, and nothing to remember.
+// idsOf derives a sandbox's IDs from its address. They are unique while the sandbox lives, and need not be stored.
 func (d *Driver) idsOf(at network.Attachment) uint32 {
 	a := at.Address.As4()
 	return d.firstID + (uint32(a[2])<<8|uint32(a[3]))%4096*idCount
@@ -118,7 +116,7 @@ func (d *Driver) idsOf(at network.Attachment) uint32 {
 // RemoveSandbox implements local.Driver.
 func (d *Driver) RemoveSandbox(ctx context.Context, replica string) error {
 	if !replicaName.MatchString(replica) {
-		return nil // no such sandbox was ever made
+		return nil // the sandbox was never created
 	}
 	d.mu.Lock()
 	for _, c := range d.containers {
@@ -134,8 +132,8 @@ func (d *Driver) RemoveSandbox(ctx context.Context, replica string) error {
 	return nil
 }
 
-// undoSandbox removes whatever there is of a sandbox; the record goes last, so that a crash leaves it to be removed
-// again.
+// undoSandbox removes everything of a sandbox. The record is removed last, so that the removal can be repeated after a
+// crash.
 func (d *Driver) undoSandbox(ctx context.Context, replica string) error {
 	err := errors.Join(
 		d.cfg.Network.Detach(ctx, replica),
@@ -157,8 +155,8 @@ func (d *Driver) undoSandbox(ctx context.Context, replica string) error {
 	return nil
 }
 
-// loadSandboxes finds the sandboxes of earlier processes. After a reboot a sandbox has lost its network and its disk's
-// mount: it gets new ones, with the address that it had, and its containers show as exited.
+// loadSandboxes finds the sandboxes of earlier processes. A reboot removes a sandbox's network and the mount of its
+// disk. It then gets new ones, with the same address, and its containers are shown as exited.
 func (d *Driver) loadSandboxes(ctx context.Context) error {
 	entries, err := os.ReadDir(filepath.Join(d.cfg.Root, "sandboxes"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -186,7 +184,7 @@ func (d *Driver) loadSandboxes(ctx context.Context) error {
 			d.log.Info("a sandbox has lost its network and got a new one", "replica", replica, "was", s.Address, "is", at.Address)
 			s.Address, s.Gateway = at.Address, at.Gateway
 			if s.FirstID != 0 {
-				s.FirstID = d.idsOf(at) // those that it had may be those of who has its address now
+				s.FirstID = d.idsOf(at) // its previous IDs may belong to the present owner of its previous address
 			}
 			if err := s.write(d.sandboxDir(replica)); err != nil {
 				return fmt.Errorf("record of sandbox %s: %w", replica, err)

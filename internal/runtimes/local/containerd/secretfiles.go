@@ -17,11 +17,11 @@ import (
 	"penstock/internal/resource"
 )
 
-// A volume of secrets looks as in Kubernetes (pkg/volume/util/atomic_writer.go), so that all of its files change in one
-// step and programs that watch for that see it:
+// A volume of secrets has the same layout as in Kubernetes (pkg/volume/util/atomic_writer.go). All of its files change
+// in one step, and programs that watch for changes see them:
 //
 //	..1234      the files
-//	..data      -> ..1234; renamed over when there are new files
+//	..data      -> ..1234; replaced by a rename when there are new files
 //	key.pem     -> ..data/key.pem
 //	tls         -> ..data/tls, when there is tls/key.pem
 const (
@@ -29,14 +29,15 @@ const (
 	newLink  = "..data_tmp"
 )
 
-// Modes as Kubernetes has them without a defaultMode. Nobody else gets as far: the folder above is root's alone, and a
-// container sees its own volumes only.
+// The modes are Kubernetes' defaults (no defaultMode). No other users can reach the files: only root can enter the
+// folder above, and a container sees only its own volumes.
 const (
 	secretMode       = 0o644
 	secretFolderMode = 0o755
 )
 
-// secretsDir has the volumes of secrets of a sandbox, and below names that no volume has what mounts of parts show.
+// secretsDir returns the folder with a sandbox's volumes of secrets. It also holds, under names that no volume can
+// have, the copies for mounts of parts of a volume.
 func (d *Driver) secretsDir(replica string) string { return filepath.Join(d.memory("v"), replica) }
 
 // PutSecrets implements local.Driver.
@@ -59,7 +60,7 @@ func (d *Driver) PutSecrets(_ context.Context, replica, volume string, files map
 	return changed, nil
 }
 
-// putSecrets makes dir hold these files. Only one call at a time is about a replica.
+// putSecrets makes dir contain exactly these files. Calls for the same replica must not be concurrent.
 func putSecrets(dir string, files map[string]resource.Secret, owner int) (changed bool, err error) {
 	if err := makeOwned(dir, owner); err != nil {
 		return false, err
@@ -90,7 +91,7 @@ func putSecrets(dir string, files map[string]resource.Secret, owner int) (change
 	return true, tidySecrets(dir, filepath.Base(next), files)
 }
 
-// link makes or replaces a symbolic link in one step.
+// link creates or replaces a symbolic link in one step.
 func link(to, dir, name string) error {
 	tmp := filepath.Join(dir, newLink)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +103,7 @@ func link(to, dir, name string) error {
 	return os.Rename(tmp, filepath.Join(dir, name))
 }
 
-// tidySecrets gives what is in the folder now its names, and removes what is of an earlier one.
+// tidySecrets creates the links for the folder now, and removes what belongs to an earlier one.
 func tidySecrets(dir, now string, files map[string]resource.Secret) error {
 	wanted := map[string]bool{dataLink: true, now: true}
 	for name := range files {
@@ -149,7 +150,7 @@ func writeSecrets(dir string, files map[string]resource.Secret, owner int) error
 	return nil
 }
 
-// makeFolders makes those of a path in dir that are missing.
+// makeFolders creates the missing folders of a path in dir.
 func makeFolders(dir, name string, owner int) error {
 	if name == "." {
 		return nil
@@ -190,8 +191,8 @@ func readSecrets(dir string) (map[string]resource.Secret, error) {
 	return files, err
 }
 
-// openSecrets opens what a mount of a volume of secrets shows. At a path in the volume that is a copy: a mount holds on to
-// what it is of, and that goes when the secrets change.
+// openSecrets opens what a mount of a volume of secrets shows. For a path in the volume, that is a copy: a mount keeps
+// showing the file that it was created for, and that file is removed when the secrets change.
 func (d *Driver) openSecrets(c *container, s *sandbox, i int, volume, subPath string) (*os.File, error) {
 	at := filepath.Join(d.secretsDir(s.Replica), volume)
 	if subPath != "" {
@@ -221,7 +222,7 @@ func (d *Driver) openSecrets(c *container, s *sandbox, i int, volume, subPath st
 	return os.OpenFile(at, unix.O_PATH|unix.O_NOFOLLOW, 0)
 }
 
-// partsDir has what mounts of a container show of volumes of secrets, other than all of one.
+// partsDir returns the folder with the copies for a container's mounts of parts of volumes of secrets.
 func (d *Driver) partsDir(c *container) string {
 	return filepath.Join(d.secretsDir(c.replica), "."+c.key)
 }

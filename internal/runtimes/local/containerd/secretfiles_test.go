@@ -28,7 +28,7 @@ func (l *lab) put(replica, volume string, files secretFiles) (changed bool) {
 	return changed
 }
 
-// withSecrets starts a hello server as an ordinary user that mounts a volume of secrets.
+// withSecrets starts a hello server that runs as an ordinary user and mounts a volume of secrets.
 func (l *lab) withSecrets(name string, files secretFiles, mounts ...resource.VolumeMount) *replica {
 	l.Helper()
 	s, c := l.sandbox(name), l.containerOf(name, l.push(func(c *v1.Config) { c.User = "model" }))
@@ -87,7 +87,7 @@ func TestSecretsAsFiles(t *testing.T) {
 	}
 	changed := map[string]string{
 		"/keys/key": "two", "/keys/new": "more", "/keys/tls/other.pem": "other", "/keys/tls/deep/key.pem": "",
-		"/etc/key": "one", "/tls/key.pem": "pem one", // as they were when it started
+		"/etc/key": "one", "/tls/key.pem": "pem one", // as they were when the container was created
 	}
 	has("changed", changed)
 	l.close()
@@ -97,7 +97,7 @@ func TestSecretsAsFiles(t *testing.T) {
 	}
 	has("after a restart of the platform", changed)
 
-	// As a crash in the middle leaves it.
+	// This is the state after a crash in the middle of an update.
 	volume := filepath.Join(l.dir, "s/m/v", r.name, "keys")
 	if err := os.Mkdir(filepath.Join(volume, "..half"), 0o700); err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestNoSuchSecrets(t *testing.T) {
 	}
 }
 
-// Whoever reads while secrets change sees one of the states that there were.
+// A reader sees one of the complete states while secrets change.
 func TestSecretsChangeAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -176,13 +176,13 @@ func TestSecretsChangeAtOnce(t *testing.T) {
 		default:
 		}
 		one, err := os.ReadFile(filepath.Join(volume, "cert"))
-		if os.IsNotExist(err) { // removed between the look at ..data and the opening of the file
+		if os.IsNotExist(err) { // removed between reading ..data and opening the file
 			continue
 		}
 		if err != nil || len(one) != 100_000 || bytes.Count(one, one[:1]) != len(one) {
 			t.Fatalf("read %d bytes, %v", len(one), err)
 		}
-		// A program that wants several files of one state opens ..data once.
+		// A program that needs several files of the same state opens ..data once.
 		root, err := os.OpenRoot(filepath.Join(volume, "..data"))
 		if os.IsNotExist(err) {
 			continue
@@ -201,8 +201,8 @@ func TestSecretsChangeAtOnce(t *testing.T) {
 	t.Logf("%d reads over %d changes", reads, changes)
 }
 
-// What a container gets in variables is in memory and in no file of a disk, not while it lives and not afterwards; and a
-// command that is run in it gets the same.
+// The values of a container's variables are only in memory, and in no file on disk, both while the container lives and
+// afterwards. The same holds for a command that runs in it.
 func TestVariablesAreOnNoDisk(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -264,7 +264,7 @@ func TestVariablesAreOnNoDisk(t *testing.T) {
 	if info, err := os.Stat(configs[0]); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the bundle's specification: %v, %v", info.Mode(), err)
 	}
-	// No other user of the machine gets to what containers have mounted.
+	// Other users of the machine cannot reach what containers have mounted.
 	runs, err := filepath.Glob(filepath.Join(l.dir, "s/t/*"))
 	if err != nil || len(runs) != 1 {
 		t.Fatalf("run folders: %q, %v", runs, err)

@@ -25,25 +25,25 @@ import (
 type imageOf = images.Image
 
 const (
-	// processLimit is twice what Podman gives a container (pids_limit, containers.conf(5)): servers of models start a
-	// thread per core and request in several libraries.
+	// processLimit is twice Podman's default (pids_limit, containers.conf(5)), because model servers start a thread per
+	// core and request in several libraries.
 	processLimit = 4096
-	// fileLimitWanted is what Docker Engine's unit has used for its containers (LimitNOFILE, docker.service); servers
-	// with a connection per user run out of less.
+	// fileLimitWanted is the limit that Docker Engine's unit has set (LimitNOFILE, docker.service). With a lower one,
+	// servers with one connection per user run out of files.
 	fileLimitWanted = 1 << 20
 	cpuPeriod       = 100_000 // microseconds, the kernel's default
-	// pathDefault is what Docker sets for an image that names no PATH (moby: DefaultPathEnvUnix).
+	// pathDefault is what Docker sets if an image has no PATH (moby: DefaultPathEnvUnix).
 	pathDefault = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// dockerCapabilities are those that images made for Docker expect
-// (docs.docker.com/engine/containers/run, "Runtime privilege and Linux capabilities").
+// dockerCapabilities are the capabilities that images made for Docker expect (docs.docker.com/engine/containers/run,
+// "Runtime privilege and Linux capabilities").
 var dockerCapabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
 	"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 }
 
-// hostCapabilities are those of dockerCapabilities that reach beyond the container when its root is the host's.
+// hostCapabilities are those of dockerCapabilities that reach beyond the container if its root is the host's root.
 var hostCapabilities = []string{"CAP_NET_RAW", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SYS_CHROOT"}
 
 func capabilities(want resource.Capabilities, remapped bool) []string {
@@ -56,8 +56,8 @@ func capabilities(want resource.Capabilities, remapped bool) []string {
 	return slices.DeleteFunc(slices.Clone(dockerCapabilities), func(c string) bool { return slices.Contains(hostCapabilities, c) })
 }
 
-// spec is the container as the OCI runtime specification writes it. Its root file system must be mounted, because the
-// image's user is looked up there.
+// spec returns the container's OCI runtime specification. Its root file system must be mounted, because the image's
+// user is looked up there.
 func (d *Driver) spec(ctx context.Context, record *containers.Container, c *container, s *sandbox, want local.Container, image imageOf) (*specs.Spec, error) {
 	command, err := commandOf(want, image)
 	if err != nil {
@@ -78,7 +78,7 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 		oci.WithEnv(env),
 		withUnlessSet(append(hints, pathDefault)...),
 		oci.WithHostname(want.Hostname),
-		oci.WithoutRunMount, // Docker has none, and images have files there
+		oci.WithoutRunMount, // Docker has no such mount, and images have files there
 		oci.WithCapabilities(capabilities(s.Capabilities, s.FirstID != 0)),
 		oci.WithNoNewPrivileges,
 		seccomp.WithDefaultProfile(), // after the capabilities, on which it depends
@@ -102,8 +102,8 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 	return spec, neverAbove(spec)
 }
 
-// commandOf follows Kubernetes, as Container Apps does: a command replaces the image's entrypoint and its cmd, args
-// only the cmd.
+// commandOf returns the command to run. As in Kubernetes and Container Apps, a command replaces the image's entrypoint
+// and its cmd, and args replace only the cmd.
 func commandOf(want local.Container, image imageOf) ([]string, error) {
 	command, args := want.Command, want.Args
 	if len(command) == 0 {
@@ -119,7 +119,7 @@ func commandOf(want local.Container, image imageOf) ([]string, error) {
 	return all, nil
 }
 
-// withUnlessSet adds those variables that the process has not got yet.
+// withUnlessSet adds the variables that the process does not have yet.
 func withUnlessSet(vars ...string) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 		for _, v := range vars {
@@ -132,14 +132,14 @@ func withUnlessSet(vars ...string) oci.SpecOpts {
 	}
 }
 
-// withLimits makes memory a limit without swap, and CPU a quota and a weight.
+// withLimits sets memory as a limit without swap, and CPU as a quota and a weight.
 func withLimits(r resource.Resources) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 		if r.MilliCPU < 1 || r.Memory < 1 {
 			return fmt.Errorf("resources: want CPU and memory, got %d thousandths and %d bytes", r.MilliCPU, r.Memory)
 		}
-		period, quota := uint64(cpuPeriod), max(r.MilliCPU*cpuPeriod/1000, 1000) // the kernel takes no quota below 1 ms
-		shares := uint64(max(r.MilliCPU*1024/1000, 2))                           // 1,024 a CPU, the kernel's scale
+		period, quota := uint64(cpuPeriod), max(r.MilliCPU*cpuPeriod/1000, 1000) // the kernel accepts no quota below 1 ms
+		shares := uint64(max(r.MilliCPU*1024/1000, 2))                           // 1,024 per CPU, the kernel's scale
 		processes := int64(processLimit)
 		s.Linux.Resources.CPU = &specs.LinuxCPU{Period: &period, Quota: &quota, Shares: &shares}
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &r.Memory, Swap: &r.Memory} // swap counts both together
@@ -148,7 +148,7 @@ func withLimits(r resource.Resources) oci.SpecOpts {
 	}
 }
 
-// withHostFiles binds the three files that a runtime owes to a container.
+// withHostFiles mounts the three files that a runtime must provide to a container.
 func withHostFiles(c *container) oci.SpecOpts {
 	options := []string{"bind", "rw", "nosuid", "noexec", "nodev"}
 	mounts := make([]specs.Mount, len(hostFiles))
@@ -158,8 +158,8 @@ func withHostFiles(c *container) oci.SpecOpts {
 	return oci.WithMounts(mounts)
 }
 
-// withHostSysfs replaces /sys by the host's, read-only: the network namespace belongs to the host, so the kernel lets
-// no root of another user namespace mount one of its own.
+// withHostSysfs replaces /sys with the host's, read-only. The network namespace belongs to the host, so the kernel does
+// not allow a root of another user namespace to mount a new sysfs.
 func withHostSysfs(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 	for i, m := range s.Mounts {
 		if m.Type == "sysfs" {
@@ -169,8 +169,8 @@ func withHostSysfs(_ context.Context, _ oci.Client, _ *containers.Container, s *
 	return nil
 }
 
-// neverAbove keeps a container from being spared by the kernel's OOM killer as this process may be. Raising the score
-// is always allowed; leaving it as it is where it is not below 0 needs no right.
+// neverAbove prevents a container from inheriting the protection that this process may have from the kernel's OOM killer:
+// it raises a negative score to 0, which is always allowed. Other scores stay unchanged, so no privilege is needed.
 func neverAbove(s *specs.Spec) error {
 	b, err := os.ReadFile("/proc/self/oom_score_adj")
 	if err != nil {
@@ -184,8 +184,8 @@ func neverAbove(s *specs.Spec) error {
 	return nil
 }
 
-// fileLimit is the limit of open files that containers get: raising it above our own needs a right that a virtual
-// machine's root may lack.
+// fileLimit returns the open-file limit of containers. Raising it above our own needs a privilege that root of a
+// virtual machine may lack.
 func fileLimit() (uint64, error) {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {

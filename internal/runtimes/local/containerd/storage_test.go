@@ -21,7 +21,7 @@ func storageMount(folder, path, subPath string, readOnly bool) local.Mount {
 	}
 }
 
-// folder makes one that users of the machine cannot enter, as storages are.
+// folder creates a folder that the machine's users cannot enter, as storages are.
 func (l *lab) folder(name string) string {
 	l.Helper()
 	at := filepath.Join(l.dir, "storages", name)
@@ -46,7 +46,7 @@ func ownerOf(t *testing.T, path string) uint32 {
 	return info.Sys().(*syscall.Stat_t).Uid
 }
 
-// Replicas have user ids of their own each, and the same ones in a storage.
+// Each replica has its own user IDs, but in a storage all have the same ones.
 func TestStorageIsSharedByReplicas(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -100,7 +100,7 @@ func TestStorageIsSharedByReplicas(t *testing.T) {
 	}
 }
 
-// What a program made of a storage leads no mount out of it, and no device of one can be used.
+// Nothing that a program puts into a storage leads a mount out of it, and devices in it cannot be used.
 func TestStorageTricks(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

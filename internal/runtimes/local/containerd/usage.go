@@ -10,7 +10,7 @@ import (
 	"penstock/internal/runtimes"
 )
 
-// Usage implements local.Driver. It reads the sandbox's cgroup, which keeps its account over restarts of containers.
+// Usage implements local.Driver. It reads the sandbox's cgroup, whose counters continue when containers restart.
 func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error) {
 	if _, err := d.sandbox(replica); err != nil {
 		return runtimes.Usage{}, fmt.Errorf("usage: %w", err)

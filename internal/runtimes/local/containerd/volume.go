@@ -23,15 +23,15 @@ import (
 	"penstock/internal/runtimes/local"
 )
 
-// volumeMode lets every user of a replica's containers write to its volumes, as in Kubernetes, because images run as
-// whoever they like.
+// volumeMode allows every user of a replica's containers to write to its volumes, as in Kubernetes, because images run
+// as any user.
 const volumeMode = 0o777
 
-// bindVolumes makes the volumes that a container mounts, which its sandbox may have already, and binds them below its
-// run folder, where its root, which is nobody here, can reach them.
+// bindVolumes creates the volumes that a container mounts, unless its sandbox already has them. It binds them below the
+// container's run folder, where the container's root, which has no rights on the host, can reach them.
 //
-// What is in a volume was made by programs that nobody trusts, and they may be changing it now. So a path in one is
-// walked step by step from open folders, never through a symbolic link, and what was reached is bound by its descriptor.
+// The files in a volume come from untrusted programs, which may be changing them right now. So a path in a volume is
+// walked step by step from open folders, never through a symbolic link, and the result is bound by its descriptor.
 func (d *Driver) bindVolumes(c *container, s *sandbox, mounts []local.Mount) error {
 	for i, m := range mounts {
 		if err := d.bindVolume(c, s, i, m); err != nil {
@@ -81,7 +81,8 @@ func (d *Driver) bindVolume(c *container, s *sandbox, i int, m local.Mount) erro
 		attributes.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if m.Type.OfStorage() && s.FirstID != 0 {
-		// Replicas have users of their own each. In a storage user 1000 of each is user 1000 of the machine, and root is root.
+		// Each replica has its own range of users. In a storage, user 1000 of each replica is user 1000 of the machine,
+		// and root is root.
 		users, err := usersOf(s)
 		if err != nil {
 			return err
@@ -99,17 +100,17 @@ func (d *Driver) bindVolume(c *container, s *sandbox, i int, m local.Mount) erro
 	return nil
 }
 
-// usersOf is a user namespace by which a mount shows the machine's users as those of a sandbox.
+// usersOf returns a user namespace with which a mount shows the machine's users as those of a sandbox.
 func usersOf(s *sandbox) (*os.File, error) {
 	mapping := fmt.Sprintf("0:%d:%d", s.FirstID, idCount)
 	return mount.GetUsernsFD(mapping, mapping)
 }
 
-// readOnly says whether a container may only read a mount. The kernel keeps its root from changing that: the mount was
-// made by a mightier one.
+// readOnly reports whether a container may only read a mount. The container's root cannot change that: the kernel locks
+// flags of mounts that a more privileged namespace has made.
 func readOnly(m local.Mount) bool { return m.Type == resource.SecretFiles || m.Storage.ReadOnly }
 
-// bind mounts an open folder or file, and nothing that is mounted in it, at target.
+// bind mounts an open folder or file at target, without anything that is mounted inside it.
 func bind(what *os.File, target string, attributes unix.MountAttr) error {
 	tree, err := unix.OpenTree(int(what.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
@@ -125,7 +126,7 @@ func bind(what *os.File, target string, attributes unix.MountAttr) error {
 	return nil
 }
 
-// openVolume opens the folder or file that a mount is of, and makes the folders of it that are missing.
+// openVolume opens the folder or file that a mount refers to, and creates missing folders.
 func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error) {
 	at := filepath.Join(d.diskDir(s.Replica), "volumes")
 	if err := os.MkdirAll(at, 0o711); err != nil {
@@ -135,7 +136,7 @@ func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error
 	if err != nil {
 		return nil, err
 	}
-	// Not joined: a subPath of ../other would lead to another volume by that.
+	// Not joined: with a joined path, a subPath of ../other would lead to another volume.
 	steps := []string{m.Volume}
 	if m.SubPath != "" {
 		steps = append(steps, strings.Split(path.Clean(m.SubPath), "/")...)
@@ -143,7 +144,7 @@ func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error
 	return walk(dir, steps, int(s.FirstID))
 }
 
-// openStorage opens what a mount of a storage shows. The operator's path may lead through symbolic links, what is in the
+// openStorage opens what a mount of a storage shows. The operator's path may contain symbolic links; paths in the
 // folder may not.
 func openStorage(m local.Mount) (*os.File, error) {
 	dir, err := os.OpenFile(m.Storage.Folder, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -157,10 +158,10 @@ func openStorage(m local.Mount) (*os.File, error) {
 	return walk(dir, strings.Split(path.Clean(m.SubPath), "/"), owner)
 }
 
-// nobody makes no folders.
+// With owner nobody, no folders are created.
 const nobody = -1
 
-// walk goes down from dir, which it closes, folder by folder, and makes those that are missing for their owner.
+// walk descends from dir, which it closes, one folder at a time. It creates missing folders for owner.
 func walk(dir *os.File, steps []string, owner int) (*os.File, error) {
 	for _, name := range steps {
 		next, err := step(dir, name, owner)
@@ -173,7 +174,7 @@ func walk(dir *os.File, steps []string, owner int) (*os.File, error) {
 	return dir, nil
 }
 
-// step opens what has that name in a folder; a folder of the owner's when there is nothing.
+// step opens the entry with that name in a folder. If there is none, it creates a folder for owner.
 func step(dir *os.File, name string, owner int) (*os.File, error) {
 	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
 		return nil, fmt.Errorf("want the name of a folder, got %q", name)
@@ -200,7 +201,7 @@ func step(dir *os.File, name string, owner int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make %q: %w", name, err)
 	}
-	// By its descriptor: somebody may have put another thing in its place by now.
+	// By its descriptor: the entry may have been replaced by now.
 	made, err := open(unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
@@ -223,8 +224,8 @@ func (d *Driver) unbindVolumes(c *container) error {
 	return os.RemoveAll(d.partsDir(c))
 }
 
-// withVolumes mounts what bindVolumes bound. runc resolves the paths inside the container's root. A mount that is in
-// another comes after it.
+// withVolumes mounts what bindVolumes has bound. runc resolves the paths inside the container's root. A mount that lies
+// inside another one comes after it.
 func withVolumes(c *container, mounts []local.Mount) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 		var list []specs.Mount

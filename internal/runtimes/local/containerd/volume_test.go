@@ -29,7 +29,7 @@ func emptyDirs(mounts ...resource.VolumeMount) (list []local.Mount) {
 	return list
 }
 
-// mounting starts a hello server as an ordinary user that mounts the volume one.
+// mounting starts a hello server that runs as an ordinary user and mounts the volume one.
 func (l *lab) mounting(name string, limit int64, mounts ...resource.VolumeMount) *replica {
 	l.Helper()
 	user := l.push(func(c *v1.Config) { c.User = "model" })
@@ -65,7 +65,7 @@ func TestVolumeIsOnTheReplicasDisk(t *testing.T) {
 	}
 }
 
-// What a program made of a volume leads no mount out of it.
+// Nothing that a program puts into a volume leads a mount out of it.
 func TestVolumeTricks(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -108,7 +108,7 @@ func TestVolumeTricks(t *testing.T) {
 	}
 }
 
-// A link of an image that a mount's path leads through is followed inside the container.
+// If a mount's path contains a symbolic link of the image, the link is followed inside the container.
 func TestVolumeBehindALinkOfTheImage(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"penstock/internal/admin/wire"
+	"penstock/internal/decisions"
+	"penstock/internal/resource"
+	"penstock/internal/scale"
+)
+
+func (a *api) scale(w http.ResponseWriter, r *http.Request) {
+	text := r.URL.Query().Get("app")
+	app, err := resource.ParseID(text)
+	if err != nil || !app.Is(resource.TypeApp) {
+		a.fail(w, http.StatusBadRequest, "InvalidParameterValue", fmt.Errorf("app: want the resource ID of an app, got %q", strings.ToValidUTF8(text, "?")))
+		return
+	}
+	q, err := decisionQuery(app, r.URL.Query(), time.Now())
+	if err != nil {
+		a.fail(w, http.StatusBadRequest, "InvalidParameterValue", err)
+		return
+	}
+	revisions, err := a.Revisions(r.Context(), app)
+	var decided []decisions.Decision
+	if err == nil {
+		decided, err = a.Decisions.Read(r.Context(), q)
+	}
+	if err != nil {
+		a.fail(w, http.StatusInternalServerError, "ScaleFailed", err)
+		return
+	}
+	out := wire.Scale{App: app.String(), Revisions: []wire.RevisionScale{}}
+	for _, rev := range revisions {
+		if e, ok := a.Scale.Explain(rev.ID); ok {
+			out.Revisions = append(out.Revisions, explained(rev.Name(), e, decided))
+		}
+	}
+	slices.SortFunc(out.Revisions, func(a, b wire.RevisionScale) int { return strings.Compare(a.Revision, b.Revision) })
+	a.respond(w, http.StatusOK, out)
+}
+
+// defaultChanges and maxChanges limit the number of decisions in a response.
+const (
+	defaultChanges = 200
+	maxChanges     = 10_000
+)
+
+// decisionQuery reads from the query parameters which decisions to return.
+func decisionQuery(app resource.ID, values url.Values, now time.Time) (decisions.Query, error) {
+	q := decisions.Query{App: app, Since: now.Add(-time.Hour), Limit: defaultChanges}
+	var err error
+	if text := values.Get("since"); text != "" {
+		if q.Since, err = time.Parse(time.RFC3339, text); err != nil {
+			return q, fmt.Errorf("since: want a time as in 2026-03-01T09:00:00Z, got %q", text)
+		}
+	}
+	if text := values.Get("limit"); text != "" {
+		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > maxChanges {
+			return q, fmt.Errorf("limit: want 1 to %d, got %q", maxChanges, text)
+		}
+	}
+	return q, nil
+}
+
+func explained(name string, e scale.Explanation, decided []decisions.Decision) wire.RevisionScale {
+	s := wire.RevisionScale{
+		Revision: name, Behaviour: string(e.Policy.Behaviour), MinReplicas: e.Policy.Min, MaxReplicas: e.Policy.Max,
+		CooldownSeconds: e.Policy.Cooldown.Seconds(), WindowSeconds: e.Policy.ScaleIn.Seconds(),
+		Wanted: e.Wanted, Replicas: e.Current, Ready: e.Ready, Reason: e.Last.Reason, Bound: string(e.Last.Bound), Until: e.Last.Until,
+		Rules: []wire.RuleState{}, Changes: []wire.ScaleChange{},
+		ServiceMS: milliseconds(e.Learned.Service), StartMS: milliseconds(e.Learned.Start),
+	}
+	for _, r := range e.Last.Wishes {
+		s.Rules = append(s.Rules, wire.RuleState{
+			Name: r.Rule, Kind: string(r.Kind), Value: r.Value, Target: r.Target, Wanted: r.Wanted, Active: r.Active, Failed: r.Failed, Note: r.Note,
+		})
+	}
+	for _, d := range decided {
+		if strings.EqualFold(d.Revision, name) {
+			s.Changes = append(s.Changes, wire.ScaleChange{
+				At: d.At.UTC(), From: d.From, To: d.To, Behaviour: d.Behaviour, Rule: d.Rule, Value: d.Value, Target: d.Target, Wanted: d.Wanted,
+				Bound: d.Bound, Reason: d.Reason,
+			})
+		}
+	}
+	return s
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,0 +1,56 @@
+package wire
+
+import "time"
+
+// Scale is the number of replicas of an app, and why.
+type Scale struct {
+	App       string          `json:"app"`       // resource ID
+	Revisions []RevisionScale `json:"revisions"` // revisions that can have replicas, by name
+}
+
+// RevisionScale is the number of replicas of a revision, and why.
+type RevisionScale struct {
+	Revision        string        `json:"revision"`
+	Behaviour       string        `json:"behaviour"` // "fast" or "azure"
+	MinReplicas     int           `json:"minReplicas"`
+	MaxReplicas     int           `json:"maxReplicas"`
+	CooldownSeconds float64       `json:"cooldownSeconds"` // from 1 to 0
+	WindowSeconds   float64       `json:"windowSeconds"`   // before the count goes down, to 1 at least
+	Wanted          int           `json:"wanted"`
+	Replicas        int           `json:"replicas"` // running or starting
+	Ready           int           `json:"ready"`
+	Reason          string        `json:"reason"`          // why this number is wanted, in one sentence
+	Bound           string        `json:"bound,omitempty"` // what limits the count to something else than the rules want: "minReplicas", "maxReplicas", "step", "window", "cooldown", "waiting", "source", "judged"
+	Until           time.Time     `json:"until,omitzero"`  // when the bound ends, if known
+	Rules           []RuleState   `json:"rules"`
+	ServiceMS       float64       `json:"serviceMs,omitempty"` // measured mean time of a request on a replica
+	StartMS         float64       `json:"startMs,omitempty"`   // measured mean time from the order of a replica until it is ready
+	Changes         []ScaleChange `json:"changes"`             // newest last; those of the last hour, or since the requested time
+}
+
+// RuleState is what a scale rule measured and wants.
+type RuleState struct {
+	Name   string  `json:"name"`
+	Kind   string  `json:"kind"`   // "http", "tcp", "cpu", "memory", "cron", "external" or "other"
+	Value  float64 `json:"value"`  // requests, connections, percent or units of a source
+	Target float64 `json:"target"` // per replica
+	Wanted int     `json:"wanted"` // replicas
+	Active bool    `json:"active"` // it prevents scaling to zero
+	Failed bool    `json:"failed,omitempty"`
+	Note   string  `json:"note,omitempty"` // a remark about the rule
+}
+
+// ScaleChange is a decision that changed the count, the deciding rule or the bound. From and To are the same if the
+// count did not change.
+type ScaleChange struct {
+	At        time.Time `json:"at"`
+	From      int       `json:"from"`
+	To        int       `json:"to"`
+	Behaviour string    `json:"behaviour"`
+	Rule      string    `json:"rule,omitempty"`  // the rule that decided
+	Value     float64   `json:"value,omitempty"` // of the rule
+	Target    float64   `json:"target,omitempty"`
+	Wanted    int       `json:"wanted"` // replicas that the rules wanted
+	Bound     string    `json:"bound,omitempty"`
+	Reason    string    `json:"reason"`
+}

@@ -1,0 +1,242 @@
+package scale_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock/internal/resource"
+	"penstock/internal/scale"
+)
+
+var t0 = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+
+func http(target float64, m scale.Metric) []scale.Rule {
+	return []scale.Rule{{Name: "users", Kind: scale.HTTP, Target: target, Metric: m}}
+}
+
+func queue(target float64) []scale.Rule {
+	return []scale.Rule{{Name: "queue", Kind: scale.External, Target: target}}
+}
+
+func azure(rules []scale.Rule, least, most int) scale.Policy {
+	return scale.Policy{Behaviour: resource.Azure, Min: least, Max: most, Cooldown: 300 * time.Second, Polling: 30 * time.Second, ScaleIn: resource.AzureScaleInWindow, Rules: rules}
+}
+
+func fast(rules []scale.Rule, least, most int) scale.Policy {
+	return scale.Policy{Behaviour: resource.Fast, Min: least, Max: most, Cooldown: 300 * time.Second, ScaleIn: resource.FastScaleInWindow, Rules: rules}
+}
+
+// world applies decisions at once and records when the count changes.
+type world struct {
+	*scale.Decider
+	current int
+	log     []string
+}
+
+func (w *world) at(after time.Duration, l scale.Load, readings map[string]scale.Reading) scale.Decision {
+	d := w.Decide(scale.Sample{At: t0.Add(after), Current: w.current, Load: l, Readings: readings})
+	if d.Wanted != w.current {
+		w.log = append(w.log, fmt.Sprintf("%v %d", after, d.Wanted))
+		w.current = d.Wanted
+	}
+	return d
+}
+
+// each decides at every step from from to to.
+func (w *world) each(from, to, step time.Duration, l scale.Load, readings map[string]scale.Reading) (d scale.Decision) {
+	for at := from; at <= to; at += step {
+		d = w.at(at, l, readings)
+	}
+	return d
+}
+
+func (w *world) want(t *testing.T, want string) {
+	t.Helper()
+	if got := strings.Join(w.log, ", "); got != want {
+		t.Errorf("counts over time: got %s\nwant %s", got, want)
+	}
+}
+
+func TestAzureStepsUp(t *testing.T) {
+	// 50 messages, target 5, from 0, maximum 20: 0, 1, 4, 8, 10.
+	w := &world{Decider: scale.New(azure(queue(5), 0, 20), scale.State{})}
+	w.each(0, 2*time.Minute, time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Value: 50, Active: true}})
+	w.want(t, "30s 1, 45s 4, 1m0s 8, 1m15s 10")
+}
+
+func TestAzureWakesAtOnceForRequests(t *testing.T) {
+	w := &world{Decider: scale.New(azure(http(10, scale.Documented), 0, 10), scale.State{})}
+	w.at(0, scale.Load{}, nil)
+	w.at(7*time.Second, scale.Load{Arrived: 1, Waiting: 1}, nil)
+	w.want(t, "7s 1")
+}
+
+// Azure's http metric is requests per second over 15 s, so a few long requests never scale out.
+func TestAzureHTTPIsARate(t *testing.T) {
+	w := &world{Decider: scale.New(azure(http(1, scale.Documented), 0, 10), scale.State{})}
+	for at := time.Duration(0); at < 5*time.Minute; at += 3 * time.Second { // 0.33 a second
+		w.at(at, scale.Load{Arrived: 1, InFlight: 5}, nil)
+	}
+	w.want(t, "0s 1")
+	w = &world{Decider: scale.New(azure(http(1, scale.InFlight), 0, 10), scale.State{})}
+	for at := time.Duration(0); at < 5*time.Minute; at += 3 * time.Second {
+		w.at(at, scale.Load{Arrived: 1, InFlight: 5}, nil)
+	}
+	w.want(t, "0s 1, 15s 4, 30s 5")
+}
+
+func TestAzureGoesToZeroAfterTheCooldown(t *testing.T) {
+	w := &world{Decider: scale.New(azure(http(10, scale.Documented), 0, 10), scale.State{})}
+	w.at(0, scale.Load{Arrived: 1, InFlight: 1}, nil)
+	w.each(time.Second, 310*time.Second, time.Second, scale.Load{}, nil)
+	w.want(t, "0s 1, 5m0s 0")
+}
+
+func TestAzureKeepsFiveForTheWindow(t *testing.T) {
+	w := &world{Decider: scale.New(azure(http(10, scale.Documented), 2, 10), scale.State{}), current: 5}
+	w.each(0, 10*time.Minute, time.Second, scale.Load{}, nil)
+	w.want(t, "5m0s 2")
+}
+
+func TestAzureKeepsReplicasForOpenStreams(t *testing.T) {
+	w := &world{Decider: scale.New(azure(http(1, scale.Documented), 0, 10), scale.State{}), current: 10}
+	w.each(0, 20*time.Minute, time.Second, scale.Load{InFlight: 5}, nil)
+	w.want(t, "")
+	w.each(20*time.Minute+time.Second, 31*time.Minute, time.Second, scale.Load{}, nil)
+	w.want(t, "25m0s 1, 25m1s 0")
+}
+
+// always is a window that is always active.
+type always struct{}
+
+func (always) Active(time.Time) bool         { return true }
+func (always) Change(at time.Time) time.Time { return at.Add(24 * time.Hour) }
+
+// between is a window between two times since t0.
+type between struct{ from, to time.Duration }
+
+func (b between) Active(at time.Time) bool {
+	since := at.Sub(t0)
+	return since >= b.from && since < b.to
+}
+
+func (b between) Change(at time.Time) time.Time {
+	for _, edge := range []time.Duration{b.from, b.to} {
+		if next := t0.Add(edge); next.After(at) {
+			return next
+		}
+	}
+	return at.Add(24 * time.Hour)
+}
+
+// After a peak, a schedule wants 45 replicas. Azure keeps a count within 10 % of it; fast applies the schedule exactly.
+func TestCronAfterAPeak(t *testing.T) {
+	for current, want := range map[int]struct{ azure, fast string }{
+		49: {"", "5m0s 45"},
+		50: {"", "5m0s 45"},
+		51: {"5m0s 45", "5m0s 45"},
+		56: {"5m0s 45", "5m0s 45"},
+	} {
+		rules := []scale.Rule{{Name: "hours", Kind: scale.Cron, Target: 45, Window: always{}}, http(10, scale.InFlight)[0]}
+		w := &world{Decider: scale.New(azure(rules, 0, 56), scale.State{}), current: current}
+		d := w.each(0, 6*time.Minute, time.Second, scale.Load{}, nil)
+		w.want(t, want.azure)
+		if current == 50 && d.Wishes[0].Note != "within tolerance" {
+			t.Errorf("50 for 45: the rule's note is %q, want it to say that this is within tolerance", d.Wishes[0].Note)
+		}
+		p := fast(rules, 0, 56)
+		p.ScaleIn = 300 * time.Second
+		w = &world{Decider: scale.New(p, scale.State{}), current: current}
+		w.each(0, 6*time.Minute, time.Second, scale.Load{}, nil)
+		w.want(t, want.fast)
+	}
+}
+
+// Only rules that count work scale to and from zero. A cpu rule alone keeps one replica, but does not stop another rule
+// from scaling to zero.
+func TestCPUAndCron(t *testing.T) {
+	cpu := scale.Rule{Name: "cpu", Kind: scale.CPU, Target: 70}
+	cron := scale.Rule{Name: "hours", Kind: scale.Cron, Target: 1, Window: between{0, 25 * time.Minute}}
+	busy := map[string]scale.Reading{}
+	for name, p := range map[string]scale.Policy{"azure": azure([]scale.Rule{cpu, cron}, 0, 3), "fast": fast([]scale.Rule{cpu, cron}, 0, 3)} {
+		w := &world{Decider: scale.New(p, scale.State{}), current: 1}
+		for at := time.Duration(0); at <= 20*time.Minute; at += 15 * time.Second {
+			busy["cpu"] = scale.Reading{Value: 100, Replicas: w.current}
+			w.at(at, scale.Load{}, busy)
+		}
+		if w.current != 3 {
+			t.Errorf("%s: %d replicas at 100 %% cpu, want 3", name, w.current)
+		}
+		d := w.each(20*time.Minute+15*time.Second, 60*time.Minute, 15*time.Second, scale.Load{}, map[string]scale.Reading{"cpu": {Value: 10, Replicas: 3}})
+		if w.current != 0 {
+			t.Errorf("%s: %d replicas after the window of cron (%s), want 0", name, w.current, d.Reason)
+		}
+	}
+	for name, p := range map[string]scale.Policy{"azure": azure([]scale.Rule{cpu}, 0, 3), "fast": fast([]scale.Rule{cpu}, 0, 3)} {
+		w := &world{Decider: scale.New(p, scale.State{}), current: 3}
+		w.each(0, time.Hour, 15*time.Second, scale.Load{}, map[string]scale.Reading{"cpu": {Value: 0, Replicas: 3}})
+		if w.current != 1 {
+			t.Errorf("%s: cpu alone leads to %d, want 1", name, w.current)
+		}
+	}
+}
+
+func TestFailedSourceKeepsTheCount(t *testing.T) {
+	for name, p := range map[string]scale.Policy{"azure": azure(queue(5), 0, 10), "fast": fast(queue(5), 0, 10)} {
+		for what, r := range map[string]map[string]scale.Reading{
+			"away":     {"queue": {Err: "connection refused"}},
+			"no value": nil,
+			"NaN":      {"queue": {Value: nan()}},
+			"negative": {"queue": {Value: -1}},
+		} {
+			w := &world{Decider: scale.New(p, scale.State{}), current: 4}
+			d := w.each(0, time.Hour, 15*time.Second, scale.Load{}, r)
+			if w.current != 4 || !d.Wishes[0].Failed || d.Wishes[0].Note == "" {
+				t.Errorf("%s, %s: %d replicas (%+v), want the 4 that there were and a note", name, what, w.current, d.Wishes)
+			}
+		}
+	}
+}
+
+func nan() float64 { z := 0.0; return z / z }
+
+func TestHugeValuesStayWithinMax(t *testing.T) {
+	for name, p := range map[string]scale.Policy{"azure": azure(queue(5), 0, 10), "fast": fast(queue(5), 0, 10)} {
+		w := &world{Decider: scale.New(p, scale.State{})}
+		w.each(0, 10*time.Minute, 15*time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Value: 1 << 63, Active: true}})
+		if w.current != 10 {
+			t.Errorf("%s: %d replicas for 2^63, want 10", name, w.current)
+		}
+	}
+}
+
+func TestUnknownRulesKeepOne(t *testing.T) {
+	rule := scale.Rule{Name: "bus", Kind: scale.Other, Type: "azure-servicebus"}
+	for name, p := range map[string]scale.Policy{"azure": azure([]scale.Rule{rule}, 0, 10), "fast": fast([]scale.Rule{rule}, 0, 10)} {
+		w := &world{Decider: scale.New(p, scale.State{})}
+		d := w.each(0, time.Hour, 15*time.Second, scale.Load{}, nil)
+		if w.current != 1 || d.Wishes[0].Note != "not evaluated here: azure-servicebus" {
+			t.Errorf("%s: %d replicas, note %q", name, w.current, d.Wishes[0].Note)
+		}
+	}
+}
+
+func TestNoRuleGoesToZero(t *testing.T) {
+	for _, p := range []scale.Policy{azure(nil, 0, 10), fast(nil, 0, 10)} {
+		w := &world{Decider: scale.New(p, scale.State{}), current: 1}
+		w.each(0, 310*time.Second, time.Second, scale.Load{}, nil)
+		w.want(t, "5m0s 0")
+	}
+}
+
+// BenchmarkDecide is one decision under load.
+func BenchmarkDecide(b *testing.B) {
+	d := scale.New(fast(http(10, scale.InFlight), 0, 100), scale.State{})
+	at := t0
+	for b.Loop() {
+		at = at.Add(10 * time.Millisecond)
+		d.Decide(scale.Sample{At: at, Current: 5, Load: scale.Load{Arrived: 3, Completed: 3, Served: time.Second, Busy: 300 * time.Millisecond, InFlight: 30}})
+	}
+}

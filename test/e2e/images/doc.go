@@ -1,0 +1,2 @@
+// Package images tests how images are built, pulled, kept and known, with the example models in them.
+package images

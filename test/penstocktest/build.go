@@ -1,0 +1,83 @@
+package penstocktest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// root is the repository's folder: the nearest one above the test's that has a go.mod.
+var root = sync.OnceValue(func() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		panic(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if parent := filepath.Dir(dir); parent != dir {
+			dir = parent
+			continue
+		}
+		panic("penstocktest: no folder above the test has a go.mod")
+	}
+})
+
+// Path returns the absolute path of a file of the repository.
+func Path(elem ...string) string {
+	return filepath.Join(append([]string{root()}, elem...)...)
+}
+
+// raceDetector says whether the server under test is built with the race detector, as `make check-nightly` has it.
+func raceDetector() bool { return os.Getenv("PENSTOCK_RACE") != "" }
+
+// program builds penstock once for all tests, as `make build` does, and returns its path.
+var program = sync.OnceValues(func() (string, error) {
+	if raceDetector() {
+		return Path("bin", "penstock.e2e"), goBuild(root(), "CGO_ENABLED=1", "build", "-race", "-o", "bin/penstock.e2e", "./cmd/penstock")
+	}
+	return Path("bin", "penstock.e2e"), goBuild(root(), "CGO_ENABLED=0", "build", "-ldflags", "-s -w", "-o", "bin/penstock.e2e", "./cmd/penstock")
+})
+
+// goBuild runs the go command in a folder. Test packages run at the same time and build the same programs: one builds,
+// the others wait for it and find the file up to date, which go then leaves as it is.
+func goBuild(dir, cgo string, args ...string) (err error) {
+	if err := os.MkdirAll(Path("bin"), 0o755); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(Path("bin", ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }() // which unlocks it
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %v in %s: %w\n%s", args, dir, err, out)
+	}
+	return nil
+}
+
+// Image builds an example's program and its image NAME:1. It also writes the weights of examples/chat, which are not in
+// the repository.
+func (m *Machine) Image(t *testing.T, name string) {
+	t.Helper()
+	dir := Path("examples", name)
+	err := goBuild(dir, "CGO_ENABLED=0", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", "bin/"+name, ".")
+	if _, missing := os.Stat(filepath.Join(dir, "weights", "model.safetensors")); err == nil && name == "chat" && missing != nil {
+		err = goBuild(dir, "CGO_ENABLED=0", "run", "./weights", "-size", "64MiB", "-o", "weights/model.safetensors")
+	}
+	if err != nil {
+		t.Fatalf("build examples/%s: %v", name, err)
+	}
+	m.Must(t, "build", "-t", name+":1", dir)
+}
