@@ -154,6 +154,9 @@ func (v Verdict) Message() string {
 	if v.Check.Type == resource.Startup {
 		name = "StartUp" // Azure's spelling in its logs, and only there
 	}
+	if v.Loading > 0 {
+		return fmt.Sprintf("%s probe failed while the container has not been ready yet: %s; not counted", v.Check.Type, v.cause())
+	}
 	if s, ok := errors.AsType[statusError](v.Err); ok {
 		return fmt.Sprintf("Probe of %s failed with status code: %d", name, int(s))
 	}
@@ -167,6 +170,19 @@ func (v Verdict) Message() string {
 		return fmt.Sprintf("Probe of %s failed: connection refused on port %d", name, v.port())
 	}
 	return fmt.Sprintf("Probe of %s failed: %v", name, v.Err)
+}
+
+// cause describes the error of a probe without the kind of the probe.
+func (v Verdict) cause() string {
+	switch s, ok := errors.AsType[statusError](v.Err); {
+	case ok:
+		return fmt.Sprintf("status code %d", int(s))
+	case errors.Is(v.Err, errTimeout):
+		return fmt.Sprintf("no answer in %s seconds", seconds(v.Check.Timeout))
+	case errors.Is(v.Err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("connection refused on port %d", v.port())
+	}
+	return v.Err.Error()
 }
 
 // port returns the port that refused the connection.

@@ -19,6 +19,9 @@ const (
 type Core struct {
 	fast   bool
 	killed bool
+	// loaded is set if failures of the liveness probe count: the container has been ready, or its readiness is not what
+	// says whether it has loaded.
+	loaded bool
 	checks []check
 }
 
@@ -32,6 +35,7 @@ type check struct {
 	counts    time.Time
 	good, bad int // in a row
 	busy      int // in a row
+	early     int // in a row
 	once      bool
 	passing   bool
 }
@@ -47,6 +51,9 @@ type Verdict struct {
 	// Busy is set for a failure that does not count because the replica was sending responses. It is the number of such
 	// failures in a row.
 	Busy int
+	// Loading is set for a failure of the liveness probe that does not count because the container has not been ready yet.
+	// It is the number of such failures in a row.
+	Loading int
 	// Kill says that the container must be restarted.
 	Kill bool
 	// Changed is set if Started or Ready changed.
@@ -54,9 +61,11 @@ type Verdict struct {
 	Started, Ready bool
 }
 
-// NewCore returns the state of a container whose process started at that time and has not been probed.
-func NewCore(checks []Check, started time.Time, b resource.Behaviour) *Core {
+// NewCore returns the state of a container whose process started at that time and has not been probed. ready says whether the
+// process has been ready before, under an earlier Core.
+func NewCore(checks []Check, started time.Time, ready bool, b resource.Behaviour) *Core {
 	c := &Core{fast: b != resource.Azure}
+	c.loaded = !c.fast || ready || !judged(checks)
 	for _, k := range checks {
 		first := started.Add(k.InitialDelay)
 		s := check{Check: k, due: first, counts: first, pause: quickest, passing: k.Type == resource.Liveness}
@@ -66,6 +75,19 @@ func NewCore(checks []Check, started time.Time, b resource.Behaviour) *Core {
 		c.checks = append(c.checks, s)
 	}
 	return c
+}
+
+// judged reports whether it is the readiness of a container that tells whether it has loaded. A startup probe of its own says so
+// itself, and limits how long loading may take.
+func judged(checks []Check) bool {
+	readiness := false
+	for _, k := range checks {
+		if k.Type == resource.Startup && !k.Implicit {
+			return false
+		}
+		readiness = readiness || k.Type == resource.Readiness
+	}
+	return readiness
 }
 
 // Started reports whether the startup probe has succeeded, or there is none.
@@ -121,9 +143,12 @@ func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 	if err == nil {
 		c.success(s, asked, came)
 	} else {
-		if c.fast && s.Type == resource.Liveness && errors.Is(err, ErrBusy) {
+		switch {
+		case s.Type == resource.Liveness && !c.loaded:
+			v.Loading = c.wait(s, asked, came)
+		case c.fast && s.Type == resource.Liveness && errors.Is(err, ErrBusy):
 			v.Busy = c.spare(s, asked, came)
-		} else {
+		default:
 			v.Counted = c.failure(s, asked, came)
 			v.Failures = s.bad
 		}
@@ -133,12 +158,13 @@ func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 	}
 	c.killed = c.killed || v.Kill
 	v.Started, v.Ready = c.Started(), c.Ready()
+	c.loaded = c.loaded || v.Ready
 	v.Changed = v.Started != wasStarted || v.Ready != wasReady
 	return v
 }
 
 func (c *Core) success(s *check, asked, came time.Time) {
-	s.good, s.bad, s.busy, s.once = s.good+1, 0, 0, true
+	s.good, s.bad, s.busy, s.early, s.once = s.good+1, 0, 0, 0, true
 	if s.good >= s.SuccessThreshold {
 		s.passing = true
 	}
@@ -151,6 +177,13 @@ func (c *Core) spare(s *check, asked, came time.Time) int {
 	s.good, s.bad, s.busy = 0, 0, s.busy+1
 	s.due = later(asked.Add(s.Period), came)
 	return s.busy
+}
+
+// wait records a failure of the liveness probe of a container that is still loading.
+func (c *Core) wait(s *check, asked, came time.Time) int {
+	s.good, s.early = 0, s.early+1
+	s.due = later(asked.Add(s.Period), came)
+	return s.early
 }
 
 // failure records a failure and reports whether it counts.

@@ -21,8 +21,13 @@ type step struct {
 
 // simulate asks a container that answers at once until time is over or it is killed.
 func simulate(checks []probe.Check, b resource.Behaviour, until time.Duration, answer func(resource.ProbeType, time.Duration) error) []step {
+	return simulateProcess(checks, false, b, until, answer)
+}
+
+// simulateProcess is simulate for a process that has been ready before, or has not.
+func simulateProcess(checks []probe.Check, before bool, b resource.Behaviour, until time.Duration, answer func(resource.ProbeType, time.Duration) error) []step {
 	start := time.Unix(0, 0)
-	core := probe.NewCore(checks, start, b)
+	core := probe.NewCore(checks, start, before, b)
 	var steps []step
 	for now := start; now.Sub(start) <= until; {
 		due, wait := core.Due(now)
@@ -281,9 +286,61 @@ func TestLiveness(t *testing.T) {
 	}
 }
 
+// A liveness probe does not kill a model that is still loading, however long that takes, unless the app has a startup probe,
+// which says how long it may take. Azure counts each failure, as Kubernetes does.
+func TestLivenessSparesAModelThatLoads(t *testing.T) {
+	const port = 8080
+	liveness := resource.Probe{Type: resource.Liveness, HTTP: &resource.HTTPGet{Path: "/health", Port: port}, Period: 10 * time.Second, FailureThreshold: 3}
+	readiness := resource.Probe{Type: resource.Readiness, HTTP: &resource.HTTPGet{Path: "/ready", Port: port}, Period: 5 * time.Second, FailureThreshold: 3}
+	startup := resource.Probe{Type: resource.Startup, TCP: &resource.TCPSocket{Port: port}, Period: time.Second, FailureThreshold: 10}
+	tests := map[string]struct {
+		own    []resource.Probe
+		port   int // of the implicit probes
+		before bool
+		load   time.Duration // until then, all probes over HTTP fail, and the port is open
+		hang   time.Duration // from then on too
+		b      resource.Behaviour
+		kill   time.Duration // 0: never
+	}{
+		"fast waits for an hour of loading":                     {[]resource.Probe{readiness, liveness}, port, false, time.Hour, never, resource.Fast, 0},
+		"fast waits for ever":                                   {[]resource.Probe{readiness, liveness}, 0, false, never, never, resource.Fast, 0},
+		"fast kills what hangs once it was ready":               {[]resource.Probe{readiness, liveness}, port, false, time.Hour, 2 * time.Hour, resource.Fast, 2*time.Hour + 20*time.Second},
+		"an own startup probe says how long it loads":           {[]resource.Probe{startup, readiness, liveness}, port, false, time.Hour, never, resource.Fast, 20 * time.Second},
+		"with an open port as its readiness it loads no longer": {[]resource.Probe{liveness}, port, false, time.Hour, never, resource.Fast, 20 * time.Second},
+		"a container that only has a liveness probe":            {[]resource.Probe{liveness}, 0, false, time.Hour, never, resource.Fast, 20 * time.Second},
+		"a process that has been ready before":                  {[]resource.Probe{readiness, liveness}, port, true, time.Hour, never, resource.Fast, 20 * time.Second},
+		"azure kills as Kubernetes does":                        {[]resource.Probe{readiness, liveness}, 0, false, time.Hour, never, resource.Azure, 20 * time.Second},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			loading := 0
+			steps := simulateProcess(probe.Checks(test.own, test.port, test.b), test.before, test.b, 3*time.Hour, func(p resource.ProbeType, at time.Duration) error {
+				if (at < test.load || at >= test.hang) && p != resource.Startup && !(p == resource.Readiness && len(test.own) == 1) {
+					return errRefused
+				}
+				return nil
+			})
+			for _, s := range steps {
+				if s.Loading > 0 {
+					if loading++; s.Loading != loading || s.Counted || s.Failures != 0 || s.Busy != 0 {
+						t.Fatalf("at %s: got %+v, want the failure %d in a row while it loads, which does not count", s.at, s.Verdict, loading)
+					}
+				}
+			}
+			at, killed := first(steps, kill)
+			if killed != (test.kill > 0) || killed && (at < test.kill || at > test.kill+10*time.Second) {
+				t.Errorf("killed %t at %s, want it at %s (0: never)", killed, at, test.kill)
+			}
+			if !killed && loading == 0 {
+				t.Error("no failure was reported while it loaded")
+			}
+		})
+	}
+}
+
 func TestNothingIsAskedTwiceAtOnce(t *testing.T) {
 	start := time.Unix(0, 0)
-	core := probe.NewCore(probe.Checks(nil, 8080, resource.Fast), start, resource.Fast)
+	core := probe.NewCore(probe.Checks(nil, 8080, resource.Fast), start, false, resource.Fast)
 	due, _ := core.Due(start)
 	if len(due) != 1 {
 		t.Fatalf("want the startup probe due, got %v", due)

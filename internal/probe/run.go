@@ -14,7 +14,9 @@ import (
 type Target struct {
 	Address netip.Addr
 	// Started is when its process started. Initial delays count from then.
-	Started   time.Time
+	Started time.Time
+	// Ready says that the process has been ready before. Then its liveness probe counts from the start.
+	Ready     bool
 	Checks    []Check
 	Behaviour resource.Behaviour
 	// Port returns the port that Detected stands for. It may be called concurrently.
@@ -32,7 +34,7 @@ type answer struct {
 // Run probes the container until ctx ends or a verdict says that it must be killed. It reports every change and every failure,
 // one after another. A container without checks is reported ready at once. When Run returns, no probe is running.
 func Run(ctx context.Context, t Target, report func(Verdict)) {
-	core := NewCore(t.Checks, t.Started, t.Behaviour)
+	core := NewCore(t.Checks, t.Started, t.Ready, t.Behaviour)
 	if core.Started() {
 		report(Verdict{Changed: true, Started: true, Ready: core.Ready()})
 	}
@@ -74,7 +76,7 @@ func Run(ctx context.Context, t Target, report func(Verdict)) {
 				a.err = ErrBusy
 			}
 			v := core.Answer(a.check, a.asked, a.came, a.err)
-			if v.Changed || v.Counted || v.Busy > 0 {
+			if v.Changed || v.Counted || v.Busy > 0 || v.Loading > 0 {
 				report(v)
 			}
 			if v.Kill {

@@ -91,6 +91,7 @@ type container struct {
 	stopProbes context.CancelFunc
 	asked      bool // its probes have reported for this process whether it is ready
 	ready      bool
+	loaded     bool   // its process has been ready
 	unhealthy  string // why it is not ready
 	killAt     time.Time
 	why        string // why it is being killed

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"penstock/internal/resource"
+	"penstock/internal/runtimes"
 	"penstock/internal/runtimes/fake"
 	"penstock/internal/runtimes/local"
 )
@@ -319,6 +320,44 @@ func TestLivenessKills(t *testing.T) {
 	if r.Failures != 0 {
 		t.Errorf("it had been ready: want no failed start, got %d", r.Failures)
 	}
+}
+
+// A model that loads for longer than its liveness probe allows is not killed, and an event says so. One that hangs after it was
+// ready is killed, also when another process of the platform has seen it become ready. Azure kills what loads too.
+func TestLivenessSparesAModelThatLoads(t *testing.T) {
+	workload := func(behaviour resource.Behaviour, variables ...string) runtimes.Workload {
+		w := web(1, env(variables...)...)
+		w.Revision.Settings.Behaviour = behaviour
+		w.Revision.Template.Grace = 0
+		get := &resource.HTTPGet{Path: "/", Port: 8080}
+		w.Revision.Template.Containers[0].Probes = []resource.Probe{
+			{Type: resource.Readiness, HTTP: get, Period: 10 * time.Millisecond},
+			{Type: resource.Liveness, HTTP: get, Period: 20 * time.Millisecond, Timeout: time.Second, FailureThreshold: 2},
+		}
+		return w
+	}
+	t.Run("fast", func(t *testing.T) {
+		records := t.TempDir()
+		keep := func(c *local.Config) { c.Replicas = records }
+		b := setUp(t, keep)
+		b.apply(t, workload(resource.Fast, "FAKE_READY_AFTER=1s", "FAKE_HANG_ON=/hang"))
+		r := b.ready(t, 1)[0]
+		if r.Restarts != 0 {
+			t.Fatalf("%d restarts while it loaded, want none:\n%s", r.Restarts, b.events)
+		}
+		if ev := b.events.want(t, "ProbeFailed", "Liveness probe failed while the container has not been ready yet: status code 503; not counted"); ev.Warning {
+			t.Error("want no warning")
+		}
+		ask(t, r.Address, "/hang")
+		b.restart(t, keep)
+		b.until(t, "a restart", func(list []resource.Replica) bool { return list[0].Restarts == 1 })
+		b.events.want(t, "ProbeFailed", "Container main failed liveness probe, will be restarted")
+	})
+	t.Run("azure", func(t *testing.T) {
+		b := setUp(t, nil)
+		b.apply(t, workload(resource.Azure, "FAKE_READY_AFTER=1h"))
+		b.until(t, "a restart", func(list []resource.Replica) bool { return list[0].Restarts > 0 })
+	})
 }
 
 func TestReadinessTakesAReplicaOut(t *testing.T) {

@@ -119,7 +119,7 @@ func portList(ports []int) string {
 // target returns what the probes of a container check, and on which address and port.
 func (k *keeper) target(c *container, started time.Time) probe.Target {
 	behaviour := k.rev.Settings.Behaviour
-	t := probe.Target{Address: k.addr, Started: started, Behaviour: behaviour}
+	t := probe.Target{Address: k.addr, Started: started, Ready: c.loaded, Behaviour: behaviour}
 	port := 0
 	if c.main { // the one that answers requests
 		t.Answered = func(since time.Time) bool { return k.e.cfg.Answered(k.name, since) }

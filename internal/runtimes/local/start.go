@@ -226,6 +226,8 @@ func (k *keeper) runs(ctx context.Context, c *container, pid int, started time.T
 		k.startedFirst(started)
 	}
 	c.asked, c.ready, c.unhealthy, c.oom = false, false, "", nil
+	// Of a process that was adopted, only the replica's record tells whether it has been ready.
+	c.loaded = !k.life.Ready.IsZero() && !k.life.Ready.Before(started)
 	c.runs++
 	c.port = 0
 	if c.init {
@@ -248,14 +250,14 @@ func (k *keeper) probe(ctx context.Context, c *container, started time.Time) {
 
 // judge handles the result of a probe.
 func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
-	c.ready = v.Ready
+	c.ready, c.loaded = v.Ready, c.loaded || v.Ready
 	c.asked = c.asked || v.Ready || v.Err != nil
 	if v.Err == nil {
 		c.unhealthy = ""
 		return
 	}
-	if v.Busy > 0 {
-		if isPowerOfTwo(v.Busy) {
+	if n := max(v.Busy, v.Loading); n > 0 {
+		if isPowerOfTwo(n) {
 			k.tell(normal, "ProbeFailed", 0, "%s", v.Message())
 		}
 		return
