@@ -67,7 +67,11 @@ func printImage(w io.Writer, i *wire.ImageDetails, now time.Time) {
 		fmt.Fprintln(w)
 		rows = nil
 		for _, m := range i.Models {
-			rows = append(rows, []string{m.Path, m.Format, strconv.Itoa(m.Files), countText(m.Parameters), m.Type, bytesText(m.Bytes), bytesText(m.Needs), m.Problem})
+			parameters, bytes, needs := countText(m.Parameters), bytesText(m.Bytes), bytesText(m.Needs)
+			if m.Problem != "" && m.Parameters == 0 {
+				parameters, bytes, needs = "not known", "not known", "not known"
+			}
+			rows = append(rows, []string{m.Path, m.Format, strconv.Itoa(m.Files), parameters, m.Type, bytes, needs, m.Problem})
 		}
 		table(w, "MODEL FORMAT FILES PARAMETERS TYPE WEIGHTS NEEDS PROBLEM", rows)
 	}

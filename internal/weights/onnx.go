@@ -6,33 +6,35 @@ import (
 	"io"
 )
 
-// onnx reads the protocol buffer of github.com/onnx/onnx (onnx/onnx.proto): the model's graph and the tensors that
-// initialise it. It skips the numbers, which can be in the file or in a separate one.
+// onnxNesting limits how deep graphs may lie in nodes of graphs: the branches of an If within the body of a Loop, and so on.
+const onnxNesting = 16
+
+// onnxReader counts the tensors of an ONNX model.
+type onnxReader struct {
+	h       *header
+	sum     tally
+	tensors int
+}
+
+// onnx reads the protocol buffer of github.com/onnx/onnx (onnx/onnx.proto): the tensors that initialise the model's graph, and
+// those that are attributes of its nodes. Some exporters write all weights as Constant nodes. It skips the numbers, which can
+// be in the file or in a separate one.
 func onnx(h *header, _ io.ReaderAt, sum tally) error {
+	o := &onnxReader{h: h, sum: sum}
 	known := false
-	tensors := 0
 	err := message(h, h.left, func(field int, n int64) (bool, error) {
 		switch field {
 		case 1: // ir_version
 			known = true
 		case 7: // graph
 			known = true
+			return true, o.graph(n, onnxNesting)
+		case 25: // functions
 			return true, message(h, n, func(field int, n int64) (bool, error) {
-				if field != 5 && field != 15 { // initializer; sparse_initializer
+				if field != 7 { // node
 					return false, nil
 				}
-				if tensors++; tensors > maxTensors {
-					return true, errTooLarge
-				}
-				if field == 5 {
-					return true, onnxTensor(h, n, sum)
-				}
-				return true, message(h, n, func(field int, n int64) (bool, error) {
-					if field != 1 { // values
-						return false, nil
-					}
-					return true, onnxTensor(h, n, sum)
-				})
+				return true, o.node(n, onnxNesting)
 			})
 		}
 		return false, nil
@@ -43,7 +45,60 @@ func onnx(h *header, _ io.ReaderAt, sum tally) error {
 	return err
 }
 
-func onnxTensor(h *header, n int64, sum tally) error {
+// graph reads a GraphProto of n bytes.
+func (o *onnxReader) graph(n int64, nesting int) error {
+	if nesting == 0 {
+		return errTooLarge
+	}
+	return message(o.h, n, func(field int, n int64) (bool, error) {
+		switch field {
+		case 1: // node
+			return true, o.node(n, nesting)
+		case 5: // initializer
+			return true, o.tensor(n)
+		case 15: // sparse_initializer
+			return true, o.sparse(n)
+		}
+		return false, nil
+	})
+}
+
+// node reads the attributes of a NodeProto of n bytes.
+func (o *onnxReader) node(n int64, nesting int) error {
+	return message(o.h, n, func(field int, n int64) (bool, error) {
+		if field != 5 { // attribute
+			return false, nil
+		}
+		return true, message(o.h, n, func(field int, n int64) (bool, error) {
+			switch field {
+			case 5, 10: // t, tensors
+				return true, o.tensor(n)
+			case 6, 11: // g, graphs
+				return true, o.graph(n, nesting-1)
+			case 22, 23: // sparse_tensor, sparse_tensors
+				return true, o.sparse(n)
+			}
+			return false, nil
+		})
+	})
+}
+
+// sparse reads a SparseTensorProto of n bytes. Only its values are parameters, not their positions.
+func (o *onnxReader) sparse(n int64) error {
+	return message(o.h, n, func(field int, n int64) (bool, error) {
+		if field != 1 { // values
+			return false, nil
+		}
+		return true, o.tensor(n)
+	})
+}
+
+// tensor reads a TensorProto of n bytes.
+func (o *onnxReader) tensor(n int64) error {
+	if o.tensors++; o.tensors > maxTensors {
+		return errTooLarge
+	}
+	h := o.h
 	var shape []int64
 	of := uint64(0)
 	dimension := func() error {
@@ -85,7 +140,7 @@ func onnxTensor(h *header, n int64, sum tally) error {
 	if !ok {
 		return fmt.Errorf("a tensor has the unknown type %d", of)
 	}
-	return sum.add(kind.name, shape, kind.block, kind.size)
+	return o.sum.add(kind.name, shape, kind.block, kind.size)
 }
 
 // message iterates over the fields of a message of n bytes. For each it calls take with the field's number and its length, or

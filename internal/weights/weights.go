@@ -72,6 +72,8 @@ const (
 	maxTensors = 1 << 20
 	// least is the size of the smallest file that is checked. Smaller files cannot be models.
 	least = 64
+	// surelyAModel is the size from which a file without a parameter is reported instead of counted as an empty model.
+	surelyAModel = 1 << 20
 )
 
 var errTooLarge = errors.New("the header says more than any model has")
@@ -125,6 +127,9 @@ func read(name string, r io.Reader, size int64, at io.ReaderAt) (File, bool) {
 		return f, true
 	}
 	f.Parts = sum.parts()
+	if f.Bytes() == 0 && size >= surelyAModel {
+		f.Parts, f.Problem = nil, fmt.Sprintf("no parameters were found in %s, so what the model needs is not known", GiB(size))
+	}
 	return f, true
 }
 

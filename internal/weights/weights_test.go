@@ -26,6 +26,11 @@ func TestHeadersAreRead(t *testing.T) {
 			[]weights.Part{{"f32", 8, 32}, {"bf16", 5, 10}, {"i64", 1, 8}}},
 		"a TorchScript program": {"/m/script.pt", file(t, "script.pt"), []weights.Part{{"f32", 8, 32}}},
 		"an ONNX model":         {"/m/matmul.onnx", file(t, "matmul.onnx"), []weights.Part{{"f32", 6, 24}, {"f16", 4, 8}}},
+		"an ONNX model whose weights are Constant nodes, one within the branch of an If": {"/m/rec.onnx", onnx(
+			node("Constant", field(1, []byte("value")), field(5, onnxTensor(1, 3, 4))),
+			node("If", field(6, node("Constant", field(5, onnxTensor(10, 5))))),
+			node("Constant", field(22, field(1, onnxTensor(1, 2)))),
+		), []weights.Part{{"f32", 14, 56}, {"f16", 5, 10}}},
 		"safetensors": {"/m/model.safetensors", safetensors(`{"__metadata__":{"format":"pt"},
 			"a":{"dtype":"F16","shape":[3,4],"data_offsets":[0,24]},"b":{"dtype":"F32","shape":[],"data_offsets":[24,28]}}`, 28),
 			[]weights.Part{{"f16", 12, 24}, {"f32", 1, 4}}},
@@ -90,6 +95,8 @@ func TestHeadersThatLie(t *testing.T) {
 		"a file that ends in its header":    {"/m/a.gguf", gguf(3, tensor{"t", []uint64{256}, 12})[:70], "ends"},
 		"an ONNX field that is longer than the file": {"/m/a.onnx",
 			append([]byte{0x08, 0x08, 0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f}, make([]byte, 100)...), "a field of"},
+		"an ONNX model of graphs in graphs":     {"/m/a.onnx", onnx(nested(40)), "more than any model has"},
+		"a large ONNX file without a parameter": {"/m/a.onnx", onnx(node("Loop", field(4, make([]byte, 2<<20)))), "no parameters were found in 2.0 MiB"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -150,6 +157,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(safetensors(`{"a":{"dtype":"F16","shape":[3,4],"data_offsets":[0,24]}}`, 24), uint8(1))
 	f.Add(gguf(3, tensor{"t", []uint64{256, 2}, 12}), uint8(2))
 	f.Add(gguf(1, tensor{"t", []uint64{256, 2}, 12}), uint8(3))
+	f.Add(onnx(nested(3)), uint8(0))
 	names := []string{"/m/a.onnx", "/m/a.safetensors", "/m/a.gguf", "/m/a.pt"}
 	f.Fuzz(func(t *testing.T, raw []byte, name uint8) {
 		got, ok := weights.Read(names[int(name)%len(names)], bytes.NewReader(raw), int64(len(raw)))
@@ -177,6 +185,38 @@ func file(tb testing.TB, name string) []byte {
 func safetensors(header string, data int) []byte {
 	raw := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	return append(append(raw, header...), make([]byte, data)...)
+}
+
+// onnx returns a model whose graph has the given fields.
+func onnx(fields ...[]byte) []byte {
+	return append([]byte{0x08, 0x08}, field(7, append(bytes.Join(fields, nil), field(2, make([]byte, 64))...))...)
+}
+
+// node returns the field of a graph for a node with one attribute.
+func node(kind string, attribute ...[]byte) []byte {
+	return field(1, append(field(4, []byte(kind)), field(5, bytes.Join(attribute, nil))...))
+}
+
+// nested returns a node whose graph has a node whose graph has a node, and so on.
+func nested(depth int) []byte {
+	if depth == 0 {
+		return node("Constant", field(5, onnxTensor(1, 1)))
+	}
+	return node("Loop", field(6, nested(depth-1)))
+}
+
+func onnxTensor(of byte, shape ...byte) []byte {
+	var raw []byte
+	for _, d := range shape {
+		raw = append(raw, 0x08, d)
+	}
+	return append(raw, 0x10, of)
+}
+
+// field returns a field of a protocol buffer that has a length.
+func field(number uint64, raw []byte) []byte {
+	b := binary.AppendUvarint(nil, number<<3|2)
+	return append(binary.AppendUvarint(b, uint64(len(raw))), raw...)
 }
 
 type tensor struct {
