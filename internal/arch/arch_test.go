@@ -78,7 +78,7 @@ var may = map[string][]string{
 	"server":          {"*"},
 	"supervisor":      {"supervisor/port", "network/direct", "atomicfile"},
 	"supervisor/port": {},
-	"doctor":          {"supervisor/port", "diskspace"},
+	"doctor":          {"supervisor/port", "diskspace", "build"},
 	"bench":           {"resource", "runtimes/local", "runtimes/local/containerd", "network", "oci"},
 	"bench/proxy":     {"resource", "link", "ingress", "load"},
 	"bench/scaling":   {"admin/wire", "ingress/room", "load", "resource", "scale", "sim"},

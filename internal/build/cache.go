@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"penstock/internal/atomicfile"
@@ -47,6 +49,20 @@ func openCache(dir string) (*cache, error) {
 		}
 	}
 	return c, nil
+}
+
+// secret returns the secret with which builders read from the gate. It stays the same, because builders remember where they
+// found a layer by a path that contains it.
+func (c *cache) secret() (string, error) {
+	path := filepath.Join(c.dir, "gate-secret")
+	if raw, err := os.ReadFile(path); err == nil && len(raw) == len(rand.Text()) {
+		return string(raw), nil
+	}
+	secret := strings.ToLower(rand.Text())
+	if err := atomicfile.Write(path, []byte(secret), 0o600); err != nil {
+		return "", fmt.Errorf("build cache: %w", err)
+	}
+	return secret, nil
 }
 
 func (c *cache) layerPath(b blob) string {

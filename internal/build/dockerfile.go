@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -42,8 +41,14 @@ type dockerBuild struct {
 	opts  Options
 	tag   name.Tag
 	to    *url.URL
-	bases []name.Tag // base images of the Dockerfile that the server has
-	dir   string     // temporary folder of this build
+	bases []serverBase
+	dir   string // temporary folder of this build
+}
+
+// serverBase is a base image of the Dockerfile that the server has.
+type serverBase struct {
+	written string // as the Dockerfile has it
+	tag     name.Tag
 }
 
 // buildDockerfile builds an image with an available builder and pushes it.
@@ -60,7 +65,7 @@ func buildDockerfile(ctx context.Context, opts Options, tag name.Tag, to *url.UR
 	switch {
 	case buildah != "" && (buildctl == "" || len(b.bases) > 0): // BuildKit's daemon cannot reach the server
 		opts.report(Progress{Layer: "building the Dockerfile with buildah", Stage: StageTool})
-		return b.buildah(ctx, buildah)
+		return b.buildah(ctx, buildah, store)
 	case buildctl != "":
 		opts.report(Progress{Layer: "building the Dockerfile with BuildKit", Stage: StageTool})
 		return b.buildkit(ctx, buildctl, store)
@@ -100,8 +105,12 @@ func (b *dockerBuild) buildkit(ctx context.Context, path string, store *cache) (
 }
 
 // buildah makes buildah push through a gate, so that it neither packs nor reads the layers that the server has.
-func (b *dockerBuild) buildah(ctx context.Context, path string) (result Result, err error) {
-	g, err := openGate(b.opts.Registry, b.to, b.tag.RepositoryStr())
+func (b *dockerBuild) buildah(ctx context.Context, path string, store *cache) (result Result, err error) {
+	secret, err := store.secret()
+	if err != nil {
+		return Result{}, err
+	}
+	g, err := openGate(b.opts.Registry, b.to, b.tag.RepositoryStr(), secret)
 	if err != nil {
 		return Result{}, err
 	}
@@ -111,10 +120,13 @@ func (b *dockerBuild) buildah(ctx context.Context, path string) (result Result, 
 		return Result{}, err
 	}
 	built := filepath.Join(b.dir, "image")
-	args := []string{"build", "--layers", "--format=oci", "--network=host", "--iidfile=" + built}
-	if !slices.ContainsFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BUILDAH_ISOLATION=") }) && !hasRuntime() {
-		args = append(args, "--isolation=chroot")
+	args := []string{"build", "--layers", "--force-rm", "--format=oci", "--network=host", "--iidfile=" + built}
+	// The name that the server is given here wins over the short-name aliases of the machine (containers-registries.conf(5)),
+	// which would lead python:3.12-slim to Docker Hub.
+	for _, base := range b.bases {
+		args = append(args, "--build-context="+base.written+"=docker-image://"+serverDomain+"/"+base.tag.RepositoryStr()+":"+base.tag.TagStr())
 	}
+	args = append(args, runFlags()...)
 	if err := b.run(ctx, path, env, append(args, b.opts.Dir)...); err != nil {
 		return Result{}, err
 	}
@@ -131,7 +143,7 @@ func (b *dockerBuild) buildah(ctx context.Context, path string) (result Result, 
 
 // files writes the builder's configuration for the gate, and returns variables to add to its environment.
 func (b *dockerBuild) files(g *gate) (env []string, err error) {
-	auth, err := json.Marshal(map[string]any{"auths": map[string]any{g.host: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("build:" + g.secret))}}})
+	auth, err := json.Marshal(map[string]any{"auths": map[string]any{g.host: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("build:" + g.password))}}})
 	if err != nil {
 		return nil, err
 	}
@@ -142,29 +154,10 @@ func (b *dockerBuild) files(g *gate) (env []string, err error) {
 	return []string{"CONTAINERS_REGISTRIES_CONF=" + file}, os.WriteFile(file, b.registries(g), 0o600)
 }
 
-// hasRuntime reports whether buildah can execute RUN in a container (buildah-build(1), --runtime).
-func hasRuntime() bool {
-	for _, runtime := range []string{"runc", "crun"} {
-		if _, err := exec.LookPath(runtime); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
 // registries returns a containers-registries.conf(5) that maps the server's images to the gate.
 func (b *dockerBuild) registries(g *gate) []byte {
-	var conf bytes.Buffer
-	fmt.Fprintf(&conf, "unqualified-search-registries = [\"docker.io\"]\nshort-name-mode = \"permissive\"\n[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n[aliases]\n",
+	return fmt.Appendf(nil, "unqualified-search-registries = [\"docker.io\"]\nshort-name-mode = \"permissive\"\n[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n",
 		serverDomain, g.host+"/"+g.secret)
-	told := make(map[string]bool)
-	for _, base := range b.bases {
-		if repository := base.RepositoryStr(); !told[repository] {
-			told[repository] = true
-			fmt.Fprintf(&conf, "%q = %q\n", repository, serverDomain+"/"+repository)
-		}
-	}
-	return conf.Bytes()
 }
 
 func (b *dockerBuild) run(ctx context.Context, path string, env []string, args ...string) error {
@@ -215,9 +208,9 @@ func (b *dockerBuild) result(ctx context.Context, g *gate) (Result, error) {
 var fromLine = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?`)
 
 // serverBases finds the base images of a Dockerfile that the server has. Names with a host belong to other registries.
-func serverBases(ctx context.Context, from Registry, text []byte) ([]name.Tag, error) {
+func serverBases(ctx context.Context, from Registry, text []byte) ([]serverBase, error) {
 	stages := make(map[string]bool)
-	var found []name.Tag
+	var found []serverBase
 	for _, line := range fromLine.FindAllSubmatch(text, -1) {
 		image := string(line[1])
 		host, _, below := strings.Cut(image, "/")
@@ -232,8 +225,8 @@ func serverBases(ctx context.Context, from Registry, text []byte) ([]name.Tag, e
 		}
 		_, err = remote.Head(tag, remote.WithContext(ctx), remote.WithTransport(&wire{next: from.transport(), scheme: u.Scheme}))
 		switch {
-		case err == nil && !slices.Contains(found, tag):
-			found = append(found, tag)
+		case err == nil && !slices.Contains(found, serverBase{image, tag}):
+			found = append(found, serverBase{image, tag})
 		case err != nil && statusOf(err) == 0:
 			return nil, fmt.Errorf("FROM %s: %w", image, err)
 		}

@@ -95,12 +95,85 @@ func TestDockerfile(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("an image of the server comes before Debian's alias for its name", func(t *testing.T) {
+		own := newProject(t, model()).options(s)
+		own.Name = "python:3.12-slim" // docker.io/library/python in /etc/containers/registries.conf.d/shortnames.conf
+		if _, err := build.Build(t.Context(), own); err != nil {
+			t.Fatal(err)
+		}
+		p.write(t, map[string]string{"Dockerfile": "FROM python:3.12-slim\nCOPY main /x\n"})
+		if got := do(t); len(got.Layers) != len(below.Layers)+1 {
+			t.Errorf("got layers %+v, want one on the server's own", got.Layers)
+		}
+	})
+	t.Run("a failed build leaves no working container", func(t *testing.T) {
+		p.write(t, map[string]string{"Dockerfile": "FROM app:1\nCOPY main /x\nCOPY nothing /y\n"})
+		if _, err := build.Build(t.Context(), opts); err == nil {
+			t.Fatal("built")
+		}
+		if left, err := exec.Command("buildah", "containers", "--quiet").Output(); err != nil || len(left) > 0 {
+			t.Errorf("left containers %s(%v)", left, err)
+		}
+	})
+	t.Run("another image on the same base sends its own layer alone", func(t *testing.T) {
+		p.write(t, map[string]string{"Dockerfile": "FROM app:1\nCOPY main /another\n"})
+		other := opts
+		other.Name = "another:1"
+		result, err := build.Build(t.Context(), other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range result.Layers {
+			if last := i == len(result.Layers)-1; l.Pushed != last {
+				t.Errorf("%s: sent %v", l.Name, l.Pushed)
+			}
+		}
+	})
+	t.Run("a base that has changed on the server is used as it is now", func(t *testing.T) {
+		own := newProject(t, map[string]string{"image.yaml": "layers: [{name: code, from: main, to: /code/}]\n", "main": "new base"}).options(s)
+		own.Name = "app:1"
+		if _, err := build.Build(t.Context(), own); err != nil {
+			t.Fatal(err)
+		}
+		p.write(t, map[string]string{"Dockerfile": "FROM app:1\nCOPY main /x\n"})
+		if got := do(t); len(got.Layers) != 2 {
+			t.Errorf("got layers %+v, want one on the one that the server's image has now", got.Layers)
+		}
+	})
 	t.Run("image.yaml comes first", func(t *testing.T) {
 		p.write(t, map[string]string{"image.yaml": "layers: [{name: code, from: main, to: /code/}]\n"})
 		if got := do(t); len(got.Layers) != 1 || got.Layers[0].Name != "code" {
 			t.Errorf("got %+v", got)
 		}
 	})
+}
+
+// A RUN instruction works with what is installed, and where crun is first on PATH but rejects the machine's cgroups.
+func TestRunInstruction(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "program")
+	if out, err := exec.Command("go", "build", "-o", program, "./testdata/program").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	buildah(t)
+	try := func(t *testing.T) string {
+		t.Helper()
+		how, err := build.TryRun(t.Context(), t.TempDir(), program)
+		if err != nil {
+			t.Error(err)
+		}
+		return how
+	}
+	try(t)
+	if _, err := os.Stat("/sys/fs/cgroup/unified"); err != nil {
+		return // crun accepts a machine with one kind of cgroups
+	}
+	crun := "#!/bin/sh\necho cgroups in hybrid mode not supported >&2\nexit 1\n"
+	if err := os.WriteFile(filepath.Join(os.Getenv("PATH"), "crun"), []byte(crun), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if how := try(t); how != "--isolation=chroot" {
+		t.Errorf("RUN with %s", how)
+	}
 }
 
 func TestDockerfileWithoutABuilder(t *testing.T) {

@@ -19,15 +19,16 @@ import (
 )
 
 // gate lets a builder on this machine use the server's registry during a build, without the server's token and certificate.
-// It listens on loopback, which other users of the machine can reach, so it requires a secret: in the path to read images,
-// and as a password to write, which is possible only to one repository. The builder gets both in files of its own.
+// It listens on loopback, which other users of the machine can reach, so it requires a secret in the path to read images, and
+// another as a password to write, which is possible only to one repository. The builder gets both in files of its own.
 //
 //	builder --http--> 127.0.0.1:PORT/v2/SECRET/NAME/... --token, https--> server/v2/NAME/...
 //	builder --http, password--> 127.0.0.1:PORT/v2/NAME/... ------------------^
 type gate struct {
-	host   string // 127.0.0.1:PORT
-	secret string
-	moved  atomic.Int64
+	host     string // 127.0.0.1:PORT
+	secret   string // to read
+	password string // to write
+	moved    atomic.Int64
 
 	server *http.Server
 	served chan error
@@ -39,12 +40,12 @@ type gate struct {
 // headLimit is how long a client may take to send the head of a request. Bodies have no limit.
 const headLimit = 10 * time.Second
 
-func openGate(to Registry, server *url.URL, repository string) (*gate, error) {
+func openGate(to Registry, server *url.URL, repository, secret string) (*gate, error) {
 	ln, err := listenAgain(server.Host)
 	if err != nil {
 		return nil, err
 	}
-	g := &gate{host: ln.Addr().String(), secret: strings.ToLower(rand.Text()), served: make(chan error, 1), pushed: make(map[string]bool)}
+	g := &gate{host: ln.Addr().String(), secret: secret, password: rand.Text(), served: make(chan error, 1), pushed: make(map[string]bool)}
 	proxy := &httputil.ReverseProxy{
 		Transport: &wire{next: to.transport(), scheme: server.Scheme, moved: &g.moved},
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -68,13 +69,17 @@ func openGate(to Registry, server *url.URL, repository string) (*gate, error) {
 	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
 		switch {
-		case subtle.ConstantTimeCompare([]byte(password), []byte(g.secret)) != 1:
+		case subtle.ConstantTimeCompare([]byte(password), []byte(g.password)) != 1:
 			w.Header().Set("WWW-Authenticate", `Basic realm="penstock build"`)
 			http.Error(w, "the secret of this build is required", http.StatusUnauthorized)
 		case r.URL.Path == "/v2/": // the first request of every client
 		case !isClean(r.URL) || !strings.HasPrefix(r.URL.Path, "/v2/"+repository+"/"):
 			http.Error(w, "this build can write only to "+repository, http.StatusForbidden)
 		default:
+			if q := r.URL.Query(); q.Has("from") { // a layer of an image that was read is mounted
+				q.Set("from", strings.TrimPrefix(q.Get("from"), g.secret+"/"))
+				r.URL.RawQuery = q.Encode()
+			}
 			proxy.ServeHTTP(w, r)
 		}
 	})

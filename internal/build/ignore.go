@@ -46,6 +46,10 @@ func readIgnored(dir *os.Root) (*ignored, error) {
 	if len(lines) > maxIgnored {
 		return nil, fmt.Errorf("%s: want at most %d patterns, got %d", IgnoreFile, maxIgnored, len(lines))
 	}
+	return newIgnored(lines)
+}
+
+func newIgnored(lines []string) (*ignored, error) {
 	patterns, err := patternmatcher.New(lines)
 	if err != nil {
 		return nil, fmt.Errorf("%s: want path patterns, one per line: %w", IgnoreFile, err)

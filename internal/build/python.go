@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -40,6 +41,7 @@ type python struct {
 	version string
 	needs   map[string]string // requirements by name, as they are written
 	weights []string          // files, sorted
+	code    []string          // all other files, sorted
 	command []string
 	serves  string // the server that the command needs, if the requirements do not list it
 }
@@ -56,7 +58,7 @@ func writeDockerfile(ctx context.Context, dir *os.Root) (text []byte, wrote []st
 		return nil, nil, err
 	}
 	text = p.dockerfile()
-	ignore := []byte("# What no image gets.\n" + strings.Join(skippedFolders, "\n") + "\n**/__pycache__\n**/*.pyc\n**/*.ipynb\n.env\n.env.*\n" + IgnoreFile + "\n" + dockerfileName + "\n")
+	ignore := []byte("# What no image gets.\n" + strings.Join(pythonIgnored(), "\n") + "\n")
 	for _, file := range []struct {
 		name    string
 		content []byte
@@ -75,6 +77,11 @@ func writeDockerfile(ctx context.Context, dir *os.Root) (text []byte, wrote []st
 		wrote = append(wrote, file.name)
 	}
 	return text, wrote, nil
+}
+
+// pythonIgnored returns the patterns of the .dockerignore that is written if there is none.
+func pythonIgnored() []string {
+	return append(slices.Clone(skippedFolders), "**/__pycache__", "**/*.pyc", "**/*.ipynb", ".env", ".env.*", IgnoreFile, dockerfileName)
 }
 
 var (
@@ -131,6 +138,13 @@ func readRequirements(requirements []byte) map[string]string {
 
 // look finds weights and programs. Programs that are most likely to be the server come first.
 func (p *python) look(ctx context.Context, dir *os.Root) (programs []string, err error) {
+	ignore, err := readIgnored(dir)
+	if err == nil && ignore == nil {
+		ignore, err = newIgnored(pythonIgnored())
+	}
+	if err != nil {
+		return nil, err
+	}
 	looked := 0
 	err = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil {
@@ -145,10 +159,18 @@ func (p *python) look(ctx context.Context, dir *os.Root) (programs []string, err
 		switch {
 		case d.IsDir() && slices.Contains(skippedFolders, d.Name()):
 			return fs.SkipDir
-		case !d.Type().IsRegular():
-		case slices.Contains(weightNames, strings.ToLower(path.Ext(name))):
+		case d.IsDir():
+			return nil
+		}
+		if out, _, err := ignore.matches(name, false); err != nil || out {
+			return err
+		}
+		if d.Type().IsRegular() && slices.Contains(weightNames, strings.ToLower(path.Ext(name))) {
 			p.weights = append(p.weights, name)
-		case moduleName.MatchString(name):
+			return nil
+		}
+		p.code = append(p.code, name)
+		if d.Type().IsRegular() && moduleName.MatchString(name) {
 			programs = append(programs, name)
 		}
 		return nil
@@ -193,7 +215,7 @@ func (p *python) dockerfile() []byte {
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Written by penstock build from %s. It is yours now: change it as you like.", requirementsName)
-	line("FROM python:%s-slim AS base", p.version)
+	line("FROM python:%s-slim", p.version)
 	line("ENV PYTHONUNBUFFERED=1")
 	line("WORKDIR /app")
 	if torch := p.torch(); len(torch) > 0 {
@@ -211,14 +233,12 @@ func (p *python) dockerfile() []byte {
 	if len(p.weights) > 0 {
 		line("\n# Weights: layers of their own, for they are large and change seldom.")
 		for _, w := range p.weights {
-			line("COPY %s", list(w, "./"+w))
+			line("COPY %s", list(escapeGlob(w), "./"+w))
 		}
-		line("\n# The code: all that is left.")
-		line("FROM base AS code")
-		line("COPY . /code/")
-		line("RUN %s", list(append([]string{"rm", "-f", "--"}, inFolder("/code/", p.weights)...)...))
-		line("\nFROM base")
-		line("COPY --from=code /code/ ./")
+		line("\n# The code, by its names: a new folder, or the first file of a new kind beside weights, is added here.")
+		for _, words := range p.codeBesideWeights() {
+			line("COPY %s", list(words...))
+		}
 	} else {
 		line("\n# The code.")
 		line("COPY . ./")
@@ -269,10 +289,46 @@ func list(words ...string) string {
 	return strings.TrimSpace(b.String())
 }
 
-func inFolder(folder string, names []string) []string {
-	all := make([]string, len(names))
-	for i, name := range names {
-		all[i] = folder + name
+// codeBesideWeights returns the sources and the destination of each COPY of the code. Folders without weights are copied
+// whole. Of those with weights, files are copied by their extension, so that no layer of code contains weights.
+func (p *python) codeBesideWeights() (copies [][]string) {
+	mixed := map[string]bool{".": true} // folders with weights, at any depth
+	for _, w := range p.weights {
+		for dir := path.Dir(w); !mixed[dir]; dir = path.Dir(dir) {
+			mixed[dir] = true
+		}
 	}
-	return all
+	patterns := make(map[string][]string) // by folder, whose files they match
+	var whole []string
+	for _, name := range p.code {
+		dir := path.Dir(name)
+		if mixed[dir] {
+			pattern := escapeGlob(name)
+			if ext := path.Ext(name); ext != "" && ext != path.Base(name) {
+				pattern = path.Join(escapeGlob(dir), "*"+escapeGlob(ext))
+			}
+			if name != requirementsName && !slices.Contains(patterns[dir], pattern) {
+				patterns[dir] = append(patterns[dir], pattern)
+			}
+			continue
+		}
+		for !mixed[path.Dir(dir)] {
+			dir = path.Dir(dir)
+		}
+		if !slices.Contains(whole, dir) {
+			whole = append(whole, dir)
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(patterns)) {
+		copies = append(copies, append(patterns[dir], "./"+strings.TrimPrefix(dir+"/", "./")))
+	}
+	for _, dir := range whole {
+		copies = append(copies, []string{escapeGlob(dir) + "/", "./" + dir + "/"})
+	}
+	return copies
 }
+
+// escapeGlob makes a name match only itself (golang.org/pkg/path, Match, which COPY uses).
+func escapeGlob(name string) string { return globs.Replace(name) }
+
+var globs = strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", "\\", "\\\\")

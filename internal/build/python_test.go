@@ -12,7 +12,7 @@ import (
 )
 
 const torchDockerfile = `# Written by penstock build from requirements.txt. It is yours now: change it as you like.
-FROM python:3.11-slim AS base
+FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1
 WORKDIR /app
 
@@ -26,13 +26,12 @@ RUN sed -i 's/+cu[0-9]*//' requirements.txt && pip install --no-cache-dir -r req
 # Weights: layers of their own, for they are large and change seldom.
 COPY ["models/a b.safetensors","./models/a b.safetensors"]
 
-# The code: all that is left.
-FROM base AS code
-COPY . /code/
-RUN ["rm","-f","--","/code/models/a b.safetensors"]
-
-FROM base
-COPY --from=code /code/ ./
+# The code, by its names: a new folder, or the first file of a new kind beside weights, is added here.
+COPY [".python-version","*.py","*.sh","./"]
+COPY ["models/LICENSE","models/*.json","./models/"]
+COPY ["models/tokenizer/","./models/tokenizer/"]
+COPY ["src/","./src/"]
+COPY ["tests/","./tests/"]
 
 # Threads of the mathematical libraries. Penstock sets the vCPUs of the manifest; elsewhere, more than these spin and wait.
 ENV OMP_NUM_THREADS=1
@@ -53,10 +52,11 @@ func TestDockerfileForRequirements(t *testing.T) {
 		"FastAPI with PyTorch and weights": {map[string]string{
 			"requirements.txt": "# what it needs\ntorch==2.3.1+cu121 ; sys_platform == 'linux'\nfastapi[standard]>=0.110\nuvicorn\nTransformers\n--extra-index-url https://x\n",
 			".python-version":  "3.11.9\n", "src/main.py": "from fastapi import FastAPI\napi: FastAPI = FastAPI(title='x')\n", "tests/app.py": "app = Flask(__name__)\n",
-			"models/a b.safetensors": "x", "venv/lib/x.pt": "x",
+			"models/a b.safetensors": "x", "venv/lib/x.pt": "x", "models/config.json": "x", "models/labels.json": "x", "models/LICENSE": "x",
+			"models/tokenizer/vocab": "x", "src/lib/util.py": "x", "start.sh": "x", "[x].py": "x", "notes.ipynb": "x", ".env": "x",
 		}, []string{torchDockerfile}},
 		"Flask without its server": {map[string]string{"requirements.txt": "flask\n", "application.py": "import flask\napp = flask.Flask(__name__)\n"}, []string{
-			"FROM python:3.12-slim AS base\n", "-r requirements.txt gunicorn\n", "COPY . ./\n",
+			"FROM python:3.12-slim\n", "-r requirements.txt gunicorn\n", "COPY . ./\n",
 			`CMD ["gunicorn","--bind=0.0.0.0:8000","--workers=1","--threads=4","--timeout=600","application:app"]` + "\n",
 		}},
 		"Django": {map[string]string{"requirements.txt": "django\ngunicorn\n", "site/wsgi.py": "application = get_wsgi_application()\n", "manage.py": "x"}, []string{

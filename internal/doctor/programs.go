@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"penstock/internal/build"
 )
 
 func shim(ctx context.Context, o Options) []Finding {
@@ -46,15 +48,30 @@ func Version(answer string) string {
 	return first
 }
 
-func builder(ctx context.Context, _ Options) []Finding {
+// builder lists the programs that build Dockerfiles, and makes buildah execute a RUN instruction.
+func builder(ctx context.Context, o Options) []Finding {
 	var found []string
 	for _, name := range []string{"buildctl", "buildkitd", "buildah"} {
 		if path, err := exec.LookPath(name); err == nil {
 			found = append(found, path)
 		}
 	}
-	if len(found) == 0 {
+	switch {
+	case len(found) == 0:
 		return ok("none; image.yaml needs none")
+	case filepath.Base(found[len(found)-1]) != "buildah":
+		return ok("%s", strings.Join(found, ", "))
 	}
-	return ok("%s", strings.Join(found, ", "))
+	dir, remove, err := scratch(o)
+	if err != nil {
+		return warn("RUN of Dockerfiles was not tried", "", "%v", err)
+	}
+	defer remove()
+	ctx, cancel := context.WithTimeout(ctx, checkLimit*4/5)
+	defer cancel()
+	how, err := build.TryRun(ctx, dir, filepath.Join(o.Engines, "containerd-shim-runc-v2"), "-v")
+	if err != nil {
+		return warn("Dockerfiles with RUN may not build", "apt-get install runc, or set BUILDAH_ISOLATION=chroot", "RUN with %s: %v", how, err)
+	}
+	return ok("%s; RUN works with %s", strings.Join(found, ", "), how)
 }

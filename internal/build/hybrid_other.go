@@ -1,0 +1,5 @@
+//go:build !linux
+
+package build
+
+func hybrid() bool { return false }

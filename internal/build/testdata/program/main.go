@@ -1,0 +1,4 @@
+// Command program does nothing. A test executes it in a RUN instruction.
+package main
+
+func main() {}
