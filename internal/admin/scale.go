@@ -73,7 +73,7 @@ func explained(name string, e scale.Explanation, decided []decisions.Decision) w
 	s := wire.RevisionScale{
 		Revision: name, Behaviour: string(e.Policy.Behaviour), MinReplicas: e.Policy.Min, MaxReplicas: e.Policy.Max,
 		CooldownSeconds: e.Policy.Cooldown.Seconds(), WindowSeconds: e.Policy.ScaleIn.Seconds(),
-		Wanted: e.Wanted, Replicas: e.Current, Ready: e.Ready, Reason: e.Last.Reason, Bound: string(e.Last.Bound), Until: e.Last.Until,
+		Wanted: e.Wanted, Replicas: e.Current, Ready: e.Ready, Held: e.Held, HeldBy: e.HeldBy, Reason: e.Last.Reason, Bound: string(e.Last.Bound), Until: e.Last.Until,
 		Rules: []wire.RuleState{}, Changes: []wire.ScaleChange{},
 		ServiceMS: milliseconds(e.Learned.Service), StartMS: milliseconds(e.Learned.Start),
 	}

@@ -22,7 +22,7 @@ func TestScale(t *testing.T) {
 		one.Key(): {},
 		two.Key(): {
 			Policy: scale.Policy{Behaviour: resource.Fast, Min: 0, Max: 5, Cooldown: time.Minute, ScaleIn: 30 * time.Second},
-			Wanted: 3, Current: 2, Ready: 1,
+			Wanted: 3, Current: 2, Ready: 1, Held: 1, HeldBy: "waiting for memory",
 			Last: scale.Decision{
 				Reason: "because", Bound: scale.BoundScaleIn, Until: at,
 				Wishes: []scale.Wish{{Rule: "users", Kind: scale.HTTP, Value: 12, Target: 10, Wanted: 2, Active: true, Note: "note"}},
@@ -39,7 +39,7 @@ func TestScale(t *testing.T) {
 		t.Fatalf("got %+v, want the two revisions that scale, by name", got)
 	}
 	r := got.Revisions[1]
-	if r.Behaviour != "fast" || r.MaxReplicas != 5 || r.CooldownSeconds != 60 || r.WindowSeconds != 30 || r.Wanted != 3 || r.Replicas != 2 || r.Ready != 1 {
+	if r.Behaviour != "fast" || r.MaxReplicas != 5 || r.CooldownSeconds != 60 || r.WindowSeconds != 30 || r.Wanted != 3 || r.Replicas != 2 || r.Ready != 1 || r.Held != 1 || r.HeldBy != "waiting for memory" {
 		t.Errorf("got %+v", r)
 	}
 	if r.Bound != "window" || !r.Until.Equal(at) || r.ServiceMS != 1.5 || r.StartMS != 2000 {

@@ -1,6 +1,7 @@
 package autoscale
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -51,7 +52,10 @@ type revision struct {
 	policy  scale.Policy
 
 	current, ready int             // replicas at the last call of Wanted
+	held           int             // of current, those that wait for room on the machine
+	heldBy         string          // what they wait for
 	seen           map[string]bool // by replica name: whether it has been ready
+	late           map[string]bool // by replica name: it has waited for room, so it says nothing about how long a start takes
 	load           scale.Load      // since the last decision
 	starts         []time.Duration // since the last decision
 	readings       map[string]scale.Reading
@@ -136,13 +140,20 @@ func (s *Scaler) Forget(id resource.ID) {
 
 // observe stores the current replicas, and reports whether their number has changed.
 func (r *revision) observe(replicas []resource.Replica) (changed bool) {
-	ready := 0
+	ready, held, heldBy := 0, 0, ""
+	late := map[string]bool{}
 	seen := make(map[string]bool, len(replicas))
 	for _, replica := range replicas {
 		is := replica.State == resource.ReplicaReady
+		if replica.WaitsForRoom() {
+			held, heldBy = held+1, cmp.Or(heldBy, replica.Reason)
+		}
+		if replica.WaitsForRoom() || r.late[replica.Name] {
+			late[replica.Name] = true
+		}
 		if is {
 			ready++
-			if was, known := r.seen[replica.Name]; known && !was && !replica.ReadySince.IsZero() {
+			if was, known := r.seen[replica.Name]; known && !was && !late[replica.Name] && !replica.ReadySince.IsZero() {
 				r.starts = append(r.starts, replica.ReadySince.Sub(replica.Created))
 			}
 		}
@@ -150,6 +161,7 @@ func (r *revision) observe(replicas []resource.Replica) (changed bool) {
 	}
 	changed = r.current != len(replicas) || r.ready != ready
 	r.current, r.ready, r.seen = len(replicas), ready, seen
+	r.held, r.heldBy, r.late = held, heldBy, late
 	return changed
 }
 
@@ -320,7 +332,7 @@ func (s *Scaler) Explain(id resource.ID) (e scale.Explanation, ok bool) {
 		return e, false
 	}
 	return scale.Explanation{
-		Policy: r.policy, Wanted: r.wanted, Current: r.current, Ready: r.ready, Last: r.last,
+		Policy: r.policy, Wanted: r.wanted, Current: r.current, Ready: r.ready, Held: r.held, HeldBy: r.heldBy, Last: r.last,
 		Learned: r.decider.State().Learned,
 	}, true
 }

@@ -311,3 +311,31 @@ func TestAzure(t *testing.T) {
 		}
 	})
 }
+
+// Replicas that wait for room are explained with what they wait for. How long they waited does not count as a start.
+func TestReplicasThatWaitForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := run(t, resource.Scale{Min: 3, Max: 3, Cooldown: time.Minute, Polling: time.Second}, nil)
+		at := time.Now()
+		one := resource.Replica{Name: "one", State: resource.ReplicaStarting, Created: at}
+		two := resource.Replica{Name: "two", State: resource.ReplicaWaiting, Reason: "waiting for memory", Created: at}
+		crashed := resource.Replica{Name: "three", State: resource.ReplicaWaiting, Reason: "ended", Restarts: 1, Created: at}
+		w.Wanted(app, w.rev, []resource.Replica{one, two, crashed})
+		e, ok := w.Explain(revID)
+		if !ok || e.Current != 3 || e.Held != 1 || e.HeldBy != "waiting for memory" {
+			t.Errorf("got %+v, want one of three replicas held for memory", e)
+		}
+		time.Sleep(2 * time.Second)
+		one.State, one.ReadySince = resource.ReplicaReady, time.Now()
+		w.Wanted(app, w.rev, []resource.Replica{one, two, crashed})
+		time.Sleep(time.Hour)
+		two.State, two.Reason = resource.ReplicaStarting, ""
+		w.Wanted(app, w.rev, []resource.Replica{one, two, crashed})
+		two.State, two.ReadySince = resource.ReplicaReady, time.Now()
+		w.Wanted(app, w.rev, []resource.Replica{one, two, crashed})
+		synctest.Wait()
+		if e, _ := w.Explain(revID); e.Held != 0 || e.HeldBy != "" || e.Learned.Start != 2*time.Second {
+			t.Errorf("got %+v, want none held and a start of 2s, without the hour of the one that waited", e)
+		}
+	})
+}

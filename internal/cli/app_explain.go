@@ -53,6 +53,9 @@ func printScale(w io.Writer, s wire.Scale, now time.Time) {
 		if r.Reason != "" {
 			fmt.Fprintln(w, "  Because "+r.Reason+".")
 		}
+		if r.Held > 0 {
+			fmt.Fprintf(w, "  %d of them cannot start yet: %s.\n", r.Held, r.HeldBy)
+		}
 		fmt.Fprintf(w, "  Scales in when fewer replicas were enough for %s, and from 1 to 0 after %s without activity.\n", seconds(r.WindowSeconds), seconds(r.CooldownSeconds))
 		if r.ServiceMS > 0 || r.StartMS > 0 {
 			fmt.Fprintf(w, "  Measured: a request takes %s on a replica, and a start takes %s.\n", learned(r.ServiceMS), learned(r.StartMS))

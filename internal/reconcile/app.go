@@ -290,7 +290,7 @@ func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resou
 		return app, nil
 	}
 	if next == latest.Name() && !isReady(latest) {
-		if app.Configuration.Mode == resource.Multiple || latest.Settings.Rollout != resource.Replace || app.LatestReadyRevision == "" || !slices.ContainsFunc(replicas, waitsForRoom) {
+		if app.Configuration.Mode == resource.Multiple || latest.Settings.Rollout != resource.Replace || app.LatestReadyRevision == "" || !slices.ContainsFunc(replicas, resource.Replica.WaitsForRoom) {
 			return app, nil
 		}
 		r.emit(app.ID, latest.Name(), "RevisionReplacing", fmt.Sprintf("No room for revision %q beside %q: the old one ends first, and requests wait", latest.Name(), app.LatestReadyRevision), 0)
@@ -364,11 +364,6 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 		r.warn(app.ID, latest.Name(), "ContainerAppFailed", why)
 	}
 	return nil
-}
-
-// waitsForRoom reports whether a replica has not been started because the machine's memory is reserved for others.
-func waitsForRoom(r resource.Replica) bool {
-	return r.State == resource.ReplicaWaiting && r.Failures == 0 && r.Restarts == 0
 }
 
 // isReady reports whether a revision can get its app's traffic.

@@ -31,7 +31,7 @@ func judge(rev resource.Revision, c replicaCount, replicas []resource.Replica, r
 		if why := trouble(replica); why != "" && reason == "" {
 			reason = fmt.Sprintf("replica %s: %s", replica.Name, why)
 		}
-		if waitsForRoom(replica) {
+		if replica.WaitsForRoom() {
 			crowded++
 		}
 		lost = lost || replica.Hopeless || replica.Failures >= failedStarts

@@ -119,7 +119,7 @@ func outgoing(rev resource.Revision, replicas []resource.Replica, c replicaCount
 			useless = append(useless, replica)
 		case replica.State == resource.ReplicaReady:
 			ready++
-		case waitsForRoom(replica):
+		case replica.WaitsForRoom():
 			crowded = true
 		default:
 			coming = true

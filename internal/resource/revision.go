@@ -131,6 +131,12 @@ type Replica struct {
 	InitContainers []ContainerStatus `json:",omitempty"`
 }
 
+// WaitsForRoom reports whether a replica has not been started because the machine's memory is promised to others, or its disk
+// is full.
+func (r Replica) WaitsForRoom() bool {
+	return r.State == ReplicaWaiting && r.Failures == 0 && r.Restarts == 0
+}
+
 // ContainerStatus is the state of one container of a replica.
 type ContainerStatus struct {
 	Name    string

@@ -219,6 +219,9 @@ type Explanation struct {
 	Policy         Policy
 	Wanted         int
 	Current, Ready int // replicas at the last decision
-	Last           Decision
-	Learned        Learned
+	// Held replicas were ordered and cannot start yet, because the machine has no room for them. HeldBy says what is missing.
+	Held    int
+	HeldBy  string
+	Last    Decision
+	Learned Learned
 }

@@ -19,9 +19,11 @@ type RevisionScale struct {
 	Wanted          int           `json:"wanted"`
 	Replicas        int           `json:"replicas"` // running or starting
 	Ready           int           `json:"ready"`
-	Reason          string        `json:"reason"`          // why this number is wanted, in one sentence
-	Bound           string        `json:"bound,omitempty"` // what limits the count to something else than the rules want: "minReplicas", "maxReplicas", "step", "window", "cooldown", "waiting", "source", "judged"
-	Until           time.Time     `json:"until,omitzero"`  // when the bound ends, if known
+	Held            int           `json:"held,omitempty"`   // wanted, and not started because the machine has no room
+	HeldBy          string        `json:"heldBy,omitempty"` // what the held replicas wait for
+	Reason          string        `json:"reason"`           // why this number is wanted, in one sentence
+	Bound           string        `json:"bound,omitempty"`  // what limits the count to something else than the rules want: "minReplicas", "maxReplicas", "step", "window", "cooldown", "waiting", "source", "judged"
+	Until           time.Time     `json:"until,omitzero"`   // when the bound ends, if known
 	Rules           []RuleState   `json:"rules"`
 	ServiceMS       float64       `json:"serviceMs,omitempty"` // measured mean time of a request on a replica
 	StartMS         float64       `json:"startMs,omitempty"`   // measured mean time from the order of a replica until it is ready

@@ -88,18 +88,45 @@ func (e *Engine) admit(k *keeper) *refusal {
 	}
 	need, most := memory(k.rev), e.cfg.Capacity.promise()
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	var used int64
 	for _, n := range e.promised {
 		used += n
 	}
-	if most == 0 || used+need <= most {
+	if most == 0 {
 		e.promised[k.name] = need
+		e.mu.Unlock()
 		return nil
 	}
-	e.evict(used + need - most)
-	return &refusal{"InsufficientMemory", fmt.Sprintf("waiting for memory: needs %s, %s of %s are free; in use by %s",
-		bytes(need), bytes(max(0, most-used)), bytes(most), e.users()), 0}
+	now, free := time.Now(), most-used
+	wasKept := e.room.keptFor
+	ok, began, again := e.room.ask(now, k.name, need, free)
+	if ok {
+		e.promised[k.name] = need
+		e.mu.Unlock()
+		if wasKept == k.name {
+			e.tellWaiting() // what it leaves is for the others
+		}
+		return nil
+	}
+	no := &refusal{reason: "InsufficientMemory"}
+	if !again.IsZero() {
+		no.again = max(again.Sub(now), time.Millisecond)
+	}
+	kept := ""
+	if other := e.keepers[e.room.keptFor]; other != nil && other != k && need <= free {
+		kept = fmt.Sprintf(", but kept for a replica of %s, which needs %s and has waited longer", other.rev.Name(), bytes(memory(other.rev)))
+	}
+	no.message = fmt.Sprintf("waiting for memory: needs %s, %s of %s are free%s; in use by %s", bytes(need), bytes(max(0, free)), bytes(most), kept, e.users())
+	if need > free {
+		e.evict(need - free)
+	}
+	first := e.keepers[began]
+	e.mu.Unlock()
+	if first != nil {
+		first.tell(normal, "MemoryKept", 0, "Replica '%s' needs %s and has waited for %s: memory that becomes free is kept for it.",
+			first.name, bytes(memory(first.rev)), patience)
+	}
+	return no
 }
 
 // users lists how much memory each revision uses, the largest first. The caller holds mu.
@@ -140,15 +167,29 @@ func (e *Engine) users() string {
 	return strings.Join(words, ", ")
 }
 
-// tooMuchCPU reports whether a replica wants more CPU than the machine has. It does so once for each revision. The
+// tooSmall returns events about what a revision wants and this machine does not have. It does so once for each revision. The
 // caller holds mu.
-func (e *Engine) tooMuchCPU(rev resource.Revision) bool {
-	key, have := rev.ID.Key(), e.cfg.Capacity.MilliCPU
-	if have == 0 || milliCPU(rev) <= have || e.slowTold[key] {
-		return false
+func (e *Engine) tooSmall(rev resource.Revision) (list []resource.Event) {
+	key := rev.ID.Key()
+	if e.told[key] {
+		return nil
 	}
-	e.slowTold[key] = true
-	return true
+	e.told[key] = true
+	ev := resource.Event{At: time.Now(), App: rev.App(), Revision: rev.Name(), Source: eventSource}
+	if have := e.cfg.Capacity.MilliCPU; have > 0 && milliCPU(rev) > have {
+		ev.Warning, ev.Reason = true, "InsufficientCPU"
+		ev.Message = fmt.Sprintf("A replica asks for %s vCPU and this machine has %s: it runs, slower than it would with all of them.",
+			cpus(milliCPU(rev)), cpus(have))
+		list = append(list, ev)
+	}
+	need, most, n := memory(rev), e.cfg.Capacity.promise(), int64(rev.Template.Scale.Max)
+	if most > 0 && need > 0 && need <= most && n > most/need {
+		ev.Warning, ev.Reason = false, "MaxReplicasBeyondMachine"
+		ev.Message = fmt.Sprintf("maxReplicas is %d, and that many replicas of %s would need %s of memory. This machine can promise %s (%s): at most %d run at a time, and others wait.",
+			n, bytes(need), bytes(n*need), bytes(most), e.cfg.Capacity.terms(), most/need)
+		list = append(list, ev)
+	}
+	return list
 }
 
 // memory returns what a replica needs at most at any time. That is the sum of its containers, or one of its init

@@ -74,8 +74,9 @@ type Engine struct {
 	ends       map[string]runtimes.End // by replica
 	starting   []*keeper               // their goroutines are not started yet; Run starts them
 	promised   map[string]int64        // bytes of memory by replica
+	room       waitingRoom             // replicas that wait for memory
 	wishes     map[string]*wish        // revisions, by key, that should have a standby
-	slowTold   map[string]bool         // revisions, by key, that were reported as too large for the CPUs
+	told       map[string]bool         // revisions, by key, of which it was reported that this machine is too small
 	watchers   map[*watcher]struct{}
 }
 
@@ -119,7 +120,8 @@ func New(cfg Config) *Engine {
 		keepers:    map[string]*keeper{},
 		containers: map[string]*keeper{},
 		promised:   map[string]int64{},
-		slowTold:   map[string]bool{},
+		room:       newWaitingRoom(),
+		told:       map[string]bool{},
 		watchers:   map[*watcher]struct{}{},
 	}
 }
@@ -232,10 +234,13 @@ func (e *Engine) Apply(ctx context.Context, w runtimes.Workload) error {
 		}
 	}
 	e.want(w, len(live) > 0)
-	slow := missing > 0 && e.tooMuchCPU(w.Revision)
+	var told []resource.Event
+	if missing > 0 {
+		told = e.tooSmall(w.Revision)
+	}
 	e.mu.Unlock()
-	if slow {
-		e.emitSlow(w.Revision)
+	for _, ev := range told {
+		e.cfg.Emit(ev)
 	}
 	return nil
 }
@@ -247,7 +252,7 @@ func (e *Engine) Remove(ctx context.Context, revision resource.ID) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.slowTold, revision.Key())
+	delete(e.told, revision.Key())
 	delete(e.wishes, revision.Key())
 	for _, k := range e.keepers {
 		if k.asleep() && k.rev.ID.Equal(revision) {
@@ -416,7 +421,11 @@ func (e *Engine) forget(k *keeper) {
 // giveBack frees a replica's memory, and wakes the replicas that wait for memory.
 func (e *Engine) giveBack(k *keeper) {
 	e.mu.Lock()
-	delete(e.promised, k.name)
+	if _, had := e.promised[k.name]; had {
+		delete(e.promised, k.name)
+		e.room.freed(time.Now())
+	}
+	e.room.leave(time.Now(), k.name)
 	e.mu.Unlock()
 	e.tellWaiting()
 }
@@ -430,7 +439,7 @@ func (e *Engine) tellWaiting() {
 			waiting = append(waiting, other)
 		}
 	}
-	// The replica that has waited longest is tried first. One that does not fit does not block a smaller one.
+	// The replica that has waited longest is tried first.
 	slices.SortFunc(waiting, func(a, b *keeper) int { return a.view.Created.Compare(b.view.Created) })
 	e.mu.Unlock()
 	for _, other := range waiting {

@@ -519,12 +519,3 @@ func (k *keeper) tell(warn bool, reason string, took time.Duration, format strin
 		Reason: reason, Message: fmt.Sprintf(format, args...), Source: eventSource, Duration: took,
 	})
 }
-
-// emitSlow reports that a revision wants more CPU than the machine has.
-func (e *Engine) emitSlow(rev resource.Revision) {
-	e.cfg.Emit(resource.Event{
-		At: time.Now(), Warning: true, App: rev.App(), Revision: rev.Name(), Reason: "InsufficientCPU", Source: eventSource,
-		Message: fmt.Sprintf("A replica asks for %s vCPU and this machine has %s: it runs, slower than it would with all of them.",
-			cpus(milliCPU(rev)), cpus(e.cfg.Capacity.MilliCPU)),
-	})
-}

@@ -66,10 +66,13 @@ func (e *Engine) Execute(ctx context.Context, x runtimes.Execution) error {
 			e.stop(k, "")
 		}
 	}
-	slow := len(missing) > 0 && e.tooMuchCPU(x.Revision)
+	var told []resource.Event
+	if len(missing) > 0 {
+		told = e.tooSmall(x.Revision)
+	}
 	e.mu.Unlock()
-	if slow {
-		e.emitSlow(x.Revision)
+	for _, ev := range told {
+		e.cfg.Emit(ev)
 	}
 	return nil
 }
