@@ -38,7 +38,7 @@ each_example() {
   done
 }
 
-step 'install what the tests need'       scripts/packages.sh buildah ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config skopeo
+step 'install what the tests need'       scripts/packages.sh buildah ca-certificates curl e2fsprogs gcc iproute2 libc6-dev libseccomp-dev mmdebstrap pkg-config python3 skopeo
 step 'gofmt'                             formatted
 step 'no large files'                    small
 step 'go vet'                            "$go" vet ./...

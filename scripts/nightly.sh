@@ -6,6 +6,10 @@ cd "$root"
 go=$(scripts/go.sh)
 export CGO_ENABLED=0
 
+# Node of another source than Debian brings npm along.
+node() { { command -v node && command -v npm; } >/dev/null || scripts/packages.sh nodejs npm; }
+step 'install what the tests need'        node
+
 # First the long variants, with nothing else running. Then all of test/e2e against a server built with the race
 # detector, whose log must report no race.
 echo 'go test, the long variants; then with the race detector in the server'

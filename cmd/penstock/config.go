@@ -323,6 +323,11 @@ func (c *Config) tcpHost() string {
 	if c.TCP != "" {
 		return c.TCP
 	}
+	return c.httpHost()
+}
+
+// httpHost returns the host of the http listener.
+func (c *Config) httpHost() string {
 	host, _, _ := net.SplitHostPort(c.HTTP) // Validate has checked it
 	return host
 }

@@ -100,7 +100,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		State:    c.State,
 		ARM:      in.Listeners["arm"],
 		Link:     in.Listeners["link"],
-		Public:   server.Public{Domain: c.Domain, HTTP: c.PublicHTTP, HTTPS: c.PublicHTTPS, TCPHost: c.tcpHost()},
+		Public:   server.Public{Domain: c.Domain, HTTP: c.PublicHTTP, HTTPS: c.PublicHTTPS, HTTPHost: c.httpHost(), TCPHost: c.tcpHost()},
 		Inside:   c.Inside,
 		Engine:   server.EngineOptions{Runtime: c.Runtime, Dir: c.Engines},
 		Images: server.ImageOptions{

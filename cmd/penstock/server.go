@@ -98,7 +98,7 @@ func serve(ctx context.Context, c Config, env *cli.Env) error {
 			{Name: insideNamesTCP, Network: "tcp", Address: ":0", Private: true},
 			{Name: insideTCP, Network: "tcp", Address: ":0", Private: true},
 		},
-		Ports:      &supervisor.Ports{Socket: portsSocket, Host: c.tcpHost(), Setting: "exposedPort of the app, or another host with --tcp"},
+		Ports:      &supervisor.Ports{Socket: portsSocket, Host: c.tcpHost(), Setting: "exposedPort or the tag penstock.host-port of the app, or another host with --tcp"},
 		CgroupRoot: cgroupRoot,
 		Exe:        env.Exe,
 		ReadyLimit: readyLimit,

@@ -11,10 +11,10 @@ import (
 // codePortInUse is ours, because no public source documents Azure's code.
 const codePortInUse = "ContainerAppExposedPortInUse"
 
-// checkPorts refuses TCP ports that are in use. An external port exists once on the machine, for all environments. The
-// ports of all apps of an environment are at one address for its replicas. No other write happens meanwhile.
+// checkPorts refuses ports that are in use. An external port exists once on the machine, for all environments. The TCP ports
+// of all apps of an environment are at one address for its replicas. No other write happens meanwhile.
 func (c *call) checkPorts(ctx context.Context, wanted resource.App) error {
-	ports := wanted.Configuration.Ingress.ExposedPorts()
+	ports := wanted.Ports()
 	if len(ports) == 0 {
 		return nil
 	}
@@ -35,12 +35,12 @@ func (c *call) checkPorts(ctx context.Context, wanted resource.App) error {
 		if other.ID.Key() == wanted.ID.Key() {
 			continue
 		}
-		together := other.Environment.Key() == wanted.Environment.Key()
-		for _, has := range other.Configuration.Ingress.ExposedPorts() {
+		neighbours := other.Environment.Key() == wanted.Environment.Key()
+		for _, has := range other.Ports() {
 			for _, p := range ports {
 				switch {
 				case p.Port != has.Port:
-				case together:
+				case neighbours && !p.Host && !has.Host:
 					fault(p, "want a port that no other app of the environment '%s' exposes, got %d, which the container app '%s' has", wanted.Environment.Base(), p.Port, other.ID.Base())
 				case p.External && has.External:
 					fault(p, "want a port that no other app of this server exposes, got %d, which the container app '%s' of the environment '%s' has", p.Port, other.ID.Base(), other.Environment.Base())

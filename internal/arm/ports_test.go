@@ -46,3 +46,39 @@ func TestExposedPortsInUse(t *testing.T) {
 	s.await(s.want(202, "DELETE", base+"/containerApps/redis"+version, ""), "Location")
 	s.app("next", of("e", `"external":true,"transport":"tcp","targetPort":6379`))
 }
+
+// The port of an app on loopback is one of the machine's. Replicas do not see it.
+func TestHostPortsInUse(t *testing.T) {
+	s := start(t, func(_ *server, cfg *arm.Config) { cfg.OwnPorts = map[int]string{8443: "--https"} })
+	s.environment("e")
+	of := func(tag, ingress string) string {
+		return `{"location":"koreacentral","tags":{` + tag + `},"properties":{"environmentId":"` + base + `/managedEnvironments/e",
+			"configuration":{"ingress":{` + ingress + `}},"template":{"containers":[{"name":"c","image":"c:1"}]}}}`
+	}
+	const web = `"external":true,"targetPort":80`
+	s.app("chat", of(`"penstock.host-port":"9001"`, web))
+	s.app("redis", of("", `"external":true,"transport":"tcp","targetPort":6379`))
+	s.app("hidden", of("", `"external":false,"transport":"tcp","targetPort":9002`))
+	for name, test := range map[string]struct{ tag, ingress, field, message string }{
+		"another app's": {`"penstock.host-port":"9001"`, web, "tags.penstock.host-port",
+			"want a port that no other app of this server exposes, got 9001, which the container app 'chat' of the environment 'e' has"},
+		"a TCP app's": {`"penstock.host-port":"6379"`, web, "tags.penstock.host-port", "got 6379, which the container app 'redis'"},
+		"of a TCP app": {"", `"external":true,"transport":"tcp","targetPort":1,"exposedPort":9001`, "configuration.ingress.exposedPort",
+			"got 9001, which the container app 'chat' of the environment 'e' has"},
+		"the server's own": {`"penstock.host-port":"8443"`, web, "tags.penstock.host-port", "on which the server itself listens (--https)"},
+		"no port":          {`"penstock.host-port":"web"`, web, "tags.penstock.host-port", "want none or a port from 1024 to 65535"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := s.want(400, "PUT", base+"/containerApps/other"+version, of(test.tag, test.ingress))
+			if a.get(t, "error", "target") != test.field || !strings.Contains(fmt.Sprint(a.get(t, "error", "message")), test.message) {
+				t.Errorf("got %s, want %s: %s", a.body, test.field, test.message)
+			}
+		})
+	}
+	s.app("inside", of(`"penstock.host-port":"9002"`, web+`,"additionalPortMappings":[{"external":false,"targetPort":9001}]`))
+	// The tag alone can be written, and is checked too.
+	a := s.want(400, "PATCH", base+"/containerApps/inside"+version, `{"tags":{"penstock.host-port":"9001"}}`)
+	if a.get(t, "error", "target") != "tags.penstock.host-port" {
+		t.Errorf("PATCH: got %s", a.body)
+	}
+}

@@ -105,6 +105,7 @@ func printApp(w io.Writer, a *appView, status *wire.Status) {
 	line("name", a.Name)
 	line("id", a.ID)
 	line("url", a.url(status))
+	line("host port", a.hostURL())
 	for _, u := range a.additional(status) {
 		line("additional port", u)
 	}
@@ -161,6 +162,7 @@ func newAppDeleteCmd(env *Env, s *scope) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(env.Stderr, "deleted app %s\n", args[0])
+			env.refreshHosts(cmd.Context(), c, s)
 			return nil
 		},
 	}

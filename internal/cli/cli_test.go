@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,6 +32,12 @@ type result struct {
 // run calls the program against a server of handlers, with the token "secret".
 func run(t *testing.T, mux *http.ServeMux, args ...string) result {
 	t.Helper()
+	return runWith(t, nil, mux, args...)
+}
+
+// runWith is run with more variables.
+func runWith(t *testing.T, variables map[string]string, mux *http.ServeMux, args ...string) result {
+	t.Helper()
 	var base string
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer secret" {
@@ -47,7 +55,9 @@ func run(t *testing.T, mux *http.ServeMux, args ...string) result {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return call(t, map[string]string{"PENSTOCK_ENDPOINT": s.URL, "PENSTOCK_TOKEN": "secret", "PENSTOCK_CA": ca}, args...)
+	all := map[string]string{"PENSTOCK_ENDPOINT": s.URL, "PENSTOCK_TOKEN": "secret", "PENSTOCK_CA": ca}
+	maps.Copy(all, variables)
+	return call(t, all, args...)
 }
 
 const manifest = `
@@ -68,6 +78,7 @@ func call(t *testing.T, variables map[string]string, args ...string) result {
 		Common:  func(fs *pflag.FlagSet) { fs.String("data", t.TempDir(), "") },
 		Server:  func(*pflag.FlagSet) {},
 		Running: func(string) (int, error) { return 0, nil },
+		Hosts:   cmp.Or(variables["HOSTS"], os.DevNull), Resolves: func(string) bool { return variables["RESOLVES"] != "no" },
 		Settings: func(fs *pflag.FlagSet) (cli.Settings, error) {
 			data, err := fs.GetString("data")
 			return cli.Settings{Data: data, Runtime: "fake", Domain: "localhost"}, err

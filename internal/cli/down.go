@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,12 +36,22 @@ func newDownCmd(env *Env) *cobra.Command {
 	}
 }
 
+// instanceOf returns the name of the server of a data folder, or "" if it has none yet.
+func instanceOf(data string) string {
+	b, err := os.ReadFile(filepath.Join(data, "instance"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
 func down(ctx context.Context, env *Env, data string) error {
 	pid, err := env.Running(data)
 	if err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	if pid == 0 {
+		env.removeHosts(ctx, instanceOf(data))
 		fmt.Fprintf(env.Stderr, "no server runs on data folder %s\n", data)
 		return nil
 	}
@@ -52,6 +63,7 @@ func down(ctx context.Context, env *Env, data string) error {
 	if err != nil {
 		return hint(fmt.Errorf("stop the server (pid %d): %w", pid, err), "%s", kill)
 	}
+	env.removeHosts(ctx, instanceOf(data))
 	resp, err := c.do(ctx, http.MethodPost, wire.ShutdownPath, url.Values{"containers": {"stop"}}, nil)
 	if err != nil {
 		return hint(fmt.Errorf("stop the server (pid %d): %w", pid, err), "%s", kill)

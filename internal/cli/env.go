@@ -32,6 +32,11 @@ type Env struct {
 
 	// Running returns the pid of the server on a data folder, or 0 if there is none.
 	Running func(data string) (int, error)
+	// Hosts is the file for `penstock up --hosts`; "" means /etc/hosts. Resolves says whether programs on this machine find
+	// the address of a host; nil means that the machine's resolver is asked. Tests set them.
+	Hosts    string
+	Resolves func(host string) bool
+
 	// Ingress prepares an ingress process for a benchmark.
 	Ingress proxy.IngressFunc
 

@@ -24,6 +24,7 @@ type upOptions struct {
 	environment string
 	file        string
 	timeout     time.Duration
+	hosts       bool
 }
 
 func newUpCmd(env *Env) *cobra.Command {
@@ -40,6 +41,7 @@ and wait until it is ready. Progress is printed to stderr, the URL to stdout.`,
 	cmd.Flags().StringVar(&o.environment, "environment", defaultEnvironment, "environment, if the manifest does not name one")
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "app manifest (Container Apps YAML); - reads stdin")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "time to wait for the app to become ready")
+	cmd.Flags().BoolVar(&o.hosts, "hosts", false, "write the names of all apps to /etc/hosts, and keep them up to date until penstock down")
 	env.Server(cmd.Flags())
 	return cmd
 }
@@ -54,12 +56,20 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 			return err
 		}
 	}
+	if o.hosts {
+		if err := env.hosts().writable(); err != nil {
+			return err
+		}
+	}
 	c, err := o.server(ctx, cmd, env)
 	if err != nil {
 		return err
 	}
+	if o.hosts && !c.isLocal() {
+		return errors.New("--hosts: want a server on this machine, as the names get its address; got one at " + c.endpoint.Host)
+	}
 	if o.file == "" {
-		return nil
+		return o.keepHosts(ctx, env, c)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
 	defer cancel()
@@ -220,11 +230,31 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 	for _, u := range a.additional(status) {
 		fmt.Fprintf(env.Stderr, "additional port %s\n", u)
 	}
+	if err := o.keepHosts(ctx, env, c); err != nil {
+		return err
+	}
+	env.adviseName(ctx, env.Stderr, c, a, status)
 	return env.show(doc, func(w io.Writer) {
 		if u := a.url(status); u != "" {
 			fmt.Fprintln(w, u)
 		}
 	})
+}
+
+// keepHosts writes the names of apps to the machine's file of hosts, if that is wanted or was wanted before.
+func (o *upOptions) keepHosts(ctx context.Context, env *Env, c *Client) error {
+	if !o.hosts {
+		env.refreshHosts(ctx, c, &o.scope)
+		return nil
+	}
+	status, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := env.writeHosts(ctx, c, &o.scope, status); err != nil {
+		return fmt.Errorf("--hosts: %w", err)
+	}
+	return nil
 }
 
 // awaitReady waits until the newest write of the app has succeeded or failed. It does not look at revisions: until the server has made one for

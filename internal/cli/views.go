@@ -13,13 +13,15 @@ import (
 	"github.com/spf13/pflag"
 
 	"penstock/internal/admin/wire"
+	"penstock/internal/resource"
 )
 
 // The views hold the fields of the server's responses that commands read. `-o json` prints the responses unchanged.
 
 type appView struct {
-	ID         string `json:"id"`
-	Name       string `json:"name"`
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	Tags       map[string]string `json:"tags"`
 	Properties struct {
 		ProvisioningState       string `json:"provisioningState"`
 		ProvisioningError       string `json:"provisioningError"`
@@ -92,6 +94,15 @@ func (a *appView) url(s *wire.Status) string {
 		return scheme + "://" + in.FQDN + ":" + strconv.Itoa(port)
 	}
 	return scheme + "://" + in.FQDN
+}
+
+// hostURL returns the URL of the app's own port on the server's machine, or "" if it has none.
+func (a *appView) hostURL() string {
+	port := (resource.App{Meta: resource.Meta{Tags: a.Tags}}).HostPort()
+	if port == 0 {
+		return ""
+	}
+	return "http://127.0.0.1:" + strconv.Itoa(port)
 }
 
 // tcp returns the URL of one of the app's TCP ports. It uses the address that the server listens on, which needs no name

@@ -17,6 +17,7 @@ type client struct {
 	address string     // without port, for X-Forwarded-For
 	addr    netip.Addr // the same; invalid if it is not an IP address
 	conn    net.Conn   // nil if the server was not set up by Serve
+	door    int        // the port that it connected to, if that leads to one app alone
 	// unbind is set if requests come one after another and share the connection's context, as in HTTP/1. The upstream
 	// connection of each request is then stored here, which is cheaper than a context.AfterFunc for each.
 	unbind func() bool

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -16,14 +17,30 @@ import (
 type Ports interface {
 	// Open asks for exactly these ports, which replace those asked for before, and returns one Port for each. The caller
 	// closes the listeners. ErrLater means that nothing was done.
-	Open(ctx context.Context, ports []int) ([]Port, error)
+	Open(ctx context.Context, wanted []Wanted) ([]Port, error)
 	// Close ends the asking for ports.
 	Close()
 }
 
+// Wanted is a port to open.
+type Wanted struct {
+	Number   int
+	Loopback bool // for this machine only, and for one app over HTTP
+}
+
+func (w Wanted) compare(other Wanted) int {
+	if w.Number == other.Number && w.Loopback != other.Loopback {
+		if w.Loopback {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Compare(w.Number, other.Number)
+}
+
 // Port has a listener, or the reason why there is none.
 type Port struct {
-	Number   int
+	Wanted
 	Listener net.Listener
 	Fault    string
 }
@@ -31,14 +48,15 @@ type Port struct {
 // ErrLater means that a newer ingress has taken over the ports.
 var ErrLater = errors.New("a newer ingress has the ports")
 
-// Doors accept the connections of TCP apps. Clients outside connect to ports that open and close with the table. Replicas'
-// connections are redirected to one listener by the firewall.
+// Doors accept the connections of TCP apps, and those to the ports that lead to one app over HTTP. Clients outside connect to
+// ports that open and close with the table. Replicas' connections are redirected to one listener by the firewall.
 type Doors struct {
 	in     *Ingress
 	ports  Ports
 	inside net.Listener
 
 	asks  chan chan struct{} // a look at the table is asked for; the channel that is sent is closed when it was done
+	shut  chan struct{}      // nothing is accepted any more
 	ended chan struct{}
 
 	mu       sync.Mutex
@@ -47,7 +65,9 @@ type Doors struct {
 
 // Doors returns the doors of the ingress. If ports is nil, nobody outside can connect; inside may be nil too.
 func (in *Ingress) Doors(ports Ports, inside net.Listener) *Doors {
-	return &Doors{in: in, ports: ports, inside: inside, asks: make(chan chan struct{}), ended: make(chan struct{})}
+	d := &Doors{in: in, ports: ports, inside: inside, asks: make(chan chan struct{}), shut: make(chan struct{}), ended: make(chan struct{})}
+	in.doors.Store(d)
+	return d
 }
 
 const (
@@ -104,20 +124,30 @@ func (d *Doors) Serve(ctx context.Context) {
 	connections, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	var talking sync.WaitGroup
-	open := map[int]door{}
-	accept := func(ln net.Listener, port func(*net.TCPConn) (int, error)) door {
+	open := map[Wanted]door{}
+	start := func(ln net.Listener, take func(*net.TCPConn)) door {
 		one := door{ln, make(chan struct{})}
 		go func() {
 			defer close(one.closed)
-			d.in.accept(connections, ln, &talking, port)
+			d.in.accept(ln, take)
 		}()
 		return one
 	}
+	accept := func(p Wanted, ln net.Listener) door {
+		if p.Loopback {
+			return start(ln, func(conn *net.TCPConn) { d.in.serveOwn(conn, p.Number) })
+		}
+		return start(ln, func(conn *net.TCPConn) {
+			talking.Go(func() { d.in.connect(connections, conn, p.Number) })
+		})
+	}
 	var inside door
 	if d.inside != nil {
-		inside = accept(d.inside, originalPort)
+		inside = start(d.inside, func(conn *net.TCPConn) {
+			talking.Go(func() { d.in.connectInside(connections, conn) })
+		})
 	}
-	var asked []int // the ports of the last answer; nil if there was none
+	var asked []Wanted // the ports of the last answer; nil if there was none
 	satisfied := false
 	look := func() {
 		want, known := d.in.externalPorts()
@@ -130,11 +160,11 @@ func (d *Doors) Serve(ctx context.Context) {
 				delete(open, port)
 			}
 		}
-		numbers := slices.Sorted(maps.Keys(want))
-		if satisfied && slices.Equal(numbers, asked) || len(numbers) == 0 && asked == nil && d.ports == nil {
+		ports := slices.SortedFunc(maps.Keys(want), Wanted.compare)
+		if satisfied && slices.Equal(ports, asked) || len(ports) == 0 && asked == nil && d.ports == nil {
 			return
 		}
-		asked, satisfied = numbers, d.open(ctx, want, numbers, open, accept)
+		asked, satisfied = ports, d.open(ctx, want, ports, open, accept)
 	}
 	look()
 	wait := doorsFirst
@@ -164,6 +194,7 @@ func (d *Doors) Serve(ctx context.Context) {
 	if d.inside != nil {
 		inside.close()
 	}
+	close(d.shut)
 	d.note(nil)
 	over := make(chan struct{})
 	go func() {
@@ -182,31 +213,30 @@ func (d *Doors) Serve(ctx context.Context) {
 }
 
 // open asks for the wanted ports, accepts connections on the new ones, and says whether all are open.
-func (d *Doors) open(ctx context.Context, want map[int]string, numbers []int, open map[int]door, accept func(net.Listener, func(*net.TCPConn) (int, error)) door) bool {
+func (d *Doors) open(ctx context.Context, want map[Wanted]string, ports []Wanted, open map[Wanted]door, accept func(Wanted, net.Listener) door) bool {
 	var got []Port
 	err := errors.New("this ingress opens no ports")
 	if d.ports != nil {
-		got, err = d.ports.Open(ctx, numbers)
+		got, err = d.ports.Open(ctx, ports)
 	}
 	if errors.Is(err, ErrLater) || ctx.Err() != nil {
 		return false // nothing new is known
 	}
 	var unopened []link.Unopened
 	for _, port := range got {
-		switch _, already := open[port.Number]; {
+		switch _, already := open[port.Wanted]; {
 		case port.Listener == nil:
-			unopened = append(unopened, link.Unopened{Port: port.Number, App: want[port.Number], Reason: port.Fault})
+			unopened = append(unopened, link.Unopened{Port: port.Number, App: want[port.Wanted], Reason: port.Fault})
 		case already:
 			port.Listener.Close() // another copy of the same socket
 		default:
-			number := port.Number
-			open[number] = accept(port.Listener, func(*net.TCPConn) (int, error) { return number, nil })
+			open[port.Wanted] = accept(port.Wanted, port.Listener)
 		}
 	}
 	if err != nil {
-		for _, number := range numbers {
-			if _, already := open[number]; !already {
-				unopened = append(unopened, link.Unopened{Port: number, App: want[number], Reason: err.Error()})
+		for _, port := range ports {
+			if _, already := open[port]; !already {
+				unopened = append(unopened, link.Unopened{Port: port.Number, App: want[port], Reason: err.Error()})
 			}
 		}
 	}
@@ -226,11 +256,14 @@ func (d *Doors) note(unopened []link.Unopened) {
 }
 
 // externalPorts returns the ports that are open to clients outside, with their apps. known is false until there is a table.
-func (in *Ingress) externalPorts() (apps map[int]string, known bool) {
+func (in *Ingress) externalPorts() (apps map[Wanted]string, known bool) {
 	t := in.table.Load()
-	apps = make(map[int]string, len(t.ports))
+	apps = make(map[Wanted]string, len(t.ports)+len(t.own))
 	for port, rt := range t.ports {
-		apps[port] = rt.app
+		apps[Wanted{port, false}] = rt.app
+	}
+	for port, rt := range t.own {
+		apps[Wanted{port, true}] = rt.app
 	}
 	return apps, t.beforeFirst == nil
 }

@@ -77,7 +77,7 @@ func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *h
 		Start: now, Client: x.client.address, Forwarded: forwarded(r, x.client), Connection: x.client.number,
 		Scheme: scheme, Proto: r.Proto, Host: hostname(r.Host), Method: r.Method, Path: requested(r), UserAgent: r.UserAgent(),
 	}
-	x.ticket.host, x.ticket.from, x.ticket.Arrived = x.rec.Host, x.client.addr, now
+	x.ticket.host, x.ticket.door, x.ticket.from, x.ticket.Arrived = x.rec.Host, x.client.door, x.client.addr, now
 	if c := x.client; !c.until.IsZero() && c.until.Sub(now) < staleGuard {
 		c.until = time.Time{}
 		_ = c.conn.SetWriteDeadline(time.Time{}) // see guard
@@ -116,7 +116,7 @@ func (x *exchange) serve() verdict {
 		return over
 	}
 	for {
-		rt := x.in.table.Load().route(x.rec.Host, x.client.addr)
+		rt := x.route()
 		if rt == nil {
 			x.answerNoRoute()
 			return over
@@ -151,6 +151,15 @@ func (x *exchange) serve() verdict {
 		}
 		clear(x.w.Header())
 	}
+}
+
+// route returns the route of the request, or nil if it has none.
+func (x *exchange) route() *route {
+	t := x.in.table.Load()
+	if x.client.door != 0 {
+		return t.ownRoute(x.client.door, x.rec.Host)
+	}
+	return t.route(x.rec.Host, x.client.addr)
 }
 
 func fields(h http.Header) (n int) {

@@ -46,9 +46,11 @@ type replica struct {
 type ticket struct {
 	room.Ticket
 
-	// What it is routed by: a host, or a port for a connection of a TCP app, and where it comes from.
+	// What it is routed by: a host, a port for a connection of a TCP app, or a host and the app's own port, and where it
+	// comes from.
 	host string
 	port int
+	door int
 	from netip.Addr
 
 	settings resource.Settings // of the revision, when it gave the place

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"penstock/internal/accesslog"
+	"penstock/internal/ingress/front"
 	"penstock/internal/ingress/room"
 	"penstock/internal/ingress/upstream"
 	"penstock/internal/link"
@@ -61,6 +62,8 @@ type Ingress struct {
 	life      life
 	began     time.Time     // since when times are measured
 	clients   atomic.Uint64 // connections that were ever opened
+	own       *front.Queue  // connections to ports that lead to one app each, which doors accept
+	doors     atomic.Pointer[Doors]
 
 	table atomic.Pointer[table] // never nil
 
@@ -81,6 +84,7 @@ func New(cfg Config) *Ingress {
 		unrouted: map[string]*guardedRoom{},
 		began:    time.Now(),
 		life:     life{quiet: make(chan struct{}, 1)},
+		own:      front.NewQueue(ownPorts{}),
 	}
 	in.upstreams = upstream.NewClient(in.cfg.DialTimeout)
 	in.exchanges.New = func() any { return new(exchange) }

@@ -75,6 +75,9 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) erro
 	var servers []*front.Server
 	run := func(scheme string, ln net.Listener, config *tls.Config) {
 		server := in.server(requests, scheme, config)
+		if ln == in.own {
+			in.mark(server)
+		}
 		servers = append(servers, server)
 		wg.Go(func() {
 			if err := server.Serve(requests, ln); ctx.Err() == nil {
@@ -88,6 +91,7 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) erro
 	for _, ln := range secure {
 		run("https", ln, in.TLSConfig())
 	}
+	run("http", in.own, nil)
 	wg.Go(func() { in.sweep(requests) })
 
 	<-ctx.Done()
@@ -168,6 +172,14 @@ func (in *Ingress) drain(servers []*front.Server, listeners []net.Listener, end 
 	defer cancel()
 	soft, cancelSoft := context.WithTimeout(limit, in.cfg.SoftDrain)
 	defer cancelSoft()
+	if d := in.doors.Load(); d != nil {
+		// What the doors have accepted must still be served.
+		select {
+		case <-d.shut:
+		case <-soft.Done():
+		}
+	}
+	in.own.Close() // returns no error
 	in.life.wait(soft)
 
 	var wg sync.WaitGroup

@@ -16,6 +16,7 @@ import (
 type table struct {
 	hosts          map[string]*route     // of external apps
 	ports          map[int]*route        // of external TCP apps
+	own            map[int]*route        // of ports of loopback that lead to one app over HTTP
 	neighbourhoods []neighbourhood       // in the order of the table that control sent
 	beforeFirst    *route                // of every host, until there has been a table
 	unrouted       map[*guardedRoom]bool // the rooms of apps without a revision
@@ -59,6 +60,7 @@ func (in *Ingress) build(t link.Table) *table {
 	next := &table{
 		hosts:    make(map[string]*route, len(t.Routes)),
 		ports:    make(map[int]*route, len(t.TCP)),
+		own:      map[int]*route{},
 		unrouted: map[*guardedRoom]bool{},
 
 		maxHeaders: in.cfg.MaxHeaders,
@@ -89,6 +91,11 @@ func (in *Ingress) build(t link.Table) *table {
 		next.aim(rt, r.Targets, known, in)
 		if r.External {
 			next.hosts[hostname(r.Host)] = rt
+		}
+		if r.HostPort != 0 {
+			own := *rt
+			own.allowInsecure = true // the request does not leave the machine, and no certificate has its host
+			next.own[r.HostPort] = &own
 		}
 		next.askFor(r.Host, rt)
 		next.addNeighbour(t.Environments, r, rt)
@@ -223,9 +230,12 @@ func (t *table) port(number int, from netip.Addr) *route {
 // leads says whether the table can route a waiting ticket to rm.
 func (t *table) leads(w *ticket, rm *guardedRoom) bool {
 	var rt *route
-	if w.port != 0 {
+	switch {
+	case w.port != 0:
 		rt = t.port(w.port, w.from)
-	} else {
+	case w.door != 0:
+		rt = t.ownRoute(w.door, w.host)
+	default:
 		rt = t.route(w.host, w.from)
 	}
 	if rt == nil {

@@ -167,8 +167,8 @@ func broken(up, down error) accesslog.Flags {
 	return 0
 }
 
-// accept serves the connections of a listener until it is closed. port returns the port that a connection was made to.
-func (in *Ingress) accept(ctx context.Context, ln net.Listener, talking *sync.WaitGroup, port func(*net.TCPConn) (int, error)) {
+// accept gives the connections of a listener to take until the listener is closed.
+func (in *Ingress) accept(ln net.Listener, take func(*net.TCPConn)) {
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -179,17 +179,19 @@ func (in *Ingress) accept(ctx context.Context, ln net.Listener, talking *sync.Wa
 			time.Sleep(acceptPause) // descriptors or memory have run out
 			continue
 		}
-		talking.Go(func() {
-			tcp := conn.(*net.TCPConn)
-			number, err := port(tcp)
-			if err != nil {
-				in.cfg.Log.Debug("a connection is for no port", "from", conn.RemoteAddr(), "err", fmt.Errorf("original destination: %w", err))
-				abrupt{tcp}.Close()
-				return
-			}
-			in.connect(ctx, tcp, number)
-		})
+		take(conn.(*net.TCPConn))
 	}
+}
+
+// connectInside serves a connection of a replica, which the firewall has redirected.
+func (in *Ingress) connectInside(ctx context.Context, conn *net.TCPConn) {
+	number, err := originalPort(conn)
+	if err != nil {
+		in.cfg.Log.Debug("a connection is for no port", "from", conn.RemoteAddr(), "err", fmt.Errorf("original destination: %w", err))
+		abrupt{conn}.Close()
+		return
+	}
+	in.connect(ctx, conn, number)
 }
 
 // acceptPause is the pause after accepting a connection has failed.

@@ -42,7 +42,11 @@ func newMachinePorts(t testing.TB) *machinePorts {
 	return m
 }
 
-func (m *machinePorts) Open(_ context.Context, ports []int) (all []ingress.Port, err error) {
+func (m *machinePorts) Open(_ context.Context, wanted []ingress.Wanted) (all []ingress.Port, err error) {
+	var ports []int
+	for _, w := range wanted {
+		ports = append(ports, w.Number)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.later {
@@ -55,9 +59,9 @@ func (m *machinePorts) Open(_ context.Context, ports []int) (all []ingress.Port,
 			delete(m.held, number)
 		}
 	}
-	for _, number := range ports {
+	for i, number := range ports {
 		if fault := m.faults[number]; fault != "" {
-			all = append(all, ingress.Port{Number: number, Fault: fault})
+			all = append(all, ingress.Port{Wanted: wanted[i], Fault: fault})
 			continue
 		}
 		if m.held[number] == nil {
@@ -76,7 +80,7 @@ func (m *machinePorts) Open(_ context.Context, ports []int) (all []ingress.Port,
 		if err != nil {
 			return all, err
 		}
-		all = append(all, ingress.Port{Number: number, Listener: ln})
+		all = append(all, ingress.Port{Wanted: wanted[i], Listener: ln})
 	}
 	return all, nil
 }

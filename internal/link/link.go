@@ -69,8 +69,10 @@ type Route struct {
 	Transport resource.Transport `json:"transport,omitempty"`
 	Policy    *Policy            `json:"policy,omitempty"`
 	// MaxHeaders limits the header fields of a request; 0 means the ingress's own limit.
-	MaxHeaders int      `json:"maxHeaders,omitempty"`
-	Targets    []Target `json:"targets"` // empty: the app has never had a revision
+	MaxHeaders int `json:"maxHeaders,omitempty"`
+	// HostPort is a port of the machine's loopback address that leads to this route, whatever the host; 0 means none.
+	HostPort int      `json:"hostPort,omitempty"`
+	Targets  []Target `json:"targets"` // empty: the app has never had a revision
 }
 
 // TCPRoute routes the connections of one port to revisions. Each environment can have one route per port; only one

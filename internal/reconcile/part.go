@@ -194,7 +194,9 @@ func (r *Reconciler) appPart(app resource.App) (part *appPart, gets []func(conte
 	}
 	whole := shared[len(shared)-1] // the route of the app itself
 	if in.Transport != resource.TransportTCP {
-		part.routes = append(append(part.routes, shared...), ownDomains(whole, in.Domains)...)
+		domains := ownDomains(whole, in.Domains)
+		shared[len(shared)-1].HostPort = app.HostPort()
+		part.routes = append(append(part.routes, shared...), domains...)
 	}
 	part.tcp = connections(in, whole)
 	return part, nil, true

@@ -10,7 +10,7 @@ import (
 	"penstock/internal/resource"
 )
 
-// UnopenedPorts reports the external ports of TCP apps that an ingress could not open.
+// UnopenedPorts reports the external ports of apps that an ingress could not open.
 type UnopenedPorts interface {
 	// Unopened waits until the ports differ from last, and returns them. It fails only if ctx ends.
 	Unopened(ctx context.Context, last []link.Unopened) ([]link.Unopened, error)
@@ -27,7 +27,7 @@ func (r *Reconciler) ReportPorts(ctx context.Context, ports UnopenedPorts) {
 		}
 		for _, u := range now {
 			if !slices.Contains(last, u) {
-				r.reportPort(u, true, "ExposedPortUnavailable", fmt.Sprintf("Nobody outside can connect to port %d: %s", u.Port, u.Reason))
+				r.reportPort(u, true, "ExposedPortUnavailable", fmt.Sprintf("Nobody can connect to port %d of this machine: %s", u.Port, u.Reason))
 			}
 		}
 		for _, u := range last {
@@ -55,7 +55,7 @@ func (r *Reconciler) exposes(ctx context.Context, u link.Unopened) bool {
 		return false
 	}
 	found, err := r.cfg.Store.Apps().Get(ctx, id)
-	return err == nil && slices.ContainsFunc(found.Configuration.Ingress.ExposedPorts(), func(p resource.ExposedPort) bool {
+	return err == nil && slices.ContainsFunc(found.Ports(), func(p resource.ExposedPort) bool {
 		return p.External && p.Port == u.Port
 	})
 }

@@ -69,11 +69,11 @@ func TestReportPorts(t *testing.T) {
 		got = append(got, e.Reason+": "+e.Message)
 	}
 	want := []string{
-		"ExposedPortUnavailable: Nobody outside can connect to port 6379: already in use by redis-server (pid 7)",
-		"ExposedPortUnavailable: Nobody outside can connect to port 9000: already in use",
-		"ExposedPortUnavailable: Nobody outside can connect to port 6379: already in use by nginx (pid 8)",
+		"ExposedPortUnavailable: Nobody can connect to port 6379 of this machine: already in use by redis-server (pid 7)",
+		"ExposedPortUnavailable: Nobody can connect to port 9000 of this machine: already in use",
+		"ExposedPortUnavailable: Nobody can connect to port 6379 of this machine: already in use by nginx (pid 8)",
 		"ExposedPortOpened: Port 6379 is open",
-		"ExposedPortUnavailable: Nobody outside can connect to port 6379: already in use by redis-server (pid 7)",
+		"ExposedPortUnavailable: Nobody can connect to port 6379 of this machine: already in use by redis-server (pid 7)",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

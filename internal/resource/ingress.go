@@ -74,6 +74,9 @@ type ExposedPort struct {
 	Port     int
 	// TargetPort is the port of the replicas. It is 0 for the main port, whose target port is stored in each revision.
 	TargetPort int
+	// Host is set for a port that the tag penstock.host-port asks for. It speaks HTTP, is open on loopback only, and
+	// replicas do not see it.
+	Host bool
 }
 
 // ExposedPorts returns all TCP ports of an app.

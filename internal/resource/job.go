@@ -208,6 +208,7 @@ func ValidateJob(j Job) []Fault {
 		faults = append(faults, *f)
 	}
 	faults = append(faults, ValidateTags(j.Tags)...)
+	faults = append(faults, validateJobTags(j.Tags)...)
 	c := j.Configuration
 	within := func(field string, got, least, most int64) {
 		if got < least || got > most {

@@ -49,6 +49,7 @@ var settings = []setting{
 	{"http-metric", choice(func(s *Settings) *HTTPMetric { return &s.HTTPMetric }, MetricInFlight, MetricDocumented)},
 	{"scale-in-window", duration(func(s *Settings) *time.Duration { return &s.ScaleInWindow }, "")},
 	{"prefetch", choice(func(s *Settings) *Prefetch { return &s.Prefetch }, PrefetchOff, PrefetchWeights)},
+	{hostPortSetting, func(_ *Settings, value string) error { _, err := parseHostPort(value); return err }},
 	{"standby", choice(func(s *Settings) *Standby { return &s.Standby }, StandbyCreated, StandbyPaused, StandbyNone)},
 }
 
@@ -62,6 +63,11 @@ var laterTags = map[string]string{
 func ParseSettings(environment, app map[string]string) (Settings, error) {
 	values := map[string]string{}
 	var faults []Fault
+	for tag := range environment {
+		if strings.EqualFold(tag, TagPrefix+hostPortSetting) {
+			faults = append(faults, Fault{codeTag, "tags." + tag, "want it on one app, as a port leads to one app; got it on an environment"})
+		}
+	}
 	for _, tags := range []map[string]string{environment, app} {
 		for _, tag := range slices.Sorted(maps.Keys(tags)) {
 			name := strings.ToLower(tag)

@@ -86,6 +86,7 @@ func ValidateApp(a App) []Fault {
 	faults = append(faults, ValidateTags(a.Tags)...)
 	faults = append(faults, validateIngress(a)...)
 	faults = append(faults, validateTraffic(a)...)
+	faults = append(faults, validateHostPort(a)...)
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
 	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template)...)
 	faults = append(faults, validateRegistries(a.Keyring())...)

@@ -65,6 +65,7 @@ type ControlOptions struct {
 type Public struct {
 	Domain      string
 	HTTP, HTTPS int
+	HTTPHost    string // that the http listener is on; "" means all addresses
 	TCPHost     string // host on which external ports of TCP apps are opened
 }
 
@@ -397,7 +398,7 @@ func (c *control) openAPI(ctx context.Context) error {
 	own := admin.Config{
 		Status: wire.Status{
 			Instance: c.Instance, Runtime: c.Engine.Runtime, Domain: c.Public.Domain,
-			HTTPPort: c.Public.HTTP, HTTPSPort: c.Public.HTTPS, TCPHost: c.Public.TCPHost,
+			HTTPHost: c.Public.HTTPHost, HTTPPort: c.Public.HTTP, HTTPSPort: c.Public.HTTPS, TCPHost: c.Public.TCPHost,
 		},
 		Traffic:  c.hub,
 		Runtime:  c.engine,

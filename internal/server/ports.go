@@ -10,7 +10,7 @@ import (
 	"penstock/internal/supervisor"
 )
 
-// supervisorPorts opens ports on one host through the supervisor.
+// supervisorPorts opens ports on one host, and on loopback, through the supervisor.
 type supervisorPorts struct {
 	client *supervisor.PortsClient
 	host   string
@@ -21,10 +21,14 @@ func NewPorts(socket, host string) ingress.Ports {
 	return &supervisorPorts{supervisor.NewPortsClient(socket), host}
 }
 
-func (p *supervisorPorts) Open(ctx context.Context, ports []int) ([]ingress.Port, error) {
-	addresses := make([]string, len(ports))
-	for i, number := range ports {
-		addresses[i] = net.JoinHostPort(p.host, strconv.Itoa(number))
+func (p *supervisorPorts) Open(ctx context.Context, wanted []ingress.Wanted) ([]ingress.Port, error) {
+	addresses := make([]string, len(wanted))
+	for i, w := range wanted {
+		host := p.host
+		if w.Loopback {
+			host = supervisor.Loopback
+		}
+		addresses[i] = net.JoinHostPort(host, strconv.Itoa(w.Number))
 	}
 	opened, err := p.client.Open(ctx, addresses)
 	if errors.Is(err, supervisor.ErrSuperseded) {
@@ -35,8 +39,8 @@ func (p *supervisorPorts) Open(ctx context.Context, ports []int) ([]ingress.Port
 	}
 	var all []ingress.Port
 	for i, o := range opened {
-		if i < len(ports) { // the response has the order of the request
-			all = append(all, ingress.Port{Number: ports[i], Listener: o.Listener, Fault: o.Fault})
+		if i < len(wanted) { // the response has the order of the request
+			all = append(all, ingress.Port{Wanted: wanted[i], Listener: o.Listener, Fault: o.Fault})
 		}
 	}
 	return all, nil

@@ -20,9 +20,12 @@ import (
 // Ports configures how roles request TCP ports while the server runs.
 type Ports struct {
 	Socket  string // unix socket, relative to the state folder
-	Host    string // the only host on which ports are opened; "" means all addresses of the machine
+	Host    string // the only host on which ports are opened, beside Loopback; "" means all addresses of the machine
 	Setting string // what a user can change to use another port
 }
+
+// Loopback is the host of ports that only this machine can reach.
+const Loopback = "127.0.0.1"
 
 // Limits for the socket: the size of a line and how long the rest of a line may take.
 const (
@@ -210,8 +213,8 @@ func (p *ports) get(address string) (*held, error) {
 	switch {
 	case err != nil, convErr != nil, number == 0:
 		return nil, fmt.Errorf("want HOST:PORT with a port from 1 to 65535, got %q", address)
-	case host != p.Host:
-		return nil, fmt.Errorf("want the host %q, on which alone TCP ports are opened, got %q", p.Host, host)
+	case host != p.Host && host != Loopback:
+		return nil, fmt.Errorf("want the host %q or %s, on which alone TCP ports are opened, got %q", p.Host, Loopback, host)
 	case len(p.open) >= maxPorts:
 		return nil, fmt.Errorf("%d TCP ports are open already, which is the server's limit", maxPorts)
 	}

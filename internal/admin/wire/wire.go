@@ -45,7 +45,8 @@ type Status struct {
 	Instance  string `json:"instance"` // identifies this server on the machine
 	Runtime   string `json:"runtime"`  // "containerd" or "fake"
 	Domain    string `json:"domain"`   // parent of the environments' domains
-	HTTPPort  int    `json:"httpPort"` // of the ingress
+	HTTPHost  string `json:"httpHost"` // address on which the ingress listens for http; "" means all of the machine's
+	HTTPPort  int    `json:"httpPort"`
 	HTTPSPort int    `json:"httpsPort"`
 	TCPHost   string `json:"tcpHost"`  // address on which the external ports of TCP apps are opened
 	InFlight  int    `json:"inFlight"` // requests that replicas are processing

@@ -141,7 +141,7 @@ func (c *conn) passed() bool {
 // pass gives the connection to HTTP2.
 func (c *conn) pass(nc net.Conn) {
 	_ = c.nc.SetReadDeadline(time.Time{}) // fails only on a closed connection
-	if !c.server.door.pass(nc) {
+	if !c.server.door.Pass(nc) {
 		c.end()
 	}
 }

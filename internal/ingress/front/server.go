@@ -46,7 +46,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
-	door  *door
+	door  *Queue        // where HTTP2 accepts its connections
 	gone  chan struct{} // receives when a connection has ended while closing; takes one without blocking
 	wg    sync.WaitGroup
 }
@@ -118,7 +118,7 @@ func (s *Server) open(ctx context.Context, ln net.Listener) error {
 	s.exchanges.New = func() any { return newExchange() }
 	s.conns = map[*conn]struct{}{}
 	s.gone = make(chan struct{}, 1)
-	s.door = &door{addr: ln.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
+	s.door = NewQueue(ln.Addr())
 	s.wg.Go(w.run)
 	s.wg.Go(func() {
 		if err := s.HTTP2.Serve(s.door); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
@@ -211,43 +211,7 @@ func (s *Server) Close() {
 		return // Serve was not called, or failed
 	}
 	_ = s.HTTP2.Close() // it can only fail with the door's error, which has none
-	door.shut()
+	_ = door.Close()    // it returns no error
 	watch.close()
 	s.wg.Wait()
-}
-
-// door is the listener that HTTP2 accepts its connections from.
-type door struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (d *door) Accept() (net.Conn, error) {
-	select {
-	case nc := <-d.conns:
-		return nc, nil
-	case <-d.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (d *door) Close() error {
-	d.shut()
-	return nil
-}
-
-func (d *door) Addr() net.Addr { return d.addr }
-
-func (d *door) shut() { d.once.Do(func() { close(d.closed) }) }
-
-// pass gives a connection to HTTP2, and says whether it was accepted.
-func (d *door) pass(nc net.Conn) bool {
-	select {
-	case d.conns <- nc:
-		return true
-	case <-d.closed:
-		return false
-	}
 }

@@ -48,6 +48,7 @@ func TestReadme(t *testing.T) {
 	if status, answer := m.Ask(t, http.MethodGet, "chat", "/v1/models", ""); status != http.StatusOK || !strings.Contains(answer, "simulated-llm") {
 		t.Errorf("the README's app answers %d %s", status, answer)
 	}
+	t.Run("OpenAI's clients", func(t *testing.T) { openAIClients(t, m, string(text), manifests[1]) })
 	// The image.yaml that the README shows is the example's, but for what it leaves out.
 	example, err := os.ReadFile(filepath.Join(clone, "examples/chat/image.yaml"))
 	if err != nil {
