@@ -7,10 +7,11 @@ import (
 )
 
 func newEnvironmentCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "env", Short: "Manage environments, their storages and certificates"}
+	cmd := &cobra.Command{Use: "env", Short: "Manage environments, their workload profiles, storages and certificates"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
-	cmd.AddCommand(newEnvironmentListCmd(env, s), newStorageCmd(env, s), newCertificateCmd(env, s))
+	cmd.AddCommand(newEnvironmentListCmd(env, s), newEnvironmentShowCmd(env, s), newEnvironmentCreateCmd(env, s), newEnvironmentUpdateCmd(env, s),
+		newEnvironmentDeleteCmd(env, s), newStorageCmd(env, s), newCertificateCmd(env, s))
 	return group(cmd)
 }
 

@@ -160,9 +160,18 @@ type environmentView struct {
 	Name       string `json:"name"`
 	Location   string `json:"location"`
 	Properties struct {
-		ProvisioningState string `json:"provisioningState"`
-		DefaultDomain     string `json:"defaultDomain"`
+		ProvisioningState string        `json:"provisioningState"`
+		DefaultDomain     string        `json:"defaultDomain"`
+		Profiles          []profileView `json:"workloadProfiles"`
 	} `json:"properties"`
+}
+
+// profileView is a workload profile of an environment.
+type profileView struct {
+	Name string `json:"name"`
+	Type string `json:"workloadProfileType"`
+	Min  *int   `json:"minimumCount,omitempty"`
+	Max  *int   `json:"maximumCount,omitempty"`
 }
 
 // storageView is a storage of an environment. One of AzureFile and NfsAzureFile is set.

@@ -232,5 +232,5 @@ func ValidateJob(j Job) []Fault {
 
 // ValidateJobTemplate checks the template of a job, or one with which an execution is started.
 func ValidateJobTemplate(j Job, t Template) []Fault {
-	return append(validateSecrets(j.Configuration.Secrets, t), validateTemplate(t, j.Profile)...)
+	return append(validateSecrets(j.Configuration.Secrets, t), validateTemplate(t, j.Profile, j.Environment)...)
 }

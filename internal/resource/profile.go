@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,11 +107,15 @@ func ValidateProfile(profile string, t Template, e Environment) []Fault {
 		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, Consumption) }) {
 			names = append(names, Consumption)
 		}
+		add := ""
+		if typ, known := FindProfileType(profile); known {
+			add = fmt.Sprintf("; %s is a type, and this gives the environment a profile of it: %s", typ.Name, addProfile(e.ID, typ))
+		}
 		return []Fault{{codeValue, "properties.workloadProfileName", fmt.Sprintf(
-			"want one of the workload profiles of the environment '%s', which are %s, got %q", e.ID.Base(), strings.Join(names, ", "), profile)}}
+			"want one of the workload profiles of the environment '%s', which are %s, got %q%s", e.ID.Base(), strings.Join(names, ", "), profile, add)}}
 	}
 	if !typ.Dedicated {
-		if f := validateTotal(t.Containers); f != nil {
+		if f := validateTotal(t.Containers, e.ID); f != nil {
 			return []Fault{*f}
 		}
 		return nil
@@ -124,6 +129,40 @@ func ValidateProfile(profile string, t Template, e Environment) []Fault {
 		return nil
 	}
 	return []Fault{{"ContainerAppInvalidResourceTotal", "template.containers", fmt.Sprintf(
-		"The total requested CPU and memory resources for this application (CPU: %s, memory: %s) is invalid. Want together at most what a node of the workload profile %s (%s) has: CPU: %d.0, memory: %d.0",
-		decimal(float64(milli)/1000), decimal(float64(memory)/gibibyte), profile, typ.Name, typ.Cores, typ.MemoryGi)}}
+		"The total requested CPU and memory resources for this application (CPU: %s, memory: %s) is invalid. Want together at most what a node of the workload profile %s (%s) has: CPU: %d.0, memory: %d.0. %s",
+		decimal(float64(milli)/1000), decimal(float64(memory)/gibibyte), profile, typ.Name, typ.Cores, typ.MemoryGi, largerProfile(milli, memory, e.ID))}}
+}
+
+// largerProfile says which dedicated profile has room for a replica of this size, and how an environment gets it.
+func largerProfile(milli, memory int64, environment ID) string {
+	var fits, largest ProfileType
+	for _, t := range ProfileTypes() {
+		if !t.Dedicated {
+			continue
+		}
+		if t.MemoryGi > largest.MemoryGi {
+			largest = t
+		}
+		if milli <= int64(t.Cores)*1000 && memory <= int64(t.MemoryGi)*gibibyte && (fits.Name == "" || smaller(t, fits)) {
+			fits = t
+		}
+	}
+	if fits.Name == "" {
+		return fmt.Sprintf("No workload profile is that large; the largest, %s, has CPU: %d.0, memory: %d.0", largest.Name, largest.Cores, largest.MemoryGi)
+	}
+	return fmt.Sprintf("The workload profile type %s has CPU: %d.0, memory: %d.0: run %s, and set workloadProfileName: %s in properties",
+		fits.Name, fits.Cores, fits.MemoryGi, addProfile(environment, fits), fits.Name)
+}
+
+func smaller(a, b ProfileType) bool {
+	return cmp.Or(cmp.Compare(a.MemoryGi, b.MemoryGi), cmp.Compare(a.Cores, b.Cores)) < 0
+}
+
+// addProfile returns the command that gives an environment a profile with the name of its type.
+func addProfile(environment ID, t ProfileType) string {
+	command := fmt.Sprintf("penstock env update %s --workload-profile %s:%s", environment.Base(), t.Name, t.Name)
+	if !strings.EqualFold(environment.Group, "default") {
+		command += " -g " + environment.Group
+	}
+	return command
 }

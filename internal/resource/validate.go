@@ -90,12 +90,12 @@ func ValidateApp(a App) []Fault {
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
 	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template)...)
 	faults = append(faults, validateRegistries(a.Keyring())...)
-	return append(faults, validateTemplate(a.Template, a.Profile)...)
+	return append(faults, validateTemplate(a.Template, a.Profile, a.Environment)...)
 }
 
 // validateTemplate checks a template. The limits of a workload profile other than Consumption are not checked, because
 // they are defined in the environment.
-func validateTemplate(t Template, profile string) []Fault {
+func validateTemplate(t Template, profile string, environment ID) []Fault {
 	var faults []Fault
 	bad := func(field, format string, args ...any) {
 		faults = append(faults, Fault{codeValue, field, fmt.Sprintf(format, args...)})
@@ -133,7 +133,7 @@ func validateTemplate(t Template, profile string) []Fault {
 	check("initContainers", t.InitContainers)
 	faults = append(faults, validateVolumes(t)...)
 	if profile == "" || strings.EqualFold(profile, Consumption) { // ValidateProfile checks the others
-		if f := validateTotal(t.Containers); f != nil {
+		if f := validateTotal(t.Containers, environment); f != nil {
 			faults = append(faults, *f)
 		}
 	}
@@ -264,7 +264,7 @@ func host(field, got string) *Fault {
 // validateTotal checks that the containers of a replica together have one of the sizes of the Consumption profile: 0.25 to
 // 4 vCPUs, with two GiB for each (learn.microsoft.com/azure/container-apps/containers). Init containers do not count,
 // because they run before the others.
-func validateTotal(containers []Container) *Fault {
+func validateTotal(containers []Container, environment ID) *Fault {
 	var milli, bytes int64
 	for _, c := range containers {
 		if c.Resources.MilliCPU <= 0 || c.Resources.Memory <= 0 {
@@ -283,9 +283,13 @@ func validateTotal(containers []Container) *Fault {
 	for m := int64(step); m <= most; m += step {
 		pairs = append(pairs, fmt.Sprintf("[cpu: %s, memory: %sGi]", decimal(float64(m)/1000), decimal(float64(m)/500)))
 	}
+	more := ""
+	if milli > most || bytes > most*2*gibibyte/1000+slack {
+		more = ". " + largerProfile(milli, bytes, environment)
+	}
 	return &Fault{"ContainerAppInvalidResourceTotal", "template.containers", fmt.Sprintf(
-		"The total requested CPU and memory resources for this application (CPU: %s, memory: %s) is invalid. Total CPU and memory for all containers defined in a Container App must add up to one of the following CPU - Memory combinations: %s",
-		decimal(float64(milli)/1000), decimal(float64(bytes)/gibibyte), strings.Join(pairs, "; "))}
+		"The total requested CPU and memory resources for this application (CPU: %s, memory: %s) is invalid. Total CPU and memory for all containers defined in a Container App must add up to one of the following CPU - Memory combinations: %s%s",
+		decimal(float64(milli)/1000), decimal(float64(bytes)/gibibyte), strings.Join(pairs, "; "), more)}
 }
 
 // decimal formats a number as Azure's message does, with one or two decimals.
