@@ -37,6 +37,7 @@ func appKind() kind[resource.App] {
 			if !slices.Equal(was.Shares(), now.Shares()) && was.Generation > 0 {
 				c.tellTraffic(now)
 			}
+			c.tellChangedSecrets(was, now)
 		},
 		answer: func(c *call, a resource.App) (any, error) {
 			domain, err := c.domain(a.Environment)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"penstock/internal/arm/app"
 	"penstock/internal/resource"
@@ -55,4 +57,39 @@ func (c *call) seal(owner resource.ID, was, wanted []resource.AppSecret) ([]reso
 		return nil, &resource.InvalidError{Faults: faults}
 	}
 	return kept, nil
+}
+
+// tellChangedSecrets writes a warning event if running replicas have old values of secrets in their environment variables. A
+// new template brings new replicas, and volumes follow by themselves.
+func (c *call) tellChangedSecrets(was, now resource.App) {
+	if was.Generation == 0 || now.Stopped || !was.Template.Equal(now.Template) {
+		return
+	}
+	var names []string
+	for _, s := range now.Configuration.Secrets {
+		at := slices.IndexFunc(was.Configuration.Secrets, func(old resource.AppSecret) bool { return old.Name == s.Name })
+		if at < 0 || !now.Template.SecretInEnv(s.Name) {
+			continue
+		}
+		before, err1 := c.Secrets.Open(was.Configuration.Secrets[at].Purpose(was.ID), was.Configuration.Secrets[at].Sealed)
+		after, err2 := c.Secrets.Open(s.Purpose(now.ID), s.Sealed)
+		if err1 != nil || err2 != nil || before != after {
+			names = append(names, "'"+s.Name+"'")
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	what := "The secret " + names[0] + " has a new value"
+	if len(names) > 1 {
+		what = "The secrets " + strings.Join(names, ", ") + " have new values"
+	}
+	restart := "penstock app restart " + now.ID.Base()
+	if !strings.EqualFold(now.ID.Group, "default") {
+		restart += " -g " + now.ID.Group
+	}
+	c.System.Append(resource.Event{
+		At: time.Now().UTC(), Warning: true, App: now.ID, Reason: "SecretsChanged", Source: "ContainerAppController",
+		Message: what + ". Running replicas keep what they were started with; this gives them the new: " + restart,
+	})
 }

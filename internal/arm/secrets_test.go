@@ -3,6 +3,9 @@ package arm_test
 import (
 	"strings"
 	"testing"
+
+	"penstock/internal/logs"
+	"penstock/internal/resource"
 )
 
 // withSecrets is an app with these secrets, in JSON, that refers to the one named key.
@@ -78,5 +81,48 @@ func TestSecretsAreWrittenAndReadByListSecretsOnly(t *testing.T) {
 	s.await(s.want(201, "PUT", chatPath, chat(nil)), "Azure-AsyncOperation")
 	if listed() != `{"value":[]}` {
 		t.Errorf("removed secrets are listed: %s", listed())
+	}
+}
+
+// A new value of a secret does not reach running replicas by itself, and an event says how it does.
+func TestAChangedSecretIsTold(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	told := func() (messages []string) {
+		t.Helper()
+		for e, err := range s.system.Read(t.Context(), logs.EventQuery{App: resource.AppID(subscription, "ml", "chat")}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Reason == "SecretsChanged" {
+				messages = append(messages, e.Message)
+			}
+		}
+		return messages
+	}
+	put := func(secrets string) {
+		t.Helper()
+		s.await(s.want(201, "PUT", chatPath, withSecrets(t, secrets)), "Azure-AsyncOperation")
+	}
+	put(`[{"name":"key","value":"one"},{"name":"other","value":"one"}]`)
+	put(`[{"name":"key","value":"one"},{"name":"other","value":"two"}]`) // no container has other
+	put(`[{"name":"key"},{"name":"other"}]`)
+	if got := told(); len(got) > 0 {
+		t.Errorf("got %q, want nothing", got)
+	}
+	put(`[{"name":"key","value":"two"},{"name":"other"}]`)
+	got := told()
+	if len(got) != 1 || !strings.Contains(got[0], "The secret 'key' has a new value") || !strings.Contains(got[0], "penstock app restart chat -g ml") {
+		t.Errorf("got %q", got)
+	}
+	s.await(s.want(202, "PATCH", chatPath, `{"properties":{"configuration":{"secrets":[{"name":"key","value":"three"},{"name":"other"}]}}}`), "Azure-AsyncOperation")
+	if got := told(); len(got) != 2 {
+		t.Errorf("after a PATCH: got %q", got)
+	}
+	// A new template brings replicas that have the value.
+	body := strings.Replace(withSecrets(t, `[{"name":"key","value":"four"}]`), `"image":"`, `"args":["new"],"image":"`, 1)
+	s.await(s.want(201, "PUT", chatPath, body), "Azure-AsyncOperation")
+	if got := told(); len(got) != 2 {
+		t.Errorf("with a new revision: got %q", got)
 	}
 }

@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"regexp"
+	"slices"
 )
 
 // Secret is a value that must not be shown. It appears as stars wherever it is printed, logged or encoded. slog uses
@@ -85,4 +86,14 @@ func validateSecrets(secrets []AppSecret, t Template) []Fault {
 		}
 	}
 	return faults
+}
+
+// SecretInEnv says whether an environment variable of a container has the value of a secret.
+func (t Template) SecretInEnv(name string) bool {
+	for _, c := range slices.Concat(t.Containers, t.InitContainers) {
+		if slices.ContainsFunc(c.Env, func(v EnvVar) bool { return v.SecretRef == name }) {
+			return true
+		}
+	}
+	return false
 }
