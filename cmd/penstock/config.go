@@ -42,6 +42,8 @@ type Config struct {
 	StandbyBudget int     // apps without replicas that have a standby
 	Overcommit    float64 // factor on the remaining memory; above 1 only on test machines
 
+	StayUp time.Duration // how long a new revision's containers without probes must run
+
 	RegistryInsecure []string            // registries to reach over plain http
 	RegistryMirrors  map[string][]string // mirrors of each registry
 	RegistryCA       string              // file with certificates to trust in addition to the system's
@@ -57,6 +59,9 @@ type Config struct {
 	LogLevel  slog.Level
 	LogFormat string // "text" or "json"
 }
+
+// maxStayUp is less than what a client waits for.
+const maxStayUp = 10 * time.Minute
 
 // defaults returns the default settings. root decides the folder for sockets; exe is the path of this program.
 func defaults(root bool, exe string) Config {
@@ -77,6 +82,7 @@ func defaults(root bool, exe string) Config {
 		DiskReserve:      2 << 30,
 		Overcommit:       1,
 		StandbyBudget:    32,
+		StayUp:           3 * time.Second,
 		ImagesSuperseded: time.Hour,
 		ImagesUnpacked:   64 << 30,
 		ImagesUnused:     7 * 24 * time.Hour,
@@ -166,6 +172,7 @@ func settings() []setting {
 				}
 				return nil
 			}},
+		duration("stay-up", "how long the containers of a new revision that have no startup or readiness probe must run before it is ready", func(c *Config) *time.Duration { return &c.StayUp }),
 		{"registry-insecure", "registries to reach over plain http, as HOST:PORT,HOST:PORT",
 			func(c *Config) string { return strings.Join(c.RegistryInsecure, ",") },
 			func(c *Config, s string) (err error) { c.RegistryInsecure, err = parseHosts(s); return err }},
@@ -296,6 +303,9 @@ func (c *Config) Validate() error {
 	}
 	if c.StandbyBudget < 0 || c.StandbyBudget > maxStandbys {
 		fault("standby-budget: want 0 to %d, got %d", maxStandbys, c.StandbyBudget)
+	}
+	if c.StayUp < 0 || c.StayUp > maxStayUp {
+		fault("stay-up: want a duration from 0 to %s, got %s", maxStayUp, c.StayUp)
 	}
 	if c.ImagesSuperseded < 0 {
 		fault("images-superseded: want a duration of 0 or more, got %s", c.ImagesSuperseded)

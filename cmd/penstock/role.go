@@ -108,6 +108,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 			Policy:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},
 			UnpackedLimit: c.ImagesUnpacked,
 		},
+		StayUp:   c.StayUp,
 		Capacity: server.CapacityOptions{MemoryReserve: c.MemoryReserve, DiskReserve: c.DiskReserve, Overcommit: c.Overcommit, StandbyBudget: c.StandbyBudget},
 		Storages: c.Storages,
 		Log:      log,

@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 				"PENSTOCK_HTTP":    "127.0.0.1:0",
 				"PENSTOCK_HTTPS":   "127.0.0.1:0",
 				"PENSTOCK_ARM":     "127.0.0.1:0",
+				"PENSTOCK_STAY_UP": "100ms",
 				"HOME":             env.WorkDir,
 			} {
 				env.Setenv(name, value)

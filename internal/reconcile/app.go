@@ -76,13 +76,26 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		}
 		refused[key] = err
 	}
+	var idle time.Duration
 	for i, rev := range revisions {
 		key := rev.ID.Key()
 		var v verdict
 		if wants(app, rev) {
-			v = judge(rev, counts[key], running[key], refused[key])
+			v = judge(time.Now(), r.cfg.Limits.StayUp, rev, counts[key], running[key], refused[key])
 		} else {
-			v = verdict{resource.RevisionStopped, ""}
+			v = verdict{state: resource.RevisionStopped}
+		}
+		if v.again > 0 {
+			r.queue.later(app.ID, v.again)
+		}
+		switch isLatest := rev.ID.Key() == latest.ID.Key(); {
+		case !isLatest, !isStarting(rev, v):
+			r.courses.forget(rev.ID)
+		default:
+			idle = r.idle(ctx, app, rev, running[key])
+			if rev.Settings.Behaviour == resource.Azure && (rev.State == resource.RevisionDegraded || idle >= r.cfg.Limits.Unhealthy) {
+				v.state = resource.RevisionDegraded
+			}
 		}
 		if revisions[i], err = r.note(ctx, app, rev, v); err != nil {
 			return err
@@ -118,7 +131,7 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 	if err != nil || !r.table.isOpen() {
 		return err
 	}
-	if err := r.settle(ctx, app, latest, left, version); err != nil {
+	if err := r.settle(ctx, app, latest, left, version, idle); err != nil {
 		return err
 	}
 	for _, rev := range revisions {
@@ -301,19 +314,15 @@ func (r *Reconciler) promote(ctx context.Context, app resource.App, latest resou
 	})
 }
 
-// provisionLimit is how long a client waits for a revision that neither becomes ready nor fails, for example because
-// its model loads slowly. The limit ends the operation, not the revision: the revision keeps starting, and a later
-// success counts.
-const provisionLimit = 20 * time.Minute
-
 // appliedLimit bounds the wait until ingresses route by a new table. Normally they do so within a millisecond or two.
 // One that hangs must not delay the other apps.
 const appliedLimit = 2 * time.Second
 
 // settle completes the app's latest generation as succeeded or failed. left is the number of its replicas. version is
-// the table with its routes: when a client learns that a change is done, the routes are in effect.
-func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resource.Revision, left int, version uint64) error {
-	want, why := resource.Succeeded, ""
+// the table with its routes: when a client learns that a change is done, the routes are in effect. idle is for how long
+// the latest revision has made no progress.
+func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resource.Revision, left int, version uint64, idle time.Duration) error {
+	want, why, unhealthy := resource.Succeeded, "", false
 	switch {
 	case app.Stopped && left > 0:
 		return nil // the engine's next change triggers another pass
@@ -325,14 +334,23 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 		// Only the configuration was written, and it is in effect.
 	case latest.State == resource.RevisionActivationFailed:
 		want, why = resource.Failed, latest.Reason
+	case latest.Settings.Behaviour == resource.Azure && latest.State == resource.RevisionDegraded:
+		unhealthy = true
 	default:
-		rest := time.Until(app.Modified.Add(provisionLimit))
-		if rest > 0 {
-			r.queue.later(app.ID, rest)
+		limit, rest := r.cfg.Limits.Stalled, time.Until(app.Modified.Add(provisionLimit))
+		want, why = resource.Failed, cmp.Or(latest.Reason, "no replica is ready")
+		switch {
+		case rest <= 0:
+			why = fmt.Sprintf("not ready after %s, and still tried: %s", provisionLimit, why)
+		case idle >= limit:
+			why = fmt.Sprintf("no progress for %s, and still tried: %s", limit, why)
+		default:
+			if latest.Settings.Behaviour == resource.Azure {
+				limit = r.cfg.Limits.Unhealthy
+			}
+			r.queue.later(app.ID, min(rest, limit-idle, progressCheck))
 			return nil
 		}
-		want = resource.Failed
-		why = fmt.Sprintf("not ready after %s, and still tried: %s", provisionLimit, cmp.Or(latest.Reason, "no replica is ready"))
 	}
 	if want == resource.Failed {
 		why = fmt.Sprintf("Failed to provision revision for container app '%s'. Error details: %s", app.ID.Base(), why)
@@ -358,6 +376,9 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 		return err
 	case app.Stopped:
 		r.emit(app.ID, "", "ContainerAppStopped", "Container app is stopped: it has no replicas, and its hosts answer as if it did not exist", 0)
+	case unhealthy:
+		r.warn(app.ID, latest.Name(), "ContainerAppUnhealthy", fmt.Sprintf("The write has succeeded, as in Azure, but revision %q is not ready: %s",
+			latest.Name(), cmp.Or(latest.Reason, "no replica is ready")))
 	case want == resource.Succeeded:
 		r.emit(app.ID, latest.Name(), "ContainerAppReady", ready(app), 0)
 	default:
@@ -444,6 +465,7 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 	left := 0
 	for _, rev := range revisions {
 		r.cfg.Scale.Forget(rev.ID)
+		r.courses.forget(rev.ID)
 		rest := running[rev.ID.Key()]
 		left += len(rest)
 		r.depart(ctx, rev, staying(rest), version, rev.Template.Grace)

@@ -14,7 +14,7 @@ type queue struct {
 	ready   []resource.ID
 	waiting map[string]bool // in ready
 	running map[string]bool // true: touched again since it began
-	timers  map[string]*time.Timer
+	timers  map[string]alarm
 	wake    chan struct{} // holds one value while ready is not empty
 }
 
@@ -22,7 +22,7 @@ func newQueue() *queue {
 	return &queue{
 		waiting: map[string]bool{},
 		running: map[string]bool{},
-		timers:  map[string]*time.Timer{},
+		timers:  map[string]alarm{},
 		wake:    make(chan struct{}, 1),
 	}
 }
@@ -59,15 +59,24 @@ func (q *queue) signal() {
 	}
 }
 
-// later touches id after d, unless it is touched before.
+// alarm touches a key at a time.
+type alarm struct {
+	*time.Timer
+	at time.Time
+}
+
+// later touches id after d, unless it is touched before. Of two times the earlier one counts.
 func (q *queue) later(id resource.ID, d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	key := id.Key()
+	key, at := id.Key(), time.Now().Add(d)
 	if t, ok := q.timers[key]; ok {
+		if t.at.Before(at) {
+			return
+		}
 		t.Stop()
 	}
-	q.timers[key] = time.AfterFunc(d, func() { q.touch(id) })
+	q.timers[key] = alarm{time.AfterFunc(d, func() { q.touch(id) }), at}
 }
 
 // next waits for a key to work on. The caller must call done after the work.

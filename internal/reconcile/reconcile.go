@@ -81,6 +81,8 @@ type Config struct {
 	// Domain is the parent of the environments' domains.
 	Domain string
 	Emit   func(resource.Event)
+	// Limits are the times after which new revisions are judged.
+	Limits Limits
 	// Created is called for each new revision, once or, after a crash, not at all. It must not block.
 	Created func(resource.Revision)
 	// Forget deletes what is stored about an app or a job besides its documents: its logs.
@@ -107,6 +109,7 @@ type Reconciler struct {
 
 	engine     snapshots
 	departures departures
+	courses    courses
 	tasks      sync.WaitGroup // goroutines that wait for requests to end
 	table      table
 }
@@ -122,7 +125,8 @@ func New(cfg Config) *Reconciler {
 	if cfg.Expose == nil {
 		cfg.Expose = func([]netip.AddrPort) error { return nil }
 	}
-	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}, table: newTable()}
+	cfg.Limits = cfg.Limits.withDefaults()
+	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}, courses: courses{by: map[string]*course{}}, table: newTable()}
 }
 
 // Touch requests a pass over an app, a job or an environment. It never blocks.

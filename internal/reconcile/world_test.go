@@ -34,6 +34,7 @@ type world struct {
 	images *images
 	routes *routes
 	scale  reconcile.Scaler // nil: none
+	limits reconcile.Limits
 
 	mu       sync.Mutex
 	released []resource.ID // environments whose addresses were given back
@@ -65,7 +66,7 @@ func openWorld(t testing.TB, path string, change ...func(*world)) *world {
 	}
 	driver := fake.New(fake.Options{})
 	w := &world{
-		t: t, store: documents, driver: driver,
+		t: t, store: documents, driver: driver, limits: reconcile.Limits{StayUp: 20 * time.Millisecond, Stalled: time.Hour, Unhealthy: time.Hour},
 		images: &images{driver: driver, pushed: map[string]int{}}, secrets: map[string]string{}, calls: map[string]int{}, places: map[string]int{}, routes: &routes{busy: map[string]chan struct{}{}, fewest: map[string]int{}},
 	}
 	t.Cleanup(func() {
@@ -129,6 +130,7 @@ func (w *world) start() {
 		Addresses: func(id resource.ID) (netip.Prefix, netip.Addr, error) {
 			return w.place(id)
 		},
+		Limits: w.limits,
 		Domain: "example.localhost", Emit: emit, Forget: func(resource.ID) error { return nil }, Log: log, Backoff: jobplan.Backoff{First: 20 * time.Millisecond, Max: 40 * time.Millisecond},
 	})
 	ctx, cancel := context.WithCancel(context.Background())

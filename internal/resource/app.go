@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 )
@@ -164,6 +165,11 @@ type Probe struct {
 	FailureThreshold int
 	SuccessThreshold int
 	Grace            time.Duration `json:",omitempty"` // 0: that of the template
+}
+
+// Probed says whether the container has a probe of its own that tells when it is ready.
+func (c Container) Probed() bool {
+	return slices.ContainsFunc(c.Probes, func(p Probe) bool { return p.Type == Startup || p.Type == Readiness })
 }
 
 // HTTPGet is a probe that succeeds when the status of the response is from 200 to 399.

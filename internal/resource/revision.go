@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -158,4 +160,17 @@ type Exit struct {
 	// OOM is set when the kernel killed a process of the container at its memory limit.
 	OOM    bool
 	Reason string // "OOMKilled", "Error", "Completed", "Unknown"
+	// Cause is the failure of the probe for which the platform ended the container. It is empty for one that ended by itself.
+	Cause string `json:",omitempty"`
+}
+
+// Why says for people why a container ended.
+func (e Exit) Why() string { return cmp.Or(e.Cause, e.Reason) }
+
+// String describes the end of a container for people.
+func (e Exit) String() string {
+	if e.Cause != "" {
+		return fmt.Sprintf("was ended with exit code %d: %s", e.Code, e.Cause)
+	}
+	return fmt.Sprintf("ended with exit code %d (%s)", e.Code, e.Reason)
 }

@@ -52,6 +52,8 @@ type ControlOptions struct {
 	Engine    EngineOptions
 	Images    ImageOptions
 	Capacity  CapacityOptions
+	// StayUp is how long the containers of a new revision that have no probe must run before it counts as ready.
+	StayUp time.Duration
 	// Storages are folders by "environment/storage", in lower case.
 	Storages map[string]string
 	Log      *slog.Logger
@@ -318,6 +320,7 @@ func (c *control) openReconciler(ctx context.Context) error {
 		Release:   c.machine.release,
 		Expose:    c.machine.expose,
 		Domain:    c.Public.Domain,
+		Limits:    reconcile.Limits{StayUp: c.StayUp},
 		Emit:      c.emit,
 		Created:   c.created,
 		Forget: func(app resource.ID) error {

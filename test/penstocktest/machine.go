@@ -87,7 +87,7 @@ func (m *Machine) dial(ctx context.Context, network, _ string) (net.Conn, error)
 // Env returns the environment in which penstock commands reach the server.
 func (m *Machine) Env() []string {
 	return append(os.Environ(), "PENSTOCK_DATA="+m.Data,
-		"PENSTOCK_HTTP=127.0.0.1:0", "PENSTOCK_HTTPS=127.0.0.1:0", "PENSTOCK_ARM=127.0.0.1:0", "PENSTOCK_ENGINES="+Path("bin"))
+		"PENSTOCK_HTTP=127.0.0.1:0", "PENSTOCK_HTTPS=127.0.0.1:0", "PENSTOCK_ARM=127.0.0.1:0", "PENSTOCK_STAY_UP=200ms", "PENSTOCK_ENGINES="+Path("bin"))
 }
 
 // Run runs one penstock command against the server.

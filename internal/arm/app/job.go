@@ -287,7 +287,7 @@ func newReplicaDetails(r resource.ExecutionReplica) ReplicaDetails {
 		one := ContainerDetails{Name: c.Name, Status: "Waiting"}
 		switch {
 		case c.LastExit != nil:
-			one.Code, one.Status, one.AdditionalInformation = &c.LastExit.Code, "Terminated", c.LastExit.Reason
+			one.Code, one.Status, one.AdditionalInformation = &c.LastExit.Code, "Terminated", c.LastExit.Why()
 		case !r.Ended.IsZero():
 			one.Status, one.AdditionalInformation = "Terminated", r.Reason
 		case c.Running:

@@ -151,7 +151,7 @@ func newReplicaContainer(c resource.ContainerStatus, base string) ReplicaContain
 	case c.Done:
 		status.RunningState, status.RunningStateDetails = "Terminated", "Completed"
 	case c.LastExit != nil:
-		status.RunningState, status.RunningStateDetails = "Terminated", c.LastExit.Reason
+		status.RunningState, status.RunningStateDetails = "Terminated", c.LastExit.Why()
 	}
 	return status
 }

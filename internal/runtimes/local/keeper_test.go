@@ -320,6 +320,10 @@ func TestLivenessKills(t *testing.T) {
 	if r.Failures != 0 {
 		t.Errorf("it had been ready: want no failed start, got %d", r.Failures)
 	}
+	const cause = "Probe of Liveness failed with timeout in 0.02 seconds."
+	if last := r.Containers[0].LastExit; last == nil || last.Why() != cause || !strings.Contains(last.String(), cause) {
+		t.Errorf("its last end is %v, want the probe's failure %q", last, cause)
+	}
 }
 
 // A model that loads for longer than its liveness probe allows is not killed, and an event says so. One that hangs after it was

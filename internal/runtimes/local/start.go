@@ -282,8 +282,11 @@ func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 	if grace == 0 {
 		grace = k.rev.Template.Grace
 	}
-	k.stopContainer(ctx, c, grace, "ProbeFailure")
+	k.stopContainer(ctx, c, grace, probeFailure)
 }
+
+// probeFailure is the reason for the end of a container whose probe failed too often.
+const probeFailure = "ProbeFailure"
 
 // stopContainer ends a container's process. why is reported as the reason.
 func (k *keeper) stopContainer(ctx context.Context, c *container, grace time.Duration, why string) {

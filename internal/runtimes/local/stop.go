@@ -28,6 +28,9 @@ func (k *keeper) outOfMemory(c *container, o *OOM) {
 // exited handles the end of a container's process that will be restarted.
 func (k *keeper) exited(c *container, exit resource.Exit) {
 	why := c.why
+	if why == probeFailure {
+		exit.Cause = c.unhealthy
+	}
 	c.why, c.killAt = "", time.Time{}
 	c.phase, c.pid = idle, 0
 	c.stopProbes()
@@ -76,7 +79,7 @@ func (k *keeper) again(c *container, exit resource.Exit) {
 	c.last, c.ready = &exit, false
 	pause := k.pause(c)
 	c.due = time.Now().Add(pause)
-	c.trouble = fmt.Sprintf("container '%s' ended with exit code %d (%s); end %d in a row", c.spec.Name, exit.Code, exit.Reason, c.ends)
+	c.trouble = fmt.Sprintf("container '%s' %s; end %d in a row", c.spec.Name, exit, c.ends)
 	if pause > 0 {
 		c.trouble += fmt.Sprintf(", started again after %s", round(pause))
 		k.tell(warning, "ContainerBackOff", 0, "Back-off restarting failed container '%s': end %d in a row, the next start is in %s.",
