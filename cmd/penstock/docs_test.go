@@ -55,7 +55,7 @@ func TestWrongCommandsAreFound(t *testing.T) {
 		"penstock app list --output":                 "flag needs an argument",
 		"penstock app show chat again":               "accepts 1 arg(s), received 2",
 		"penstock app logs chat --tail many":         "invalid argument",
-		"penstock up -f app.yaml and something more": "unknown command",
+		"penstock up -f app.yaml and something more": "accepts at most 1 arg(s), received 3",
 	} {
 		if err := check(command); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", command, err, want)

@@ -44,7 +44,7 @@ var may = map[string][]string{
 	"oci":                       {"oci/remote", "weights"},
 	"oci/remote":                {},
 	"oci/unpack":                {},
-	"build":                     {"atomicfile"},
+	"build":                     {"atomicfile", "weights"},
 	"network":                   {"atomicfile"},
 	"network/direct":            {},
 	"network/networktest":       {},

@@ -40,6 +40,12 @@ func openBase(ctx context.Context, store *cache, dir *os.Root, spec BaseSpec, op
 		return &base{layers: layers, hashed: hashed, close: nothing}, nil
 	case spec.Image != "":
 		b, err := baseFromRegistry(ctx, opts.Registry, spec.Image)
+		if _, missing := errors.AsType[*missingError](err); missing && opts.Pull != nil && OfAnotherRegistry(spec.Image) {
+			opts.report(Progress{Layer: "pulling " + spec.Image, Stage: StageTool})
+			if err = opts.Pull(ctx, spec.Image); err == nil {
+				b, err = baseFromRegistry(ctx, opts.Registry, spec.Image)
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("base.image: %w", err)
 		}
@@ -60,6 +66,19 @@ func openBase(ctx context.Context, store *cache, dir *os.Root, spec BaseSpec, op
 	return &base{close: nothing}, nil
 }
 
+// missingError is the error if the server does not have the base.
+type missingError struct{ image string }
+
+func (e *missingError) Error() string {
+	return fmt.Sprintf("want an image on this server, got %q, which does not exist", e.image)
+}
+
+// OfAnotherRegistry reports whether an image's name begins with the host of a registry, by Docker's rule.
+func OfAnotherRegistry(image string) bool {
+	host, _, below := strings.Cut(image, "/")
+	return below && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
+
 // baseFromRegistry uses an image on the server as the base. Its layers stay on the server.
 func baseFromRegistry(ctx context.Context, from Registry, image string) (*base, error) {
 	tag, u, err := from.tag(image)
@@ -70,7 +89,7 @@ func baseFromRegistry(ctx context.Context, from Registry, image string) (*base, 
 		remote.WithTransport(&wire{next: from.transport(), scheme: u.Scheme}))
 	if err != nil {
 		if statusOf(err) == http.StatusNotFound {
-			return nil, fmt.Errorf("want an image on this server, got %q, which does not exist", image)
+			return nil, &missingError{image}
 		}
 		return nil, fmt.Errorf("%s: %w", image, err)
 	}

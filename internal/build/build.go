@@ -25,6 +25,8 @@ type Options struct {
 	Epoch time.Time
 	// Refresh checks whether a base has changed at its source, instead of using the cached one.
 	Refresh bool
+	// Pull, if not nil, makes the server pull an image of another registry that is the base and that it does not have.
+	Pull func(ctx context.Context, image string) error
 	// Progress, if not nil, is called often, and concurrently.
 	Progress func(Progress)
 }
@@ -166,7 +168,11 @@ func readInstructions(ctx context.Context, dir *os.Root) (spec Spec, dockerfile 
 	}
 	dockerfile, err = readFile(dir, dockerfileName, maxDockerfile)
 	if dockerfile == nil && err == nil {
-		dockerfile, wrote, err = writeDockerfile(ctx, dir)
+		var files []NewFile
+		if files, err = dockerfileFor(ctx, dir); len(files) > 0 {
+			dockerfile = files[len(files)-1].Content
+			wrote, err = writeNew(dir, files)
+		}
 	}
 	if dockerfile == nil && err == nil {
 		err = fmt.Errorf("%s: want a folder with an %s, a %s or a %s, found none of them", dir.Name(), SpecFile, dockerfileName, requirementsName)
@@ -179,6 +185,11 @@ func buildLayers(ctx context.Context, store *cache, dir *os.Root, spec Spec, opt
 	img := &image{}
 	var hashed int64
 	var failed []error
+	for i, layerSpec := range spec.Layers {
+		if err := compile(ctx, layerSpec, opts); err != nil {
+			return nil, 0, fmt.Errorf("layers[%d].go (%s): %w", i, layerSpec.Name, err)
+		}
+	}
 	below, err := openBase(ctx, store, dir, spec.Base, opts)
 	if err != nil {
 		return nil, 0, err

@@ -12,8 +12,10 @@
 // mmdebstrap installs the packages. Its tar is checked, made to depend only on the packages (rootfs), and split into the
 // essential packages and what the chosen packages add, as in examples/nginx and examples/torch.
 //
+// A layer with a Go package is compiled first, with the go command on PATH.
+//
 // BuildKit or buildah, which push through a gate, build a folder with a Dockerfile. For a folder with a requirements.txt, a
-// Dockerfile is written first.
+// Dockerfile is written first. Look finds out what a folder without any of these can serve, and the files to write for it.
 //
 // A layer's bytes depend only on its files: entries are sorted, times are the epoch, owners are those in image.yaml, and
 // permissions are 0755 for folders and programs and 0644 for the rest. So the same files give the same digest on every

@@ -213,10 +213,9 @@ func serverBases(ctx context.Context, from Registry, text []byte) ([]serverBase,
 	var found []serverBase
 	for _, line := range fromLine.FindAllSubmatch(text, -1) {
 		image := string(line[1])
-		host, _, below := strings.Cut(image, "/")
 		known := stages[strings.ToLower(image)]
 		stages[strings.ToLower(string(line[2]))] = true
-		if known || strings.ContainsAny(image, "$@") || image == "scratch" || below && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		if known || strings.ContainsAny(image, "$@") || image == "scratch" || OfAnotherRegistry(image) {
 			continue
 		}
 		tag, u, err := from.tag(image)

@@ -46,37 +46,26 @@ type python struct {
 	serves  string // the server that the command needs, if the requirements do not list it
 }
 
-// writeDockerfile writes a Dockerfile for a folder with a requirements.txt, and a .dockerignore if there is none. It
-// overwrites nothing.
-func writeDockerfile(ctx context.Context, dir *os.Root) (text []byte, wrote []string, err error) {
+// dockerfileFor returns a Dockerfile for a folder with a requirements.txt, after a .dockerignore if the folder has none. For
+// other folders it returns nothing.
+func dockerfileFor(ctx context.Context, dir *os.Root) (files []NewFile, err error) {
 	requirements, err := readFile(dir, requirementsName, maxSource)
 	if err != nil || requirements == nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p, err := lookAtPython(ctx, dir, requirements)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	text = p.dockerfile()
-	ignore := []byte("# What no image gets.\n" + strings.Join(pythonIgnored(), "\n") + "\n")
-	for _, file := range []struct {
-		name    string
-		content []byte
-	}{{IgnoreFile, ignore}, {dockerfileName, text}} {
-		f, err := dir.OpenFile(file.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if errors.Is(err, fs.ErrExist) && file.name == IgnoreFile {
-			continue
-		}
-		if err != nil {
-			return nil, wrote, err
-		}
-		_, err = f.Write(file.content)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return nil, wrote, err
-		}
-		wrote = append(wrote, file.name)
+	if _, err := dir.Stat(IgnoreFile); errors.Is(err, fs.ErrNotExist) {
+		files = append(files, NewFile{IgnoreFile, ignoreText(nil)})
 	}
-	return text, wrote, nil
+	return append(files, NewFile{dockerfileName, p.dockerfile()}), nil
+}
+
+// ignoreText returns a .dockerignore for a Python program, with more names of files and folders.
+func ignoreText(more []string) []byte {
+	return []byte("# What no image gets.\n" + strings.Join(append(pythonIgnored(), more...), "\n") + "\n")
 }
 
 // pythonIgnored returns the patterns of the .dockerignore that is written if there is none.

@@ -45,6 +45,7 @@ type Spec struct {
 type LayerSpec struct {
 	Name string
 	From string // a file or folder, relative to the image.yaml
+	Go   string // the Go package that is compiled into From before it is read; usually none
 	// To is the path in the image: of the file, or of the folder that gets the content of the folder From. If To ends in
 	// /, a file keeps its name and is put in that folder.
 	To          string
@@ -210,6 +211,7 @@ func (r *specReader) layer(n *yaml.Node, field string) LayerSpec {
 			}
 		},
 		"from": func(n *yaml.Node, field string) { layer.From = r.local(n, field) },
+		"go":   func(n *yaml.Node, field string) { layer.Go = r.local(n, field) },
 		"to": func(n *yaml.Node, field string) {
 			if layer.To = r.absolute(n, field); strings.HasPrefix(path.Base(layer.To), whiteout) {
 				r.fault(n, field, "want a name that does not start with %s (which deletes files in an image), got %q", whiteout, layer.To)

@@ -66,7 +66,7 @@ func TestParseSpecNamesAllFaults(t *testing.T) {
 	tests := map[string]struct{ spec, want string }{
 		"all at once": {
 			"layers:\n  - nam: x\n    from: ../secrets\n    to: app\n    compression: lz4\nports: [0, 80, http]\nuser: [1]\n",
-			`image.yaml:2: layers[0].nam: unknown field; want compression, from, name, owner, to
+			`image.yaml:2: layers[0].nam: unknown field; want compression, from, go, name, owner, to
 image.yaml:3: layers[0].from: want a path inside the folder of image.yaml, relative to it, got "../secrets"
 image.yaml:4: layers[0].to: want an absolute path without . and .. in it, got "app"
 image.yaml:5: layers[0].compression: want none, gzip or zstd, got "lz4"

@@ -135,8 +135,12 @@ func printApp(w io.Writer, a *appView, status *wire.Status) {
 			line("traffic", fmt.Sprintf("%d%% to %s", share.Weight, to))
 		}
 	}
-	if p.Template.Scale.Min != nil && p.Template.Scale.Max != nil {
-		line("replicas", fmt.Sprintf("%d to %d", *p.Template.Scale.Min, *p.Template.Scale.Max))
+	if p.Template.Scale.Max != nil {
+		least := 0 // not given reads back as null
+		if p.Template.Scale.Min != nil {
+			least = *p.Template.Scale.Min
+		}
+		line("replicas", fmt.Sprintf("%d to %d", least, *p.Template.Scale.Max))
 	}
 	for _, c := range p.Template.Containers {
 		line("container", fmt.Sprintf("%s: %s, %g vCPU, %s", c.Name, c.Image, c.Resources.CPU, c.Resources.Memory))

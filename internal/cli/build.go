@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"penstock/internal/admin/wire"
 	"penstock/internal/build"
 )
 
@@ -36,17 +38,26 @@ func (o *buildOptions) run(cmd *cobra.Command, env *Env, dir string) error {
 	if o.name == "" {
 		return UsageError(fmt.Errorf("--tag: want the name of the image, got none"))
 	}
+	c, err := env.client(cmd)
+	if err != nil {
+		return err
+	}
+	r, err := o.build(cmd, env, c, dir)
+	if err != nil {
+		return err
+	}
+	return env.show(r, func(w io.Writer) { fmt.Fprintln(w, r.Digest) })
+}
+
+// build builds and pushes the image, and prints its progress.
+func (o *buildOptions) build(cmd *cobra.Command, env *Env, c *Client, dir string) (build.Result, error) {
 	epoch := time.Time{}
 	if v := env.Getenv("SOURCE_DATE_EPOCH"); v != "" {
 		seconds, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
-			return UsageError(fmt.Errorf("SOURCE_DATE_EPOCH: want seconds since 1970, got %q", v))
+			return build.Result{}, UsageError(fmt.Errorf("SOURCE_DATE_EPOCH: want seconds since 1970, got %q", v))
 		}
 		epoch = time.Unix(seconds, 0)
-	}
-	c, err := env.client(cmd)
-	if err != nil {
-		return err
 	}
 	p := &buildProgress{out: env.Stderr, seen: map[string]bool{}}
 	r, err := build.Build(cmd.Context(), build.Options{
@@ -56,9 +67,13 @@ func (o *buildOptions) run(cmd *cobra.Command, env *Env, dir string) error {
 		Epoch:    epoch,
 		Refresh:  o.refresh,
 		Progress: p.take,
+		Pull: func(ctx context.Context, image string) error {
+			_, _, err := env.pull(ctx, c, wire.PullRequest{Image: image})
+			return err
+		},
 	})
 	if err != nil {
-		return err
+		return build.Result{}, err
 	}
 	for _, l := range r.Layers {
 		how := "built in " + l.BuildTook.Round(time.Millisecond).String()
@@ -72,7 +87,7 @@ func (o *buildOptions) run(cmd *cobra.Command, env *Env, dir string) error {
 		fmt.Fprintf(env.Stderr, "  layer %-12s %10s  %s, %s\n", l.Name, bytesText(l.Size), how, where)
 	}
 	fmt.Fprintf(env.Stderr, "built %s (%s) in %s; %s sent\n", r.Name, bytesText(r.Size), r.Took.Round(time.Millisecond), bytesText(r.Moved))
-	return env.show(r, func(w io.Writer) { fmt.Fprintln(w, r.Digest) })
+	return r, nil
 }
 
 // RoundTrip makes the client usable as a registry's transport. It adds the token, but only for its own endpoint.

@@ -81,7 +81,7 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 	root.PersistentFlags().StringVarP(&e.output, "output", "o", "text", "output format: text or json")
 	root.AddCommand(more...)
 	root.AddCommand(
-		newUpCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
+		newUpCmd(e), newInitCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
 		newAppCmd(e), newJobCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
 		newDoctorCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)

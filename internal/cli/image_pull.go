@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,16 +44,7 @@ have an image on the server beforehand.`,
 			if err != nil {
 				return err
 			}
-			body, err := json.Marshal(asked)
-			if err != nil {
-				return err
-			}
-			resp, err := c.do(cmd.Context(), http.MethodPost, wire.PullsPath, nil, body)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			end, raw, err := env.followPull(resp.Body)
+			end, raw, err := env.pull(cmd.Context(), c, asked)
 			if err != nil {
 				return err
 			}
@@ -65,6 +57,20 @@ have an image on the server beforehand.`,
 	cmd.Flags().StringVar(&username, "username", "", "user name for the registry")
 	cmd.Flags().BoolVar(&passwordStdin, "password-stdin", false, "read the password from standard input")
 	return cmd
+}
+
+// pull makes the server pull an image, and shows the progress.
+func (e *Env) pull(ctx context.Context, c *Client, asked wire.PullRequest) (wire.PullEnd, json.RawMessage, error) {
+	body, err := json.Marshal(asked)
+	if err != nil {
+		return wire.PullEnd{}, nil, err
+	}
+	resp, err := c.do(ctx, http.MethodPost, wire.PullsPath, nil, body)
+	if err != nil {
+		return wire.PullEnd{}, nil, err
+	}
+	defer resp.Body.Close()
+	return e.followPull(resp.Body)
 }
 
 // followPull shows the progress of a pull until it ends.

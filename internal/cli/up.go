@@ -23,23 +23,50 @@ type upOptions struct {
 	scope
 	environment string
 	file        string
+	folder      string
+	image       string
+	name        string
+	port        int
 	timeout     time.Duration
 	hosts       bool
+
+	health string // path that curl can ask for
+}
+
+// write is the request that creates or changes an app.
+type write struct {
+	name   string
+	method string
+	body   []byte
 }
 
 func newUpCmd(env *Env) *cobra.Command {
 	o := &upOptions{}
 	cmd := &cobra.Command{
-		Use:   "up",
-		Short: "Start a server in the background if none runs, and deploy an app with -f",
-		Long: `Start a server on the data folder if none runs there. With -f, create or update the app in a Container Apps YAML file
-and wait until it is ready. Progress is printed to stderr, the URL to stdout.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd, env) },
+		Use:   "up [DIR]",
+		Short: "Start a server in the background if none runs, and deploy a folder, a manifest or an image",
+		Long: `Start a server on the data folder if none runs there, and deploy an app:
+
+  penstock up DIR                     build the folder's image and serve it. The files that it needs and lacks (app.yaml,
+                                      image.yaml or Dockerfile) are written first, as by penstock init
+  penstock up -f app.yaml             the app in a Container Apps YAML file
+  penstock up --image X --port 8000   an image; if an app of that name exists, only its image changes
+
+Then wait until the app is ready. Progress is printed to stderr, the URL to stdout.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				o.folder = args[0]
+			}
+			return o.run(cmd.Context(), cmd, env)
+		},
 	}
 	o.bind(cmd.Flags())
 	cmd.Flags().StringVar(&o.environment, "environment", defaultEnvironment, "environment, if the manifest does not name one")
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "app manifest (Container Apps YAML); - reads stdin")
+	cmd.Flags().StringVar(&o.image, "image", "", "image to serve")
+	cmd.Flags().IntVar(&o.port, "port", 0, "with --image: port that it listens on (default: found when it runs)")
+	cmd.Flags().StringVar(&o.name, "name", "", "name of a new app (default: made from the name of the folder or image)")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "time to wait for the app to become ready")
 	cmd.Flags().BoolVar(&o.hosts, "hosts", false, "write the names of all apps to /etc/hosts, and keep them up to date until penstock down")
 	env.Server(cmd.Flags())
@@ -47,12 +74,26 @@ and wait until it is ready. Progress is printed to stderr, the URL to stdout.`,
 }
 
 func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error {
-	var name string
-	var body []byte
+	if err := o.check(cmd); err != nil {
+		return err
+	}
+	w := write{method: http.MethodPut}
+	var err error
+	// Read what is given first, so that a fault in it is reported before anything is started.
+	if o.folder != "" {
+		p, err := initFolder(ctx, env.Stderr, o.folder, o.name)
+		if err != nil {
+			return err
+		}
+		o.file, o.health = cmp.Or(o.file, p.manifest), p.Health
+	}
 	if o.file != "" {
-		// Read the manifest first, so that a faulty one is reported before anything is started.
-		var err error
-		if name, body, err = o.manifest(env); err != nil {
+		if w.name, w.body, err = o.manifest(env); err != nil {
+			return err
+		}
+	}
+	if o.image != "" {
+		if w.name, err = chooseName(o.name, imageBase(o.image)); err != nil {
 			return err
 		}
 	}
@@ -68,12 +109,22 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 	if o.hosts && !c.isLocal() {
 		return errors.New("--hosts: want a server on this machine, as the names get its address; got one at " + c.endpoint.Host)
 	}
-	if o.file == "" {
+	if w.name == "" {
 		return o.keepHosts(ctx, env, c)
+	}
+	if o.folder != "" {
+		if err := o.buildFolder(cmd, env, c, w.body); err != nil {
+			return err
+		}
+	}
+	if o.image != "" {
+		if w, err = o.fromImage(ctx, c, w.name); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
 	defer cancel()
-	return o.apply(ctx, env, c, name, body)
+	return o.apply(ctx, env, c, w)
 }
 
 // server returns a client of the server given by the environment variables, or else of the data folder's server, which it
@@ -172,12 +223,17 @@ func fold(doc map[string]json.RawMessage, name string) string {
 }
 
 // apply writes the app and prints its progress until it is ready.
-func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string, body []byte) error {
-	path := o.path("containerApps", name)
+func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, w write) error {
+	name, path := w.name, o.path("containerApps", w.name)
 	began := time.Now()
-	_, answer, err := c.call(ctx, http.MethodPut, path, version(), body)
+	_, answer, err := c.call(ctx, w.method, path, version(), w.body)
 	if err != nil {
 		return err
+	}
+	if len(answer) == 0 { // a PATCH is answered with 202 and no body
+		if answer, err = c.get(ctx, path, version()); err != nil {
+			return err
+		}
 	}
 	var written struct {
 		SystemData struct {
@@ -237,6 +293,9 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, name string,
 	return env.show(doc, func(w io.Writer) {
 		if u := a.url(status); u != "" {
 			fmt.Fprintln(w, u)
+			if try := o.tryCurl(u); try != "" && (o.folder != "" || o.image != "") {
+				fmt.Fprintf(env.Stderr, "try: %s\n", try)
+			}
 		}
 	})
 }
