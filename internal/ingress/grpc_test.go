@@ -195,7 +195,7 @@ func TestGRPCWithoutReplica(t *testing.T) {
 		text  string
 	}{
 		"no such app":                       {link.Table{}, codes.Unimplemented, "stopped or does not exist"},
-		"a revision that cannot start":      {none, codes.Unavailable, "ends with code 1 & 100 %"},
+		"a revision that cannot start":      {none, codes.Unavailable, "no replica of this app can be started"},
 		"a full waiting room":               {full, codes.Unavailable, "0 requests wait"},
 		"a replica that takes nothing":      {transport(replicas(closed.Addr().String()), resource.TransportHTTP2), codes.Unavailable, "Connection refused"},
 		"a replica that speaks HTTP/1 only": {old, codes.Unavailable, "protocol error"},

@@ -390,21 +390,20 @@ func (g *guardedRoom) pools(to []*upstream.Pool) []*upstream.Pool {
 	return to
 }
 
-// explain returns the access record's flag and the text for a request that got no replica. Busy means that another try in a
-// second makes sense.
+// explain returns the access record's flag and the text for a request that got no replica. The text names no revision, replica
+// or exit code, which are for the app's events and not for clients. Busy means that another try in a second makes sense.
 func (g *guardedRoom) explain(why *room.Refusal) (flag accesslog.Flags, text string, busy bool) {
-	what := "a revision"
-	if g.name != "" {
-		what = "a replica of revision " + g.name
-	}
 	switch why.Reason {
 	case room.Failed:
-		return accesslog.FlagNoHealthyUpstream, fmt.Sprintf("revision %s cannot start: %s", g.name, why.Detail), false
+		return accesslog.FlagNoHealthyUpstream, "no replica of this app can be started", false
 	case room.LineFull:
-		return accesslog.FlagOverflow, fmt.Sprintf("%d requests wait for %s already, which is its limit", why.Waiting, what), true
+		return accesslog.FlagOverflow, fmt.Sprintf("%d requests wait for this app already, which is its limit", why.Waiting), true
 	case room.NoPlace:
-		return accesslog.FlagOverflow, fmt.Sprintf("no place became free within %v: each of the %d replicas of revision %s has its %d requests",
-			why.After, why.Replicas, g.name, why.Limit), true
+		return accesslog.FlagOverflow, fmt.Sprintf("no place became free within %v: all replicas of this app are busy", why.After), true
 	}
-	return accesslog.FlagNoHealthyUpstream, fmt.Sprintf("waited %v for %s: %s", why.After, what, cmp.Or(why.Detail, "none became ready")), true
+	text = fmt.Sprintf("waited %v for a replica of this app: none became ready", why.After)
+	if g.name == "" && why.Detail != "" { // the detail is the ingress's own
+		text = fmt.Sprintf("waited %v for this app: %s", why.After, why.Detail)
+	}
+	return accesslog.FlagNoHealthyUpstream, text, true
 }

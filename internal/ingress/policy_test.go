@@ -122,7 +122,7 @@ func TestCORSOfErrors(t *testing.T) {
 	r := request(t, http.MethodGet, "/", nil)
 	r.Header.Set("Origin", "https://chat.example")
 	resp, body := f.do(t, r)
-	want(t, resp, body, 503, "no such image")
+	want(t, resp, body, 503, "no replica of this app can be started")
 	if got := resp.Header.Get("Access-Control-Allow-Origin"); got != "https://chat.example" {
 		t.Errorf("got %q", got)
 	}

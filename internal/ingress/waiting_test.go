@@ -170,7 +170,7 @@ func TestFullWaitingRoomAnswersAtOnce(t *testing.T) {
 	}
 	f.waiting(t, 2)
 	resp, body := f.get(t, "/")
-	want(t, resp, body, 503, "2 requests wait for a replica of revision app--1 already")
+	want(t, resp, body, 503, "2 requests wait for this app already")
 	if got := resp.Header.Get("Retry-After"); got != "1" {
 		t.Errorf("Retry-After: got %q, want 1", got)
 	}
@@ -183,7 +183,7 @@ func TestQueueTimeoutNamesTheReason(t *testing.T) {
 	table.Revisions[0].Blocked = "needs 4 GiB, 1 GiB is free"
 	f.Apply(table)
 	resp, body := f.get(t, "/")
-	want(t, resp, body, 503, "waited 20ms for a replica of revision app--1: needs 4 GiB, 1 GiB is free")
+	want(t, resp, body, 503, "waited 20ms for a replica of this app: none became ready")
 
 	release := make(chan struct{})
 	defer close(release)
@@ -207,16 +207,17 @@ func TestFailedRevisionAnswersAllWhoWait(t *testing.T) {
 	}
 	f.waiting(t, cap(answers))
 	table := replicas()
-	table.Revisions[0].Failed = "image not found"
+	table.Revisions[0].Failed = "replica app--1-x: container 'app' ended with exit code 3"
 	f.Apply(table)
-	const wanted = "503 revision app--1 cannot start: image not found"
+	// Neither a name nor the exit code: those are for the app's events.
+	const wanted = "503 no replica of this app can be started"
 	for range cap(answers) {
 		if got := receive(t, "answer", answers); got != wanted {
 			t.Errorf("got %q, want %q", got, wanted)
 		}
 	}
 	resp, body := f.get(t, "/")
-	want(t, resp, body, 503, "cannot start: image not found")
+	want(t, resp, body, 503, "no replica of this app can be started")
 }
 
 func TestClientThatLeavesLosesItsPlaceInLine(t *testing.T) {
