@@ -42,7 +42,7 @@ func newRevisionListCmd(env *Env, s *scope) *cobra.Command {
 					}
 					rows = append(rows, []string{
 						r.Name, active, strconv.Itoa(p.TrafficWeight) + "%", strconv.Itoa(p.Replicas),
-						p.RunningState, age(p.CreatedTime, time.Now()), p.RunningStateDetails,
+						p.RunningState, age(p.CreatedTime, time.Now()), p.ProvisioningError,
 					})
 				}
 				table(w, "NAME ACTIVE TRAFFIC REPLICAS STATE AGE DETAILS", rows)

@@ -129,15 +129,14 @@ func (a *appView) additional(s *wire.Status) (urls []string) {
 type revisionView struct {
 	Name       string `json:"name"`
 	Properties struct {
-		CreatedTime         time.Time `json:"createdTime"`
-		Active              bool      `json:"active"`
-		Replicas            int       `json:"replicas"`
-		TrafficWeight       int       `json:"trafficWeight"`
-		HealthState         string    `json:"healthState"`
-		ProvisioningState   string    `json:"provisioningState"`
-		ProvisioningError   string    `json:"provisioningError"`
-		RunningState        string    `json:"runningState"`
-		RunningStateDetails string    `json:"runningStateDetails"`
+		CreatedTime       time.Time `json:"createdTime"`
+		Active            bool      `json:"active"`
+		Replicas          int       `json:"replicas"`
+		TrafficWeight     int       `json:"trafficWeight"`
+		HealthState       string    `json:"healthState"`
+		ProvisioningState string    `json:"provisioningState"`
+		ProvisioningError string    `json:"provisioningError"`
+		RunningState      string    `json:"runningState"`
 	} `json:"properties"`
 }
 

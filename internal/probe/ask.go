@@ -158,13 +158,17 @@ func (v Verdict) Message() string {
 		return fmt.Sprintf("%s probe failed while the container has not been ready yet: %s; not counted", v.Check.Type, v.cause())
 	}
 	if s, ok := errors.AsType[statusError](v.Err); ok {
-		return fmt.Sprintf("Probe of %s failed with status code: %d", name, int(s))
+		return fmt.Sprintf("Probe of %s failed with status code: %d; %s answered %d", name, int(s), v.request(), int(s))
 	}
 	if v.Busy > 0 {
 		return fmt.Sprintf("%s probe timed out in %s seconds while the replica was answering; not counted", v.Check.Type, seconds(v.Check.Timeout))
 	}
 	if errors.Is(v.Err, errTimeout) {
-		return fmt.Sprintf("Probe of %s failed with timeout in %s seconds.", name, seconds(v.Check.Timeout))
+		message := fmt.Sprintf("Probe of %s failed with timeout in %s seconds.", name, seconds(v.Check.Timeout))
+		if v.Check.HTTP != nil {
+			message += " " + v.request() + " had no answer"
+		}
+		return message
 	}
 	if errors.Is(v.Err, syscall.ECONNREFUSED) {
 		return fmt.Sprintf("Probe of %s failed: connection refused on port %d", name, v.port())
@@ -172,11 +176,26 @@ func (v Verdict) Message() string {
 	return fmt.Sprintf("Probe of %s failed: %v", name, v.Err)
 }
 
+// Hint says what can be wrong with a check whose port has answered for v.Open and that has not succeeded yet.
+func (v Verdict) Hint() string {
+	message := fmt.Sprintf("Port %d has answered for %s and no %s probe has succeeded: %s.", v.Check.HTTP.Port, v.Open.Round(time.Second),
+		strings.ToLower(string(v.Check.Type)), v.cause())
+	if s, ok := errors.AsType[statusError](v.Err); ok && s < 500 {
+		return message + " It may never succeed; check the probe's path"
+	}
+	return message + " If the program is still loading, this is as it should be"
+}
+
+// request describes the request of an HTTP probe.
+func (v Verdict) request() string {
+	return fmt.Sprintf("GET /%s on port %d", strings.TrimPrefix(v.Check.HTTP.Path, "/"), v.Check.HTTP.Port)
+}
+
 // cause describes the error of a probe without the kind of the probe.
 func (v Verdict) cause() string {
 	switch s, ok := errors.AsType[statusError](v.Err); {
 	case ok:
-		return fmt.Sprintf("status code %d", int(s))
+		return fmt.Sprintf("%s answered %d", v.request(), int(s))
 	case errors.Is(v.Err, errTimeout):
 		return fmt.Sprintf("no answer in %s seconds", seconds(v.Check.Timeout))
 	case errors.Is(v.Err, syscall.ECONNREFUSED):

@@ -14,6 +14,10 @@ const (
 	quick    = 100 * time.Millisecond
 )
 
+// openLong is how long a port answers without a success before that is worth a hint. Most programs open their port when they
+// have loaded.
+const openLong = 30 * time.Second
+
 // Core decides when a container is probed and what the results mean. It reads no clock, does no I/O, and is not safe for
 // concurrent use.
 type Core struct {
@@ -37,6 +41,8 @@ type check struct {
 	busy      int // in a row
 	early     int // in a row
 	once      bool
+	open      time.Time // since when it is answered, without a success
+	told      bool      // that this has lasted long
 	passing   bool
 }
 
@@ -54,6 +60,9 @@ type Verdict struct {
 	// Loading is set for a failure of the liveness probe that does not count because the container has not been ready yet.
 	// It is the number of such failures in a row.
 	Loading int
+	// Open is set once, for a failure of a check that has been answered for openLong and has never succeeded. It says how
+	// long that has been.
+	Open time.Duration
 	// Kill says that the container must be restarted.
 	Kill bool
 	// Changed is set if Started or Ready changed.
@@ -152,6 +161,7 @@ func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 			v.Counted = c.failure(s, asked, came)
 			v.Failures = s.bad
 		}
+		v.Open = s.answered(came, err)
 		if v.Counted && s.bad >= s.FailureThreshold {
 			v.Kill = c.fails(s)
 		}
@@ -161,6 +171,22 @@ func (c *Core) Answer(i int, asked, came time.Time, err error) Verdict {
 	c.loaded = c.loaded || v.Ready
 	v.Changed = v.Started != wasStarted || v.Ready != wasReady
 	return v
+}
+
+// answered notes a failure, and returns for how long the check has been answered without a success if that is long and was
+// not returned before.
+func (s *check) answered(came time.Time, err error) time.Duration {
+	if _, status := errors.AsType[statusError](err); !status || s.once || s.told {
+		return 0
+	}
+	if s.open.IsZero() {
+		s.open = came
+	}
+	open := came.Sub(s.open)
+	if s.told = open >= openLong; !s.told {
+		return 0
+	}
+	return open
 }
 
 func (c *Core) success(s *check, asked, came time.Time) {

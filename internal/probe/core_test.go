@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -395,4 +396,54 @@ func TestBusyIsNotHung(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A port that answers for long without a success is worth one hint, in both behaviours. A closed port is not.
+func TestAPortThatAnswersWithoutSuccess(t *testing.T) {
+	get := resource.Probe{Type: resource.Readiness, HTTP: &resource.HTTPGet{Path: "/healthz", Port: 8080}, FailureThreshold: 1000}
+	opens := 20 * time.Second
+	tests := map[string]struct {
+		answer func(at time.Duration) error
+		hint   string // "" means none
+	}{
+		"a path that does not exist": {func(at time.Duration) error { return probe.StatusError(404) },
+			"Port 8080 has answered for 30s and no readiness probe has succeeded: GET /healthz on port 8080 answered 404. It may never succeed; check the probe's path"},
+		"a program that loads":  {func(at time.Duration) error { return probe.StatusError(503) }, "answered 503. If the program is still loading, this is as it should be"},
+		"a port that is closed": {func(at time.Duration) error { return errRefused }, ""},
+		"one that has loaded in time": {func(at time.Duration) error {
+			if at > opens+25*time.Second {
+				return nil
+			}
+			return probe.StatusError(503)
+		}, ""},
+		"one that fails after a success": {func(at time.Duration) error {
+			if at < time.Second {
+				return nil
+			}
+			return probe.StatusError(503)
+		}, ""},
+	}
+	for name, test := range tests {
+		for _, b := range []resource.Behaviour{resource.Fast, resource.Azure} {
+			t.Run(name+", "+string(b), func(t *testing.T) {
+				var hints []step
+				for _, s := range simulate(probe.Checks([]resource.Probe{get}, 0, b), b, 5*time.Minute, func(_ resource.ProbeType, at time.Duration) error {
+					if err := test.answer(at); err == nil || at >= opens {
+						return err
+					}
+					return errRefused
+				}) {
+					if s.Open > 0 {
+						hints = append(hints, s)
+					}
+				}
+				switch {
+				case test.hint == "" && len(hints) > 0:
+					t.Errorf("got %q, want none", hints[0].Hint())
+				case test.hint != "" && (len(hints) != 1 || !strings.Contains(hints[0].Hint(), test.hint) || hints[0].at < opens+30*time.Second || hints[0].at > opens+41*time.Second):
+					t.Errorf("got %v, want %q once", hints, test.hint)
+				}
+			})
+		}
+	}
 }

@@ -76,7 +76,7 @@ func Run(ctx context.Context, t Target, report func(Verdict)) {
 				a.err = ErrBusy
 			}
 			v := core.Answer(a.check, a.asked, a.came, a.err)
-			if v.Changed || v.Counted || v.Busy > 0 || v.Loading > 0 {
+			if v.Changed || v.Counted || v.Busy > 0 || v.Loading > 0 || v.Open > 0 {
 				report(v)
 			}
 			if v.Kill {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,15 +107,15 @@ func TestHTTP(t *testing.T) {
 		"200":                         {resource.HTTPGet{Path: "/200"}, time.Minute, ""},
 		"a path without a slash":      {resource.HTTPGet{Path: "200"}, time.Minute, ""},
 		"399":                         {resource.HTTPGet{Path: "/399"}, time.Minute, ""},
-		"400":                         {resource.HTTPGet{Path: "/400"}, time.Minute, "Probe of StartUp failed with status code: 400"},
-		"503":                         {resource.HTTPGet{Path: "/503"}, time.Minute, "Probe of StartUp failed with status code: 503"},
-		"redirect is followed":        {resource.HTTPGet{Path: "/here"}, time.Minute, "Probe of StartUp failed with status code: 503"},
+		"400":                         {resource.HTTPGet{Path: "/400"}, time.Minute, "Probe of StartUp failed with status code: 400; GET /400 on port PORT answered 400"},
+		"503":                         {resource.HTTPGet{Path: "/503"}, time.Minute, "Probe of StartUp failed with status code: 503; GET /503 on port PORT answered 503"},
+		"redirect is followed":        {resource.HTTPGet{Path: "/here"}, time.Minute, "Probe of StartUp failed with status code: 503; GET /here on port PORT answered 503"},
 		"redirect off host is enough": {resource.HTTPGet{Path: "/elsewhere"}, time.Minute, ""},
 		"redirects without end":       {resource.HTTPGet{Path: "/round"}, time.Minute, "Probe of StartUp failed: stopped after 10 redirects"},
 		"an endless page":             {resource.HTTPGet{Path: "/stream"}, time.Minute, ""},
 		"headers and query":           {resource.HTTPGet{Path: "/headers?deep=1", Headers: headers}, time.Minute, ""},
 		"host":                        {resource.HTTPGet{Path: "/headers?deep=1", Headers: headers[1:], Host: "model.example"}, time.Minute, ""},
-		"no answer in time":           {resource.HTTPGet{Path: "/hang"}, 50 * time.Millisecond, "Probe of StartUp failed with timeout in 0.05 seconds."},
+		"no answer in time":           {resource.HTTPGet{Path: "/hang"}, 50 * time.Millisecond, "Probe of StartUp failed with timeout in 0.05 seconds. GET /hang on port PORT had no answer"},
 		"http spoken to https":        {resource.HTTPGet{Path: "/200", Scheme: "HTTPS"}, time.Minute, "Probe of StartUp failed: http: server gave HTTP response to HTTPS client"},
 	}
 	for name, test := range tests {
@@ -126,6 +127,7 @@ func TestHTTP(t *testing.T) {
 				}
 				return
 			}
+			test.want = strings.ReplaceAll(test.want, "PORT", strconv.Itoa(int(at.Port())))
 			if v.Err == nil || v.Message() != test.want || !v.Kill {
 				t.Errorf("GET %s: got %q (kill %t, %v), want %q", test.get.Path, v.Message(), v.Kill, v.Err, test.want)
 			}
@@ -242,7 +244,7 @@ func TestReadinessComesAndGoes(t *testing.T) {
 		for v.Ready {
 			v = next(t, verdicts)
 		}
-		if v.Failures < 2 || v.Message() != "Probe of Readiness failed with status code: 503" {
+		if v.Failures < 2 || !strings.HasPrefix(v.Message(), "Probe of Readiness failed with status code: 503; GET / on port ") {
 			t.Errorf("not ready after %d failures: %s", v.Failures, v.Message())
 		}
 		down.Store(false)

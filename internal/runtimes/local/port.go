@@ -194,3 +194,34 @@ func (k *keeper) detected(c *container, port int, beside []int) {
 	}
 	k.tell(normal, "TargetPortDetected", time.Since(c.started), "%s", message)
 }
+
+// checkTarget warns if a replica becomes ready by its own probes while nothing listens on the port that its requests go to.
+func (k *keeper) checkTarget(ctx context.Context) {
+	target := k.rev.TargetPort
+	if target == 0 || k.rev.DetectPort {
+		return
+	}
+	if state, _ := k.state(); state != resource.ReplicaReady {
+		return // the last of its containers decides
+	}
+	driver, ok := k.e.cfg.Driver.(Listener)
+	if !ok {
+		return
+	}
+	for _, c := range k.containers {
+		if !c.main || slices.ContainsFunc(probe.Checks(c.spec.Probes, target, k.rev.Settings.Behaviour), func(p probe.Check) bool {
+			return p.Type != resource.Liveness && portOf(p.Probe) == target
+		}) {
+			continue // a probe has just found the port open
+		}
+		sockets, err := driver.Listening(ctx, c.id)
+		if err != nil || slices.Contains(reachable(sockets, k.addr), target) {
+			return
+		}
+		where := noPort(sockets).Error()
+		if ports := reachable(sockets, k.addr); len(ports) > 0 {
+			where = "the container listens on " + portList(ports)
+		}
+		k.tell(warning, "TargetPortClosed", 0, "Requests go to port %d (targetPort), where nothing listens; %s", target, where)
+	}
+}

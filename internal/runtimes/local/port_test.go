@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -159,5 +160,50 @@ func TestTheImageIsNotAskedAgain(t *testing.T) {
 	b.restart(t, nil)
 	if got := b.ready(t, 1)[0].Port; got != 8080 {
 		t.Errorf("got port %d, want 8080, which the image exposes", got)
+	}
+}
+
+// A replica whose own probes succeed while nothing listens on its target port becomes ready, as in Azure, and a warning says
+// that its requests fail, and where it listens.
+func TestTargetPortClosed(t *testing.T) {
+	probes := func(port int) []resource.Probe {
+		get := &resource.HTTPGet{Path: "/", Port: port}
+		return []resource.Probe{{Type: resource.Startup, HTTP: get}, {Type: resource.Readiness, HTTP: get}}
+	}
+	tests := map[string]struct {
+		target, listens int
+		also            string
+		sidecar         string
+		warns           bool
+	}{
+		"another port":          {9000, 8000, "", "", true},
+		"the port":              {8000, 8000, "", "", false},
+		"the port and a health": {9000, 8000, "9000", "", false},
+		"a sidecar has it":      {9000, 8000, "", "PORT=9000", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := setUp(t, nil)
+			variables := []string{"PORT=" + strconv.Itoa(test.listens)}
+			if test.also != "" {
+				variables = append(variables, "FAKE_LISTEN_ALSO="+test.also)
+			}
+			w := web(1, env(variables...)...)
+			w.Revision.Serving = resource.Serving{TargetPort: test.target}
+			w.Revision.Template.Containers[0].Probes = probes(test.listens)
+			if test.sidecar != "" {
+				w = withSidecar(w, resource.Container{Image: fake.Echo, Env: env(test.sidecar), Probes: probes(9000)})
+			}
+			b.apply(t, w)
+			b.ready(t, 1)
+			if test.warns {
+				ev := b.events.want(t, "TargetPortClosed", "Requests go to port 9000 (targetPort), where nothing listens; the container listens on 8000")
+				if !ev.Warning {
+					t.Error("want a warning")
+				}
+			} else if n := b.events.count("TargetPortClosed"); n > 0 {
+				t.Errorf("got a warning:\n%s", b.events)
+			}
+		})
 	}
 }

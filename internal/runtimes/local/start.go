@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -252,6 +253,12 @@ func (k *keeper) probe(ctx context.Context, c *container, started time.Time) {
 func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 	c.ready, c.loaded = v.Ready, c.loaded || v.Ready
 	c.asked = c.asked || v.Ready || v.Err != nil
+	if v.Changed && v.Ready {
+		k.checkTarget(ctx)
+	}
+	if v.Open > 0 {
+		k.tell(warning, "ProbeNeverSucceeded", v.Open, "%s", v.Hint())
+	}
 	if v.Err == nil {
 		c.unhealthy = ""
 		return
@@ -277,6 +284,9 @@ func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 	if k.once.set {
 		then = "is ended"
 	}
+	if v.Check.Type == resource.Liveness && !c.loaded && !hasProbe(c.spec, resource.Startup) {
+		then += "; it has never been ready, and a startup probe would give it time to load"
+	}
 	k.tell(warning, "ProbeFailed", 0, "Container %s failed %s probe, %s", c.spec.Name, kind, then)
 	grace := v.Check.Grace
 	if grace == 0 {
@@ -287,6 +297,10 @@ func (k *keeper) judge(ctx context.Context, c *container, v probe.Verdict) {
 
 // probeFailure is the reason for the end of a container whose probe failed too often.
 const probeFailure = "ProbeFailure"
+
+func hasProbe(c resource.Container, t resource.ProbeType) bool {
+	return slices.ContainsFunc(c.Probes, func(p resource.Probe) bool { return p.Type == t })
+}
 
 // stopContainer ends a container's process. why is reported as the reason.
 func (k *keeper) stopContainer(ctx context.Context, c *container, grace time.Duration, why string) {

@@ -1,0 +1,4 @@
+package probe
+
+// StatusError is the failure of an HTTP probe with that status.
+func StatusError(status int) error { return statusError(status) }
