@@ -78,6 +78,7 @@ func check(line string) error {
 		return err
 	}
 	cmd.InitDefaultHelpFlag()
+	cmd.InitDefaultVersionFlag()
 	switch err := cmd.ParseFlags(rest); {
 	case err != nil:
 		return err

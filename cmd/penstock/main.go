@@ -46,6 +46,7 @@ func commandLine(getenv func(string) string, stdin io.Reader, stdout, stderr io.
 		Stderr:  stderr,
 		Getenv:  getenv,
 		Exe:     exe,
+		UID:     os.Geteuid(),
 		Version: version(),
 		Running: supervisor.Running,
 		Ingress: func(ctx context.Context, dir string, ln *net.TCPListener) (*exec.Cmd, io.ReadCloser, func(), error) {

@@ -59,6 +59,9 @@ SIGHUP upgrades to the program that is now on disk, without losing a request.`,
 			if err := errors.Join(load(&c, cmd.Flags(), env.Getenv), c.Validate()); err != nil {
 				return cli.UsageError(err)
 			}
+			if err := env.MayServe(c.Runtime); err != nil {
+				return err
+			}
 			return serve(cmd.Context(), c, env)
 		},
 	}

@@ -78,10 +78,11 @@ func call(t *testing.T, variables map[string]string, args ...string) result {
 		Common:  func(fs *pflag.FlagSet) { fs.String("data", t.TempDir(), "") },
 		Server:  func(*pflag.FlagSet) {},
 		Running: func(string) (int, error) { return 0, nil },
+		UID:     1000,
 		Hosts:   cmp.Or(variables["HOSTS"], os.DevNull), Resolves: func(string) bool { return variables["RESOLVES"] != "no" },
 		Settings: func(fs *pflag.FlagSet) (cli.Settings, error) {
 			data, err := fs.GetString("data")
-			return cli.Settings{Data: data, Runtime: "fake", Domain: "localhost"}, err
+			return cli.Settings{Data: data, Runtime: cmp.Or(variables["RUNTIME"], "fake"), Domain: "localhost"}, err
 		},
 	}
 	code := env.Main(t.Context(), args, nil)
@@ -371,5 +372,13 @@ func TestUpSaysWhyAnAppIsNotReady(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestContainersNeedRoot(t *testing.T) {
+	r := call(t, map[string]string{"RUNTIME": "containerd"}, "up")
+	if r.code != 1 || !strings.Contains(r.stderr, "penstock: a server that runs containers needs root, got a user with ID 1000\ntry: the same command with sudo\n") ||
+		strings.Contains(r.stderr, "starting") {
+		t.Errorf("got %+v", r)
 	}
 }

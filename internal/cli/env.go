@@ -22,6 +22,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Exe            string // path of this program, used to start a server
+	UID            int    // of the user who runs it
 	Version        string
 
 	// Common adds the settings flags that every command has. Server adds those of commands that start a server. Settings
@@ -67,6 +68,7 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 		Use:   "penstock",
 		Short: "Serve AI models as APIs on machines you own, as Azure Container Apps does",
 		// fail prints errors, once, with what to try next.
+		Version:       e.Version, // --version prints what penstock version does
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -77,6 +79,7 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 			return nil
 		},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	e.Common(root.PersistentFlags())
 	root.PersistentFlags().StringVarP(&e.output, "output", "o", "text", "output format: text or json")
 	root.AddCommand(more...)

@@ -38,6 +38,13 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 		}
 		return e.awaitServer(ctx, data, nil, startLimit)
 	}
+	s, err := e.settings(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.MayServe(s.Runtime); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	fmt.Fprintf(e.Stderr, "starting a server on data folder %s\n", data)
 	if err := os.MkdirAll(data, 0o711); err != nil {
@@ -75,6 +82,15 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 	}
 	fmt.Fprintf(e.Stderr, "server is ready after %s (pid %d, log file %s)\n", time.Since(began).Round(time.Millisecond), server.Process.Pid, filepath.Join(data, logFile))
 	return c, nil
+}
+
+// MayServe returns an error if this user cannot run a server with that runtime.
+func (e *Env) MayServe(runtime string) error {
+	if runtime != "containerd" || e.UID == 0 {
+		return nil
+	}
+	return hint(fmt.Errorf("a server that runs containers needs root, got a user with ID %d", e.UID),
+		"the same command with sudo\n--runtime fake --data FOLDER, to try the API without containers")
 }
 
 // awaitServer waits until the data folder's server responds. ended receives the exit of a server that this process started.

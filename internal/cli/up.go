@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"penstock/internal/arm/app"
+	"penstock/internal/resource"
 )
 
 type upOptions struct {
@@ -49,7 +50,7 @@ func newUpCmd(env *Env) *cobra.Command {
 
   penstock up DIR                     build the folder's image and serve it. The files that it needs and lacks (app.yaml,
                                       image.yaml or Dockerfile) are written first, as by penstock init
-  penstock up -f app.yaml             the app in a Container Apps YAML file
+  penstock up -f app.yaml             the app in a Container Apps YAML file, or each app in its documents, one after the other
   penstock up --image X --port 8000   an image; if an app of that name exists, only its image changes
 
 Then wait until the app is ready. Progress is printed to stderr, the URL to stdout.`,
@@ -77,7 +78,7 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 	if err := o.check(cmd); err != nil {
 		return err
 	}
-	w := write{method: http.MethodPut}
+	var ws []write
 	var err error
 	// Read what is given first, so that a fault in it is reported before anything is started.
 	if o.folder != "" {
@@ -88,12 +89,13 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 		o.file, o.health = cmp.Or(o.file, p.manifest), p.Health
 	}
 	if o.file != "" {
-		if w.name, w.body, err = o.manifest(env); err != nil {
+		if ws, err = o.manifest(env); err != nil {
 			return err
 		}
 	}
+	imageApp := ""
 	if o.image != "" {
-		if w.name, err = chooseName(o.name, imageBase(o.image)); err != nil {
+		if imageApp, err = chooseName(o.name, imageBase(o.image)); err != nil {
 			return err
 		}
 	}
@@ -109,22 +111,45 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 	if o.hosts && !c.isLocal() {
 		return errors.New("--hosts: want a server on this machine, as the names get its address; got one at " + c.endpoint.Host)
 	}
-	if w.name == "" {
-		return o.keepHosts(ctx, env, c)
-	}
 	if o.folder != "" {
-		if err := o.buildFolder(cmd, env, c, w.body); err != nil {
+		if err := o.buildFolder(cmd, env, c, ws[0].body); err != nil {
 			return err
 		}
 	}
 	if o.image != "" {
-		if w, err = o.fromImage(ctx, c, w.name); err != nil {
+		w, err := o.fromImage(ctx, c, imageApp)
+		if err != nil {
 			return err
 		}
+		ws = []write{w}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
-	defer cancel()
-	return o.apply(ctx, env, c, w)
+	if len(ws) == 0 {
+		return o.keepHosts(ctx, env, c)
+	}
+	return o.applyAll(ctx, env, c, ws)
+}
+
+// applyAll writes the apps one after the other, each when the one before it is ready.
+func (o *upOptions) applyAll(ctx context.Context, env *Env, c *Client, ws []write) error {
+	for i, w := range ws {
+		err := func() error {
+			ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
+			defer cancel()
+			return o.apply(ctx, env, c, w)
+		}()
+		if err == nil {
+			continue
+		}
+		if rest := ws[i+1:]; len(rest) > 0 {
+			var names []string
+			for _, w := range rest {
+				names = append(names, w.name)
+			}
+			fmt.Fprintf(env.Stderr, "not written, because an app before them failed: %s\n", strings.Join(names, ", "))
+		}
+		return err
+	}
+	return nil
 }
 
 // server returns a client of the server given by the environment variables, or else of the data folder's server, which it
@@ -143,21 +168,41 @@ func (o *upOptions) server(ctx context.Context, cmd *cobra.Command, env *Env) (*
 // maxManifest is the largest manifest that is read. The server accepts no larger one either.
 const maxManifest = 4 << 20
 
-// manifest turns the file into the body of a PUT.
-func (o *upOptions) manifest(env *Env) (name string, body []byte, err error) {
+// manifest turns the documents of the file into writes, and checks all of them.
+func (o *upOptions) manifest(env *Env) ([]write, error) {
 	b, err := readManifest(env, o.file)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	name, body, err = app.ParseYAML(b)
+	found, err := app.ParseManifests(b)
 	if err != nil {
-		return "", nil, fmt.Errorf("manifest %s: %w", o.file, err)
+		return nil, fmt.Errorf("manifest %s: %w", o.file, err)
 	}
-	if name == "" {
-		return "", nil, fmt.Errorf("manifest %s: name: missing; want the name of the app", o.file)
+	var ws []write
+	lines := map[string]int{}
+	for _, m := range found {
+		fault := func(format string, args ...any) error {
+			return fmt.Errorf("manifest %s: line %d: %w", o.file, m.Line, fmt.Errorf(format, args...))
+		}
+		if m.Name == "" {
+			return nil, fault("name: missing; want the name of the app")
+		}
+		if line, twice := lines[m.Name]; twice {
+			return nil, fault("name: the app %s is in line %d already", m.Name, line)
+		}
+		lines[m.Name] = m.Line
+		body, err := withDefaults(m.Body, o.path("managedEnvironments", o.environment))
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 1 { // the server would find it, but only after it has written those before
+			if _, _, err := app.ReadApp(resource.AppID(o.subscription, o.group, m.Name), body); err != nil {
+				return nil, fault("app %s: %w", m.Name, err)
+			}
+		}
+		ws = append(ws, write{m.Name, http.MethodPut, body})
 	}
-	body, err = withDefaults(body, o.path("managedEnvironments", o.environment))
-	return name, body, err
+	return ws, nil
 }
 
 // readManifest reads a file, or stdin if the name is -.

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"regexp"
 	"slices"
@@ -12,6 +14,38 @@ import (
 
 	"go.yaml.in/yaml/v3"
 )
+
+// Manifest is a document of a YAML file.
+type Manifest struct {
+	Line int    // on which it begins
+	Name string // "" if it has none
+	Body []byte // of a PUT
+}
+
+// mostDocuments bounds the number of documents in a file.
+const mostDocuments = 100
+
+// ParseManifests reads a YAML file with one or more apps, each in the form that ParseYAML reads.
+func ParseManifests(data []byte) ([]Manifest, error) {
+	documents, err := readDocuments(data)
+	if err != nil {
+		return nil, err
+	}
+	var all []Manifest
+	var errs []error
+	for _, doc := range documents {
+		if nodeAt(doc, "properties", "configuration", "triggerType") != nil {
+			errs = append(errs, fmt.Errorf("line %d: this is a job; want a container app, which has no triggerType (penstock job create -f FILE)", doc.Line))
+			continue
+		}
+		w, body, err := translate[ContainerApp](doc, "the fields of a container app", appFields())
+		all, errs = append(all, Manifest{Line: doc.Line, Name: w.Name, Body: body}), append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
 
 // ParseYAML converts the YAML of `az containerapp create --yaml` to the body of a PUT. It also returns the name in it, if
 // there is one. Unknown fields, fields that are given twice and values of the wrong type are errors that name the line.
@@ -33,17 +67,64 @@ func ParseExecutionYAML(data []byte) (body []byte, err error) {
 	return body, err
 }
 
+// parseYAML reads a file with one document.
 func parseYAML[T any](data []byte, what string, fields []Field) (w T, body []byte, err error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return w, nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	documents, err := readDocuments(data)
+	if f, ok := errors.AsType[foreign](err); ok && reflect.TypeFor[T]() != reflect.TypeFor[ContainerApp]() {
+		return w, nil, fmt.Errorf("this is %s%s; want %s", f.kind, f.more, what)
 	}
-	if doc.Kind != yaml.DocumentNode || doc.Content[0].Kind != yaml.MappingNode {
-		return w, nil, fmt.Errorf("want %s, got something else", what)
+	if err != nil {
+		return w, nil, err
+	}
+	if len(documents) > 1 {
+		return w, nil, fmt.Errorf("line %d: want one document, got a second one", documents[1].Line)
+	}
+	return translate[T](documents[0], what, fields)
+}
+
+// readDocuments returns the roots of a YAML file's documents. There is at least one; empty ones are left out.
+func readDocuments(data []byte) (roots []*yaml.Node, err error) {
+	if err := foreignText(data); err != nil {
+		return nil, err
+	}
+	read := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var doc yaml.Node
+		err := read.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, yamlError(data, err)
+		}
+		root := &doc
+		if doc.Kind == yaml.DocumentNode && len(doc.Content) > 0 {
+			root = doc.Content[0]
+		}
+		if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+			continue
+		}
+		if err := foreignYAML(root); err != nil {
+			return nil, fmt.Errorf("line %d: %w", root.Line, err)
+		}
+		if roots = append(roots, root); len(roots) > mostDocuments {
+			return nil, fmt.Errorf("line %d: want at most %d documents", root.Line, mostDocuments)
+		}
+	}
+	if len(roots) == 0 {
+		return nil, foreign{kind: "an empty file"}
+	}
+	return roots, nil
+}
+
+// translate converts a document to JSON and checks it.
+func translate[T any](root *yaml.Node, what string, fields []Field) (w T, body []byte, err error) {
+	if root.Kind != yaml.MappingNode {
+		return w, nil, fmt.Errorf("line %d: want %s, got something else", root.Line, what)
 	}
 	lines := map[string]int{}
 	t := translation{lines: lines, into: reflect.TypeFor[T]()}
-	tree := t.value(doc.Content[0], "", 0)
+	tree := t.value(root, "", 0)
 	if len(t.errs) > 0 {
 		return w, nil, errors.Join(t.errs...)
 	}
@@ -53,13 +134,13 @@ func parseYAML[T any](data []byte, what string, fields []Field) (w T, body []byt
 	r, _ := decodeBody(body, fields, codeSchema, &w)
 	var errs []error
 	for _, f := range r.faults {
-		errs = append(errs, fmt.Errorf("line %d: %s", line(lines, f.Field), f))
+		errs = append(errs, fmt.Errorf("line %d: %s", line(lines, root.Line, f.Field), f))
 	}
 	return w, body, errors.Join(errs...)
 }
 
-// line returns the line of a field. For a field that is missing it is the line of its nearest parent.
-func line(lines map[string]int, field string) int {
+// line returns the line of a field. For a field that is missing it is the line of its nearest parent, which is root at last.
+func line(lines map[string]int, root int, field string) int {
 	for path := field; path != ""; path = path[:max(0, strings.LastIndexAny(path, ".["))] {
 		for _, full := range []string{path, "properties." + path} {
 			if n, ok := lines[strings.ToLower(full)]; ok {
@@ -67,7 +148,7 @@ func line(lines map[string]int, field string) int {
 			}
 		}
 	}
-	return 1
+	return root
 }
 
 // translation converts YAML to values of JSON.
