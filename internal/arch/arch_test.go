@@ -60,8 +60,11 @@ var may = map[string][]string{
 	"shim":                      {"atomicfile"},
 	"runtimes/fake":             {"resource", "runtimes", "runtimes/local"},
 	"runtimes/runtimetest":      {"resource", "runtimes"},
+	// clients of other people's servers
+	"autoscale/external":              {},
+	"autoscale/external/externaltest": {},
 	// loops
-	"autoscale": {"atomicfile", "decisions", "link", "resource", "runtimes", "scale"},
+	"autoscale": {"atomicfile", "autoscale/external", "decisions", "link", "resource", "runtimes", "scale"},
 	"reconcile": {"resource", "link", "jobplan", "runtimes", "store"},
 	// front doors
 	"arm/terminal":     {},

@@ -291,11 +291,37 @@ func TestJobRefused(t *testing.T) {
 	configure := func(change func(c map[string]any)) string {
 		return job(t, fake.Done, func(p map[string]any) { change(p["configuration"].(map[string]any)) })
 	}
+	events := func(scale map[string]any) string {
+		return configure(func(c map[string]any) {
+			c["triggerType"], c["eventTriggerConfig"] = "Event", map[string]any{"scale": scale}
+			delete(c, "manualTriggerConfig")
+		})
+	}
+	rule := func(kind string, metadata map[string]any) map[string]any {
+		return map[string]any{"name": "of-" + kind, "type": kind, "metadata": metadata}
+	}
 	tests := map[string]struct{ body, want string }{
-		"an event trigger": {configure(func(c map[string]any) { c["triggerType"] = "Event" }), "configuration.triggerType: not built"},
-		"no trigger":       {configure(func(c map[string]any) { delete(c, "triggerType") }), "configuration.triggerType: want Manual or Schedule"},
-		"no time limit":    {configure(func(c map[string]any) { delete(c, "replicaTimeout") }), "configuration.replicaTimeout: want the number of seconds"},
-		"no schedule":      {configure(func(c map[string]any) { c["triggerType"] = "Schedule" }), "configuration.scheduleTriggerConfig: want a cronExpression"},
+		"events of nothing": {configure(func(c map[string]any) { c["triggerType"] = "Event" }), "configuration.eventTriggerConfig.scale: want rules"},
+		"no rules":          {events(map[string]any{}), "configuration.eventTriggerConfig.scale.rules: want at least one rule, got none: nothing would start the job"},
+		"rules that are not evaluated": {events(map[string]any{"rules": []any{rule("azure-queue", map[string]any{"queueName": "q"}), rule("kafka", nil)}}),
+			"configuration.eventTriggerConfig.scale.rules: want a rule of type external, external-push or cron, got only azure-queue, kafka, which are not evaluated here: nothing would start the job"},
+		"a rule of apps": {events(map[string]any{"rules": []any{rule("cpu", map[string]any{"value": "70"})}}),
+			"configuration.eventTriggerConfig.scale.rules[0].type: want the type of a KEDA scaler for jobs, got cpu, which measures running replicas and cannot start a job"},
+		"an external scaler without an address": {events(map[string]any{"rules": []any{rule("external", nil)}}),
+			"configuration.eventTriggerConfig.scale.rules[0].metadata.scalerAddress: want the host and port of a gRPC server"},
+		"a secret that is missing": {events(map[string]any{"rules": []any{map[string]any{"name": "a", "type": "external", "metadata": map[string]any{"scalerAddress": "s:80"},
+			"auth": []any{map[string]any{"secretRef": "ca", "triggerParameter": "caCert"}}}}}),
+			"SecretRef 'ca' defined for scale rule 'a' not found"},
+		"a time zone that does not exist": {events(map[string]any{"rules": []any{rule("cron", map[string]any{"start": "0 8 * * *", "end": "0 9 * * *", "timezone": "Asia/Soul", "desiredReplicas": "2"})}}),
+			"configuration.eventTriggerConfig.scale.rules[0].metadata.timezone: want the name of a time zone"},
+		"more at least than at most": {events(map[string]any{"minExecutions": 5, "maxExecutions": 4, "rules": []any{rule("external", map[string]any{"scalerAddress": "s:80"})}}),
+			"configuration.eventTriggerConfig.scale.maxExecutions: want at least minExecutions, which is 5, got 4"},
+		"polling backwards": {events(map[string]any{"pollingInterval": -1, "rules": []any{rule("external", map[string]any{"scalerAddress": "s:80"})}}),
+			"configuration.eventTriggerConfig.scale.pollingInterval: want 0 to 86400 seconds, got -1"},
+		"events of a manual job": {configure(func(c map[string]any) { c["eventTriggerConfig"] = map[string]any{} }), "configuration.eventTriggerConfig: want nothing, because triggerType is Manual"},
+		"no trigger":             {configure(func(c map[string]any) { delete(c, "triggerType") }), "configuration.triggerType: want Manual, Schedule or Event"},
+		"no time limit":          {configure(func(c map[string]any) { delete(c, "replicaTimeout") }), "configuration.replicaTimeout: want the number of seconds"},
+		"no schedule":            {configure(func(c map[string]any) { c["triggerType"] = "Schedule" }), "configuration.scheduleTriggerConfig: want a cronExpression"},
 		"a schedule of a manual job": {configure(func(c map[string]any) {
 			c["scheduleTriggerConfig"] = map[string]any{"cronExpression": "* * * * *"}
 		}), "configuration.scheduleTriggerConfig: want nothing"},

@@ -3,8 +3,10 @@ package autoscale
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net"
 	"reflect"
 	"sync"
 	"time"
@@ -27,6 +29,12 @@ type Config struct {
 	Emit  func(resource.Event)
 	// Record stores a decision. It must not block.
 	Record func(decisions.Decision)
+	// Secrets returns the secrets of an app or a job by name, for the rules that use them.
+	Secrets func(ctx context.Context, owner resource.ID) (map[string]resource.Secret, error)
+	// Dial connects to the address of an external source, which can be an app of the environment.
+	Dial func(ctx context.Context, environment resource.ID, address string) (net.Conn, error)
+	// Roots are the certificates that external sources are verified with. Nil means those of the machine.
+	Roots *x509.CertPool
 	// Learned is the file that keeps the learned times across restarts.
 	Learned string
 	Log     *slog.Logger
@@ -36,9 +44,12 @@ type Config struct {
 type Scaler struct {
 	cfg  Config
 	kick chan struct{} // has an element when a decision is due
+	// changed has an element when sources may have to be started or stopped.
+	changed chan struct{}
 
 	mu        sync.Mutex
 	revisions map[string]*revision // by key
+	jobs      map[string]*job      // started by events; by key
 	learned   map[string]learned   // by key; read from the file and not used yet
 
 	saved []byte // content of the file; used only by the goroutine in Run
@@ -51,15 +62,16 @@ type revision struct {
 	decider *scale.Decider
 	policy  scale.Policy
 
-	current, ready int             // replicas at the last call of Wanted
-	held           int             // of current, those that wait for room on the machine
-	heldBy         string          // what they wait for
-	seen           map[string]bool // by replica name: whether it has been ready
-	late           map[string]bool // by replica name: it has waited for room, so it says nothing about how long a start takes
-	load           scale.Load      // since the last decision
-	starts         []time.Duration // since the last decision
-	readings       map[string]scale.Reading
+	current, ready int                      // replicas at the last call of Wanted
+	held           int                      // of current, those that wait for room on the machine
+	heldBy         string                   // what they wait for
+	seen           map[string]bool          // by replica name: whether it has been ready
+	late           map[string]bool          // by replica name: it has waited for room, so it says nothing about how long a start takes
+	load           scale.Load               // since the last decision
+	starts         []time.Duration          // since the last decision
+	readings       map[string]scale.Reading // of cpu and memory rules
 	gauge          gauge
+	sources        map[string]*sourceState // of external rules, by their name
 
 	wanted int
 	reason string
@@ -79,7 +91,7 @@ func New(cfg Config) *Scaler {
 		cfg.Log.Warn("the saved request and start times cannot be used; they are measured again", "err", err)
 		known = map[string]learned{}
 	}
-	return &Scaler{cfg: cfg, kick: make(chan struct{}, 1), revisions: map[string]*revision{}, learned: known}
+	return &Scaler{cfg: cfg, kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), revisions: map[string]*revision{}, jobs: map[string]*job{}, learned: known}
 }
 
 // Wanted returns how many replicas a revision of an app should have now. Reconcile calls it at each pass with the
@@ -92,17 +104,19 @@ func (s *Scaler) Wanted(app resource.App, rev resource.Revision, replicas []reso
 	key := rev.ID.Key()
 	r := s.revisions[key]
 	if r == nil {
-		r = &revision{id: rev.ID, decider: scale.New(p, s.resumed(key)), policy: p, seen: map[string]bool{}}
+		r = &revision{id: rev.ID, decider: scale.New(p, s.resumed(key)), policy: p, seen: map[string]bool{}, sources: map[string]*sourceState{}}
 		r.wanted = min(max(len(replicas), s.before(app, rev), p.Min), p.Max)
 		r.reason = "the rules have not been evaluated yet"
 		r.decider.Resume(now, r.wanted)
 		s.revisions[key] = r
 		s.due(r, now)
+		s.sourcesChanged()
 	}
 	if !reflect.DeepEqual(p, r.policy) {
 		r.decider.SetPolicy(p)
 		r.policy = p
 		s.due(r, now)
+		s.sourcesChanged()
 	}
 	if r.rev.Ready.IsZero() && !rev.Ready.IsZero() {
 		r.decider.Resume(now, r.wanted) // the cool-down period begins when the revision can serve
@@ -130,12 +144,17 @@ func (s *Scaler) before(app resource.App, rev resource.Revision) int {
 	return 1
 }
 
-// Forget drops a revision that can have no replicas any more.
+// Forget drops a revision that can have no replicas any more, or a job that events start no more.
 func (s *Scaler) Forget(id resource.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.revisions, id.Key())
-	delete(s.learned, id.Key())
+	key := id.Key()
+	delete(s.learned, key)
+	if s.revisions[key] != nil || s.jobs[key] != nil {
+		delete(s.revisions, key)
+		delete(s.jobs, key)
+		s.sourcesChanged()
+	}
 }
 
 // observe stores the current replicas, and reports whether their number has changed.
@@ -180,6 +199,7 @@ func (s *Scaler) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { s.listen(ctx) })
 	wg.Go(func() { s.measure(ctx) })
+	wg.Go(func() { s.follow(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	save := time.NewTicker(saveEvery)
@@ -262,7 +282,7 @@ func (s *Scaler) decide(now time.Time) (next time.Time) {
 
 // one decides for r. It returns a function that reports the decision, to be called without the lock, or nil.
 func (s *Scaler) one(r *revision, now time.Time) (tell func()) {
-	d := r.decider.Decide(scale.Sample{At: now, Current: r.wanted, Load: r.load, Readings: r.readings, Starts: r.starts})
+	d := r.decider.Decide(scale.Sample{At: now, Current: r.wanted, Load: r.load, Readings: r.measurements(), Starts: r.starts})
 	r.starts = nil
 	r.load = scale.Load{InFlight: r.load.InFlight, Waiting: r.load.Waiting}
 	was := r.wanted

@@ -2,7 +2,9 @@ package autoscale_test
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +38,11 @@ type world struct {
 	events   []string
 	records  []decisions.Decision
 	usage    runtimes.Usage
+	secrets  map[string]resource.Secret
+	touches  map[string]int
+
+	learned string
+	roots   *x509.CertPool
 }
 
 func run(t *testing.T, s resource.Scale, tags map[string]string) *world {
@@ -46,15 +53,29 @@ func run(t *testing.T, s resource.Scale, tags map[string]string) *world {
 // runWith is run with a file of learned times.
 func runWith(t *testing.T, learned string, s resource.Scale, tags map[string]string) *world {
 	t.Helper()
+	w := newWorld(t, s, tags)
+	w.learned = learned
+	w.start(t)
+	return w
+}
+
+// newWorld returns a world that does not run yet.
+func newWorld(t *testing.T, s resource.Scale, tags map[string]string) *world {
+	t.Helper()
 	settings, err := resource.ParseSettings(nil, tags)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{demand: make(chan map[string]link.Demand)}
+	w := &world{demand: make(chan map[string]link.Demand), touches: map[string]int{}, learned: filepath.Join(t.TempDir(), "learned.json")}
 	w.rev = resource.Revision{
 		ID: revID, Created: time.Now(), RevisionStatus: resource.RevisionStatus{Settings: settings},
 		Template: resource.Template{Scale: s, Containers: []resource.Container{{Resources: resource.Resources{MilliCPU: 1000, Memory: 1 << 30}}}},
 	}
+	return w
+}
+
+func (w *world) start(t *testing.T) {
+	t.Helper()
 	w.Scaler = autoscale.New(autoscale.Config{
 		Demand: func(ctx context.Context) (map[string]link.Demand, error) {
 			select {
@@ -69,8 +90,28 @@ func runWith(t *testing.T, learned string, s resource.Scale, tags map[string]str
 			defer w.mu.Unlock()
 			return w.usage, nil
 		},
-		Touch:   func(resource.ID) { w.look() },
-		Learned: learned,
+		Touch: func(id resource.ID) {
+			w.mu.Lock()
+			w.touches[id.Key()]++
+			w.mu.Unlock()
+			if id.Is(resource.TypeApp) {
+				w.look()
+			}
+		},
+		Secrets: func(context.Context, resource.ID) (map[string]resource.Secret, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.secrets, nil
+		},
+		Dial: func(ctx context.Context, _ resource.ID, address string) (net.Conn, error) {
+			if _, port, _ := net.SplitHostPort(address); strings.HasPrefix(address, "scaler.test:") {
+				address = "127.0.0.1:" + port
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		},
+		Roots:   w.roots,
+		Learned: w.learned,
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Record: func(d decisions.Decision) {
 			w.mu.Lock()
@@ -88,7 +129,13 @@ func runWith(t *testing.T, learned string, s resource.Scale, tags map[string]str
 	w.stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(w.stop)
 	wg.Go(func() { _ = w.Run(ctx) })
-	return w
+}
+
+// touched returns how often an app or a job was touched.
+func (w *world) touched(id resource.ID) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.touches[id.Key()]
 }
 
 // look does what reconcile does: it asks for the count and provides as many replicas.

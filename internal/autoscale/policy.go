@@ -88,6 +88,9 @@ func rule(r resource.ScaleRule, settings resource.Settings) scale.Rule {
 		}
 		out.Kind, out.Window, out.Target = scale.Cron, hours, float64(number("desiredReplicas"))
 		return out
+	case resource.External, resource.ExternalPush:
+		out.Kind = scale.External
+		return out
 	}
 	return other(c.Type)
 }

@@ -37,6 +37,7 @@ type jobView struct {
 			ReplicaRetryLimit int         `json:"replicaRetryLimit"`
 			Manual            *sharesView `json:"manualTriggerConfig"`
 			Schedule          *sharesView `json:"scheduleTriggerConfig"`
+			Event             *sharesView `json:"eventTriggerConfig"`
 		} `json:"configuration"`
 		Template struct {
 			Containers []struct {
@@ -56,7 +57,7 @@ type sharesView struct {
 // shares returns the parallelism and completion count of the job's trigger.
 func (j *jobView) shares() sharesView {
 	c := j.Properties.Configuration
-	return *cmp.Or(c.Schedule, c.Manual, &sharesView{})
+	return *cmp.Or(c.Schedule, c.Event, c.Manual, &sharesView{})
 }
 
 func newJobCreateCmd(env *Env, s *scope) *cobra.Command {

@@ -169,6 +169,22 @@ func (n *Network) Environment(environment string) (addresses netip.Prefix, gatew
 	return addresses, gatewayOf(addresses), nil
 }
 
+// Gateway returns the gateway of an environment, as an address that the machine has.
+func (n *Network) Gateway(environment string) (netip.Addr, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	place, err := n.place(environment)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if !n.bridged[environment] {
+		if err := n.bridgeUp(environment); err != nil {
+			return netip.Addr{}, fmt.Errorf("bridge of %s: %w", environment, err)
+		}
+	}
+	return gatewayOf(n.plan.subnet(place)), nil
+}
+
 // Environments lists the environments that have a place in the range.
 func (n *Network) Environments() []string {
 	n.mu.Lock()

@@ -14,7 +14,7 @@ import (
 
 // job starts the executions of a job that are due, and advances each running one as far as possible now.
 //
-//	schedule, or a user's start ──► execution ──► replicas are named ─► stored ─► runtime.Apply
+//	schedule, events, or a user ──► execution ──► replicas are named ─► stored ─► runtime.Apply
 //	                                    ▲                                              │
 //	                                    └── their ends are stored ◄─ runtime.Replicas ◄┘
 //
@@ -44,6 +44,11 @@ func (r *Reconciler) job(ctx context.Context, id resource.ID) error {
 		return err
 	}
 	executions = append(executions, begun...)
+	begun, err = r.onEvents(ctx, job, env, executions)
+	executions = append(executions, begun...)
+	if err != nil {
+		return err
+	}
 	running, err := replicasOf(ctx, r.cfg.Runtime, job.ID)
 	if err != nil {
 		return err
@@ -93,6 +98,7 @@ func (r *Reconciler) provisionJob(ctx context.Context, job resource.Job) error {
 
 // deleteJob stops all executions of a job and then removes its documents.
 func (r *Reconciler) deleteJob(ctx context.Context, job resource.Job, executions []resource.Execution) error {
+	r.cfg.Scale.Forget(job.ID)
 	running, err := replicasOf(ctx, r.cfg.Runtime, job.ID)
 	if err != nil {
 		return err

@@ -46,8 +46,11 @@ type Scaler interface {
 	// Wanted returns how many replicas a revision of an app should have, and why. It is given the current replicas,
 	// except those that are being removed. It must not block. When the answer changes, Touch is called for the app.
 	Wanted(app resource.App, rev resource.Revision, replicas []resource.Replica) (n int, reason string)
-	// Forget drops a revision that should have no replicas.
-	Forget(revision resource.ID)
+	// Demand returns how many executions the events of a job want, if they have told something new. at is when they were
+	// asked. It must not block. When there is something new, Touch is called for the job.
+	Demand(job resource.Job, settings resource.Settings) (executions int, at time.Time, ok bool)
+	// Forget drops a revision that should have no replicas, or a job that events do not start.
+	Forget(id resource.ID)
 }
 
 // fixed is a Scaler that does not scale.
@@ -55,6 +58,10 @@ type fixed struct{}
 
 func (fixed) Wanted(_ resource.App, rev resource.Revision, _ []resource.Replica) (int, string) {
 	return max(1, rev.Template.Scale.Min), "minReplicas"
+}
+
+func (fixed) Demand(resource.Job, resource.Settings) (int, time.Time, bool) {
+	return 0, time.Time{}, false
 }
 
 func (fixed) Forget(resource.ID) {}

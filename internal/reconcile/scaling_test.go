@@ -36,6 +36,10 @@ func (s *scaler) Forget(id resource.ID) {
 	s.forgotten[id.Base()] = true
 }
 
+func (s *scaler) Demand(resource.Job, resource.Settings) (int, time.Time, bool) {
+	return 0, time.Time{}, false
+}
+
 func scaled(t *testing.T) (*world, func(n int)) {
 	s := &scaler{n: 1, forgotten: map[string]bool{}}
 	w := newWorld(t, func(w *world) { w.scale = s })

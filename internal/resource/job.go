@@ -50,13 +50,27 @@ type Trigger string
 const (
 	TriggerManual   Trigger = "Manual"
 	TriggerSchedule Trigger = "Schedule"
+	TriggerEvent    Trigger = "Event"
 )
+
+// JobScale says how many executions of a job events start. All its rules are custom ones.
+type JobScale struct {
+	// Min executions run at any time. Max is the largest number that the rules can ask for.
+	Min, Max int
+	Polling  time.Duration // how often the rules are measured
+	Rules    []ScaleRule   `json:",omitempty"`
+}
+
+// DefaultMaxExecutions is Azure's default (learn.microsoft.com/azure/container-apps/jobs).
+const DefaultMaxExecutions = 100
 
 // JobConfiguration applies to all executions that are started from now on.
 type JobConfiguration struct {
 	Trigger Trigger
 	// Cron is the schedule of TriggerSchedule, in the notation of ParseCron.
 	Cron string `json:",omitempty"`
+	// Scale is of TriggerEvent.
+	Scale JobScale `json:",omitzero"`
 	ExecutionPolicy
 	Secrets    []AppSecret                `json:",omitempty"`
 	Registries []Registry                 `json:",omitempty"`
@@ -218,7 +232,11 @@ func ValidateJob(j Job) []Fault {
 	within("configuration.replicaTimeout", int64(c.Timeout/time.Second), 1, int64(maxTimeout/time.Second))
 	within("configuration.replicaRetryLimit", int64(c.Retries), 0, maxRetries)
 	at := "configuration.manualTriggerConfig"
-	if c.Trigger == TriggerSchedule {
+	switch c.Trigger {
+	case TriggerEvent:
+		at = "configuration.eventTriggerConfig"
+		faults = append(faults, validateJobScale(c.Scale, j.Template)...)
+	case TriggerSchedule:
 		at = "configuration.scheduleTriggerConfig"
 		if _, err := ParseCron(c.Cron); err != nil {
 			faults = append(faults, Fault{codeValue, at + ".cronExpression", err.Error()})
@@ -232,5 +250,48 @@ func ValidateJob(j Job) []Fault {
 
 // ValidateJobTemplate checks the template of a job, or one with which an execution is started.
 func ValidateJobTemplate(j Job, t Template) []Fault {
-	return append(validateSecrets(j.Configuration.Secrets, t), validateTemplate(t, j.Profile, j.Environment)...)
+	return append(validateSecrets(j.Configuration.Secrets, t, j.Configuration.Scale.Rules), validateTemplate(t, j.Profile, j.Environment)...)
+}
+
+const eventScale = "configuration.eventTriggerConfig.scale"
+
+// validateJobScale checks the rules of a job that events start. A job whose rules are all not evaluated here would never
+// run, so it is refused.
+func validateJobScale(s JobScale, t Template) (faults []Fault) {
+	bad := func(at, format string, args ...any) {
+		faults = append(faults, Fault{codeValue, eventScale + at, fmt.Sprintf(format, args...)})
+	}
+	if s.Min < 0 || s.Min > MaxUnfinished {
+		bad(".minExecutions", "want 0 to %d, got %d", MaxUnfinished, s.Min)
+	}
+	if s.Max < 1 || s.Max > maxParallel {
+		bad(".maxExecutions", "want 1 to %d, got %d", maxParallel, s.Max)
+	} else if s.Max < s.Min {
+		bad(".maxExecutions", "want at least minExecutions, which is %d, got %d", s.Min, s.Max)
+	}
+	if s.Polling < 0 || s.Polling > 24*time.Hour {
+		bad(".pollingInterval", "want 0 to 86400 seconds, got %d", int64(s.Polling/time.Second))
+	}
+	evaluated := 0
+	var others []string
+	seen := map[string]bool{}
+	for i, rule := range s.Rules {
+		field := fmt.Sprintf("%s.rules[%d]", eventScale, i)
+		faults = append(faults, validateRule(rule, field, field, seen, t)...)
+		switch kind := rule.Custom.Type; kind {
+		case External, ExternalPush, "cron":
+			evaluated++
+		case "http", "tcp", "cpu", "memory":
+			bad(fmt.Sprintf(".rules[%d].type", i), "want the type of a KEDA scaler for jobs, got %s, which measures running replicas and cannot start a job", kind)
+		default:
+			others = append(others, kind)
+		}
+	}
+	switch {
+	case len(s.Rules) == 0:
+		bad(".rules", "want at least one rule, got none: nothing would start the job")
+	case evaluated == 0 && len(others) == len(s.Rules):
+		bad(".rules", "want a rule of type external, external-push or cron, got only %s, which are not evaluated here: nothing would start the job", strings.Join(others, ", "))
+	}
+	return faults
 }

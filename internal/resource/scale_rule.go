@@ -3,6 +3,10 @@ package resource
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -138,6 +142,15 @@ const (
 	ConcurrentConnections = "concurrentConnections"
 )
 
+// The types of custom rules that an external scaler measures, and their metadata.
+const (
+	External      = "external"
+	ExternalPush  = "external-push"
+	ScalerAddress = "scalerAddress"
+	// FromEnv ends the names of metadata whose value is that of an environment variable of the first container.
+	FromEnv = "FromEnv"
+)
+
 // ParseTarget parses a number in metadata, whose values are text: a whole number from 1 in decimal digits.
 func ParseTarget(s string) (int, error) {
 	n, err := strconv.Atoi(s)
@@ -148,36 +161,47 @@ func ParseTarget(s string) (int, error) {
 }
 
 // validateRules checks the rules of a template. Whether their secrets exist is checked elsewhere.
-func validateRules(rules []ScaleRule) []Fault {
+func validateRules(t Template) []Fault {
 	var faults []Fault
 	seen := map[string]bool{}
-	for i, rule := range rules {
+	for i, rule := range t.Scale.Rules {
 		field := fmt.Sprintf("template.scale.rules[%d]", i)
-		bad := func(at, format string, args ...any) {
-			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
+		at := field
+		if kind, _ := rule.auth(); kind != "" {
+			at += "." + kind
 		}
-		if rule.Name == "" {
-			bad(".name", "want a name, got nothing")
-		} else if seen[rule.Name] {
-			bad(".name", "%q is the name of another rule already", rule.Name)
+		faults = append(faults, validateRule(rule, field, at, seen, t)...)
+	}
+	return faults
+}
+
+// validateRule checks a rule. Its name is at the path field, and its auth and metadata are at the path kind.
+func validateRule(rule ScaleRule, field, kind string, seen map[string]bool, t Template) []Fault {
+	var faults []Fault
+	bad := func(at, format string, args ...any) {
+		faults = append(faults, Fault{codeValue, at, fmt.Sprintf(format, args...)})
+	}
+	if rule.Name == "" {
+		bad(field+".name", "want a name, got nothing")
+	} else if seen[rule.Name] {
+		bad(field+".name", "%q is the name of another rule already", rule.Name)
+	}
+	seen[rule.Name] = true
+	_, auth := rule.auth()
+	for j, a := range auth {
+		if a.SecretRef == "" {
+			bad(fmt.Sprintf("%s.auth[%d].secretRef", kind, j), "want the name of a secret, got nothing")
 		}
-		seen[rule.Name] = true
-		at, auth := rule.auth()
-		for j, a := range auth {
-			if a.SecretRef == "" {
-				bad(fmt.Sprintf(".%s.auth[%d].secretRef", at, j), "want the name of a secret of the app, got nothing")
-			}
-			if a.TriggerParameter == "" {
-				bad(fmt.Sprintf(".%s.auth[%d].triggerParameter", at, j), "want the name of the scaler's parameter that gets the secret, got nothing")
-			}
+		if a.TriggerParameter == "" {
+			bad(fmt.Sprintf("%s.auth[%d].triggerParameter", kind, j), "want the name of the scaler's parameter that gets the secret, got nothing")
 		}
-		if q := rule.AzureQueue; q != nil && q.QueueName == "" {
-			bad(".azureQueue.queueName", "want the name of a queue, got nothing")
-		}
-		if c := rule.Custom; c != nil {
-			for _, f := range c.validate() {
-				bad(".custom."+f.Field, "%s", f.Message)
-			}
+	}
+	if q := rule.AzureQueue; q != nil && q.QueueName == "" {
+		bad(kind+".queueName", "want the name of a queue, got nothing")
+	}
+	if c := rule.Custom; c != nil {
+		for _, f := range c.validate(t) {
+			bad(kind+"."+f.Field, "%s", f.Message)
 		}
 	}
 	return faults
@@ -199,8 +223,8 @@ func (r ScaleRule) auth() (at string, auth []RuleAuth) {
 }
 
 // validate checks the metadata of common scalers, as KEDA does when it starts one. It accepts any metadata of other
-// scalers.
-func (c CustomRule) validate() (faults []Fault) {
+// scalers. t is the template whose first container has the variables that metadata can name.
+func (c CustomRule) validate(t Template) (faults []Fault) {
 	bad := func(key, format string, args ...any) {
 		faults = append(faults, Fault{Field: "metadata." + key, Message: fmt.Sprintf(format, args...)})
 	}
@@ -236,9 +260,75 @@ func (c CustomRule) validate() (faults []Fault) {
 		number("queueLength", false)
 	case "cron":
 		c.validateCron(bad)
+	case External, ExternalPush:
+		return c.validateExternal(t)
 	}
 	return faults
 }
+
+// externalAuth are the parameters that external scalers have in KEDA. Others would have no effect.
+var externalAuth = []string{"caCert", "tlsClientCert", "tlsClientKey"}
+
+// validateExternal checks the metadata of an external scaler (keda.sh/docs/latest/scalers/external).
+func (c CustomRule) validateExternal(t Template) (faults []Fault) {
+	bad := func(field, format string, args ...any) {
+		faults = append(faults, Fault{Field: field, Message: fmt.Sprintf(format, args...)})
+	}
+	if err := checkScalerAddress(c.Metadata[ScalerAddress]); err != nil {
+		bad("metadata."+ScalerAddress, "%v", err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
+		value := c.Metadata[key]
+		at := "metadata." + key
+		switch {
+		case key == "enableTLS" || key == "unsafeSsl":
+			if _, err := strconv.ParseBool(value); err != nil {
+				bad(at, "want true or false, got %q", value)
+			}
+		case key == "tlsCertFile":
+			bad(at, "want nothing: it would be a file of KEDA's own container. Pass the certificate as the parameter caCert in auth")
+		case strings.HasSuffix(key, FromEnv):
+			if len(t.Containers) == 0 || !slices.ContainsFunc(t.Containers[0].Env, func(v EnvVar) bool { return v.Name == value }) {
+				bad(at, "want the name of an environment variable of the first container, got %q", value)
+			}
+		}
+	}
+	given := map[string]bool{}
+	for i, a := range c.Auth {
+		at := fmt.Sprintf("auth[%d].triggerParameter", i)
+		if a.TriggerParameter != "" && !slices.Contains(externalAuth, a.TriggerParameter) {
+			bad(at, "want %s, which are all that external scalers have, got %q. To send another secret to the scaler, set an environment variable "+
+				"to it and name the variable in metadata, as in passwordFromEnv", strings.Join(externalAuth, ", "), a.TriggerParameter)
+		}
+		if given[a.TriggerParameter] {
+			bad(at, "%q is given twice", a.TriggerParameter)
+		}
+		given[a.TriggerParameter] = true
+	}
+	if given["tlsClientCert"] != given["tlsClientKey"] {
+		bad("auth", "want both tlsClientCert and tlsClientKey or neither, got one of them")
+	}
+	return faults
+}
+
+// checkScalerAddress checks an address of the form host:port. gRPC's other forms are refused: they lead to files of
+// the server, or leave it to others where the scaler is.
+func checkScalerAddress(address string) error {
+	at := max(0, strings.LastIndexByte(address, ':'))
+	host, port := address[:at], strings.TrimPrefix(address[at:], ":")
+	n, err := strconv.Atoi(port)
+	good := scalerHost.MatchString(host)
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		good = err == nil && a.Is6() && strings.HasSuffix(inner, "]")
+	}
+	if err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port || !good {
+		return fmt.Errorf("want the host and port of a gRPC server, as in scaler:80 or 192.0.2.7:6000, got %q", address)
+	}
+	return nil
+}
+
+var scalerHost = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
 
 // validateCron checks a time window. The time zone is not checked here, because this package has no list of time zones.
 func (c CustomRule) validateCron(bad func(key, format string, args ...any)) {

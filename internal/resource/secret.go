@@ -41,7 +41,7 @@ var secretName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
 // validateSecrets checks the names of the secrets, and that every secret that is referred to exists
 // (learn.microsoft.com/azure/container-apps/manage-secrets).
-func validateSecrets(secrets []AppSecret, t Template) []Fault {
+func validateSecrets(secrets []AppSecret, t Template, ofJob []ScaleRule) []Fault {
 	var faults []Fault
 	known := map[string]int{}
 	for i, s := range secrets {
@@ -68,15 +68,19 @@ func validateSecrets(secrets []AppSecret, t Template) []Fault {
 	}
 	check("containers", t.Containers)
 	check("initContainers", t.InitContainers)
-	for i, rule := range t.Scale.Rules {
-		at, auth := rule.auth()
-		for j, a := range auth {
-			if _, there := known[a.SecretRef]; a.SecretRef != "" && !there {
-				faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("template.scale.rules[%d].%s.auth[%d].secretRef", i, at, j),
-					fmt.Sprintf("SecretRef '%s' defined for scale rule '%s' not found.", a.SecretRef, rule.Name)})
+	rules := func(field string, rules []ScaleRule, at func(kind string) string) {
+		for i, rule := range rules {
+			kind, auth := rule.auth()
+			for j, a := range auth {
+				if _, there := known[a.SecretRef]; a.SecretRef != "" && !there {
+					faults = append(faults, Fault{"ContainerAppSecretRefNotFound", fmt.Sprintf("%s.rules[%d]%s.auth[%d].secretRef", field, i, at(kind), j),
+						fmt.Sprintf("SecretRef '%s' defined for scale rule '%s' not found.", a.SecretRef, rule.Name)})
+				}
 			}
 		}
 	}
+	rules("template.scale", t.Scale.Rules, func(kind string) string { return "." + kind })
+	rules(eventScale, ofJob, func(string) string { return "" })
 	for i, v := range t.Volumes {
 		for j, f := range v.Secrets {
 			if _, there := known[f.Secret]; !there {

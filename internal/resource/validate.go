@@ -88,7 +88,7 @@ func ValidateApp(a App) []Fault {
 	faults = append(faults, validateTraffic(a)...)
 	faults = append(faults, validateHostPort(a)...)
 	add(validateRevisionSuffix(name, a.Template.RevisionSuffix))
-	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template)...)
+	faults = append(faults, validateSecrets(a.Configuration.Secrets, a.Template, nil)...)
 	faults = append(faults, validateRegistries(a.Keyring())...)
 	return append(faults, validateTemplate(a.Template, a.Profile, a.Environment)...)
 }
@@ -112,7 +112,7 @@ func validateTemplate(t Template, profile string, environment ID) []Fault {
 	case t.Scale.Max < t.Scale.Min:
 		bad("template.scale.maxReplicas", "want at least minReplicas, which is %d, got %d", t.Scale.Min, t.Scale.Max)
 	}
-	faults = append(faults, validateRules(t.Scale.Rules)...)
+	faults = append(faults, validateRules(t)...)
 	if len(t.Containers) == 0 {
 		bad("template.containers", "want at least one container, got none")
 		return faults

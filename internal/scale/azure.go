@@ -28,8 +28,8 @@ func (d *Decider) azure(s Sample, out *Decision) {
 	}
 	for i, r := range p.Rules {
 		w := d.azureWish(r, s)
-		if r.Kind != HTTP && r.Kind != TCP && !poll && !s.Readings[r.Name].Pushed {
-			// Between two polls a custom rule stays as active as it was.
+		if r.Kind != HTTP && r.Kind != TCP && r.Kind != External && !poll {
+			// Between two polls a custom rule stays as active as it was. External sources are polled elsewhere.
 			w.Active = i < len(state.Wishes) && state.Wishes[i].Rule == r.Name && state.Wishes[i].Active
 		}
 		out.Wishes = append(out.Wishes, w)

@@ -208,12 +208,9 @@ func ceil(x float64) int {
 func (d *Decider) measured(r Rule, s Sample) Wish {
 	w := Wish{Rule: r.Name, Kind: r.Kind, Target: r.Target}
 	reading, ok := s.Readings[r.Name]
-	if !ok || reading.Err != "" || math.IsNaN(reading.Value) || math.IsInf(reading.Value, 0) || reading.Value < 0 {
+	if w.Note = invalid(r, reading, ok); w.Note != "" {
 		w.Failed, w.Wanted = true, s.Current
-		w.Note = cmp.Or(reading.Err, "no value yet")
-		if ok && reading.Err == "" {
-			w.Note = fmt.Sprintf("want a value of at least 0, got %v", reading.Value)
-		}
+		w.Active = r.Kind == External && reading.Active // a source can push its activity although its value cannot be read
 		return w
 	}
 	w.Value = reading.Value
@@ -223,13 +220,34 @@ func (d *Decider) measured(r Rule, s Sample) Wish {
 		w.Note = "cannot scale to or from zero"
 		w.Wanted, tolerated = utilization(reading, r.Target, s.Current)
 	default:
-		w.Wanted, tolerated = perReplica(reading.Value, r.Target, s.Current)
-		w.Active = reading.Active
+		w.Target, w.Active, w.Note = reading.Target, reading.Active, reading.Note
+		if !w.Active && (s.Current == 0 || !s.At.Before(d.state.LastActive.Add(d.policy.Cooldown))) {
+			// As in KEDA, the value counts while the source is active, and for the cool-down period after that.
+			if reading.Value > 0 {
+				w.note("not active, so its value does not count")
+			}
+			return w
+		}
+		w.Wanted, tolerated = perReplica(reading.Value, w.Target, s.Current)
 	}
 	if tolerated {
 		w.note("within tolerance")
 	}
 	return w
+}
+
+// invalid says why a reading has no value, or returns "".
+func invalid(r Rule, reading Reading, ok bool) string {
+	v := reading.Value
+	switch {
+	case !ok || reading.Err != "":
+		return cmp.Or(reading.Err, "no value yet")
+	case math.IsNaN(v) || math.IsInf(v, 0) || v < 0:
+		return fmt.Sprintf("want a value of at least 0, got %v", v)
+	case r.Kind == External && !(reading.Target > 0):
+		return fmt.Sprintf("want a target above 0, got %v", reading.Target)
+	}
+	return ""
 }
 
 // note adds a remark to a wish.

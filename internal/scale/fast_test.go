@@ -248,17 +248,17 @@ func TestFastScalesInUnderATrickle(t *testing.T) {
 func TestTrickleKeepsAwake(t *testing.T) {
 	for name, p := range map[string]scale.Policy{
 		"fast": fast(http(10, scale.InFlight), 0, 1), "azure": azure(http(10, scale.Documented), 0, 1),
-		"external, fast": fast(queue(1), 0, 1), "external, azure": azure(queue(1), 0, 1),
+		"external, fast": fast(queue(), 0, 1), "external, azure": azure(queue(), 0, 1),
 	} {
 		w := &world{Decider: scale.New(p, scale.State{})}
 		for at := time.Duration(0); at < 30*time.Minute; at += time.Second {
 			var l scale.Load
-			reading := scale.Reading{}
+			reading := scale.Reading{Target: 1}
 			if at%time.Minute == 0 {
 				if p.Rules[0].Kind == scale.HTTP {
 					l = scale.Load{Arrived: 1, Completed: 1, Served: 50 * time.Millisecond, Busy: 50 * time.Millisecond}
 				} else {
-					reading = scale.Reading{Active: true, Pushed: true}
+					reading = scale.Reading{Target: 1, Active: true}
 				}
 			}
 			w.at(at, l, map[string]scale.Reading{"queue": reading})
@@ -311,7 +311,7 @@ func FuzzDecide(f *testing.F) {
 		}
 		least, most := int(b[0]%5), int(b[1]%20)+1
 		most = max(least, most)
-		rules := slices.Concat(http(10, scale.InFlight), queue(3), []scale.Rule{{Name: "cpu", Kind: scale.CPU, Target: 50}})
+		rules := slices.Concat(http(10, scale.InFlight), queue(), []scale.Rule{{Name: "cpu", Kind: scale.CPU, Target: 50}})
 		p := fast(rules, least, most)
 		if asAzure {
 			p = azure(rules, least, most)
@@ -324,7 +324,7 @@ func FuzzDecide(f *testing.F) {
 			got := d.Decide(scale.Sample{
 				At: at, Current: current,
 				Load:     scale.Load{Arrived: n % 7, Completed: n % 5, Served: time.Duration(n) * time.Millisecond, Busy: time.Duration(n) * time.Millisecond, InFlight: n % 11, Waiting: n % 13},
-				Readings: map[string]scale.Reading{"queue": {Value: float64(n) - 5, Active: n > 100}, "cpu": {Value: float64(n), Replicas: current}},
+				Readings: map[string]scale.Reading{"queue": {Value: float64(n) - 5, Target: 3, Active: n > 100}, "cpu": {Value: float64(n), Replicas: current}},
 			})
 			if got.Wanted < least || got.Wanted > most {
 				t.Fatalf("%d wanted, want %d to %d: %+v", got.Wanted, least, most, got)

@@ -51,8 +51,8 @@ type Window interface {
 type Rule struct {
 	Name string
 	Kind Kind
-	// Target is the value per replica: requests, connections, percent of cpu or memory, or units of an external source.
-	// For cron it is the number of replicas inside Window.
+	// Target is the value per replica: requests, connections, or percent of cpu or memory. For cron it is the number of
+	// replicas inside Window. An external source reports its target with its value.
 	Target float64
 	Metric Metric // of an http rule
 	Window Window // of a cron rule
@@ -68,7 +68,7 @@ type Policy struct {
 	Behaviour resource.Behaviour
 	Min, Max  int
 	Cooldown  time.Duration // before the count goes from 1 to 0
-	Polling   time.Duration // how often external rules are polled with Azure's behaviour
+	Polling   time.Duration // how often cron rules are checked with Azure's behaviour; external sources are polled elsewhere
 	// ScaleIn is how long a smaller count must have been enough before replicas are removed.
 	ScaleIn time.Duration
 	Rules   []Rule
@@ -118,13 +118,15 @@ type Reading struct {
 	// Value is the mean percentage over the ready replicas for cpu and memory, and the source's total for external
 	// rules.
 	Value float64
+	// Target is the value that an external source wants for each replica. It can change at any time.
+	Target float64
 	// Replicas is the number of replicas that the mean covers. The count is computed from it and not from the replicas
 	// that are ready now, so that one reading orders replicas only once.
 	Replicas int
 	// Active is what an external source reports. It may have been true only for a time between two polls.
 	Active bool
-	// Pushed is set if the source reported its activity itself. Azure's behaviour then does not wait for the next poll.
-	Pushed bool
+	// Note is a remark for people, if there is a value.
+	Note string
 	// Err says why there is no value. It is empty if there is one.
 	Err string
 }

@@ -16,9 +16,7 @@ func http(target float64, m scale.Metric) []scale.Rule {
 	return []scale.Rule{{Name: "users", Kind: scale.HTTP, Target: target, Metric: m}}
 }
 
-func queue(target float64) []scale.Rule {
-	return []scale.Rule{{Name: "queue", Kind: scale.External, Target: target}}
-}
+func queue() []scale.Rule { return []scale.Rule{{Name: "queue", Kind: scale.External}} }
 
 func azure(rules []scale.Rule, least, most int) scale.Policy {
 	return scale.Policy{Behaviour: resource.Azure, Min: least, Max: most, Cooldown: 300 * time.Second, Polling: 30 * time.Second, ScaleIn: resource.AzureScaleInWindow, Rules: rules}
@@ -61,9 +59,9 @@ func (w *world) want(t *testing.T, want string) {
 
 func TestAzureStepsUp(t *testing.T) {
 	// 50 messages, target 5, from 0, maximum 20: 0, 1, 4, 8, 10.
-	w := &world{Decider: scale.New(azure(queue(5), 0, 20), scale.State{})}
-	w.each(0, 2*time.Minute, time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Value: 50, Active: true}})
-	w.want(t, "30s 1, 45s 4, 1m0s 8, 1m15s 10")
+	w := &world{Decider: scale.New(azure(queue(), 0, 20), scale.State{})}
+	w.each(0, 2*time.Minute, time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Value: 50, Target: 5, Active: true}})
+	w.want(t, "0s 1, 15s 4, 30s 8, 45s 10")
 }
 
 func TestAzureWakesAtOnceForRequests(t *testing.T) {
@@ -184,12 +182,13 @@ func TestCPUAndCron(t *testing.T) {
 }
 
 func TestFailedSourceKeepsTheCount(t *testing.T) {
-	for name, p := range map[string]scale.Policy{"azure": azure(queue(5), 0, 10), "fast": fast(queue(5), 0, 10)} {
+	for name, p := range map[string]scale.Policy{"azure": azure(queue(), 0, 10), "fast": fast(queue(), 0, 10)} {
 		for what, r := range map[string]map[string]scale.Reading{
 			"away":     {"queue": {Err: "connection refused"}},
 			"no value": nil,
-			"NaN":      {"queue": {Value: nan()}},
-			"negative": {"queue": {Value: -1}},
+			"NaN":      {"queue": {Value: nan(), Target: 5}},
+			"negative": {"queue": {Value: -1, Target: 5}},
+			"target 0": {"queue": {Value: 7}},
 		} {
 			w := &world{Decider: scale.New(p, scale.State{}), current: 4}
 			d := w.each(0, time.Hour, 15*time.Second, scale.Load{}, r)
@@ -202,10 +201,38 @@ func TestFailedSourceKeepsTheCount(t *testing.T) {
 
 func nan() float64 { z := 0.0; return z / z }
 
-func TestHugeValuesStayWithinMax(t *testing.T) {
-	for name, p := range map[string]scale.Policy{"azure": azure(queue(5), 0, 10), "fast": fast(queue(5), 0, 10)} {
+// As KEDA does, a source that is not active is scaled to zero whatever its value is, and wakes nothing.
+func TestTheValueOfASourceCountsWhileItIsActive(t *testing.T) {
+	for name, p := range map[string]scale.Policy{"azure": azure(queue(), 0, 10), "fast": fast(queue(), 0, 10)} {
 		w := &world{Decider: scale.New(p, scale.State{})}
-		w.each(0, 10*time.Minute, 15*time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Value: 1 << 63, Active: true}})
+		busy := scale.Reading{Value: 20, Target: 5, Active: true}
+		w.each(0, 15*time.Second, time.Second, scale.Load{}, map[string]scale.Reading{"queue": busy})
+		busy.Active = false
+		w.each(16*time.Second, 5*time.Minute, time.Second, scale.Load{}, map[string]scale.Reading{"queue": busy})
+		if w.current != 4 {
+			t.Errorf("%s: %d replicas within the cool-down period, want 4", name, w.current)
+		}
+		d := w.each(5*time.Minute, 20*time.Minute, time.Second, scale.Load{}, map[string]scale.Reading{"queue": busy})
+		if w.current != 0 || !strings.Contains(d.Wishes[0].Note, "not active") {
+			t.Errorf("%s: %d replicas after the cool-down period, want 0; note %q", name, w.current, d.Wishes[0].Note)
+		}
+	}
+}
+
+// A push says that there is work although its amount cannot be read.
+func TestAPushWakesAlthoughTheValueFails(t *testing.T) {
+	for name, p := range map[string]scale.Policy{"azure": azure(queue(), 0, 10), "fast": fast(queue(), 0, 10)} {
+		w := &world{Decider: scale.New(p, scale.State{})}
+		w.each(0, time.Minute, time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Err: "away", Active: true}})
+		w.want(t, "0s 1")
+		t.Log(name)
+	}
+}
+
+func TestHugeValuesStayWithinMax(t *testing.T) {
+	for name, p := range map[string]scale.Policy{"azure": azure(queue(), 0, 10), "fast": fast(queue(), 0, 10)} {
+		w := &world{Decider: scale.New(p, scale.State{})}
+		w.each(0, 10*time.Minute, 15*time.Second, scale.Load{}, map[string]scale.Reading{"queue": {Value: 1 << 63, Target: 5, Active: true}})
 		if w.current != 10 {
 			t.Errorf("%s: %d replicas for 2^63, want 10", name, w.current)
 		}

@@ -297,6 +297,9 @@ func (c *control) openScaler(context.Context) (err error) {
 		Touch:   func(app resource.ID) { c.reconciler.Touch(app) }, // the reconciler is opened next, and nothing runs before
 		Emit:    c.emit,
 		Record:  c.decisions.Add,
+		Secrets: c.secrets.Values,
+		Dial:    scalerDialer{c.documents, c.Inside, c.machine}.dial,
+		Roots:   scalerRoots(c.authority.CertPEM()),
 		Learned: filepath.Join(c.Data, "learned.json"),
 		Log:     c.Log,
 	})

@@ -36,6 +36,10 @@ type machine struct {
 	images *imageStore
 	// addresses returns the address range and the gateway of an environment's replicas.
 	addresses func(environment resource.ID) (netip.Prefix, netip.Addr, error)
+	// gateway returns the gateway of an environment and makes sure that the machine has this address. addressRange has the
+	// addresses of all replicas. Both are nil with the fake runtime.
+	gateway      func(environment resource.ID) (netip.Addr, error)
+	addressRange func() netip.Prefix
 	// release releases the addresses of an environment.
 	release func(environment resource.ID) error
 	// expose lets replicas reach these ports of their gateways. It is nil with the fake runtime.
@@ -146,6 +150,8 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		expose:        net.Expose,
 		release:       func(environment resource.ID) error { return net.Release(environment.Key()) },
 		releaseOthers: net.ReleaseOthers,
+		gateway:       func(environment resource.ID) (netip.Addr, error) { return net.Gateway(environment.Key()) },
+		addressRange:  net.Range,
 		addresses: func(environment resource.ID) (netip.Prefix, netip.Addr, error) {
 			return net.Environment(environment.Key())
 		},

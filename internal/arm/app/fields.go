@@ -64,7 +64,8 @@ func appFields() []Field {
 		refused("template.containers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		refused("template.initContainers[].resources.gpu", "replicas get no GPU").unless("0", numbers(0)),
 		stored("template.scale.rules[].azureQueue", "the queue is not queried; the rule counts as one replica, never as zero"),
-		stored("template.scale.rules[].custom.type", "this scaler is not evaluated; the rule counts as one replica, never as zero").unless("http, tcp, cpu, memory or cron", words("http", "tcp", "cpu", "memory", "cron")),
+		stored("template.scale.rules[].custom.type", "this scaler is not evaluated; the rule counts as one replica, never as zero").
+			unless("http, tcp, cpu, memory, cron, external or external-push", words("http", "tcp", "cpu", "memory", "cron", resource.External, resource.ExternalPush)),
 	}
 	for i := range fields {
 		fields[i].Type = resource.TypeApp
@@ -75,8 +76,8 @@ func appFields() []Field {
 // jobFields returns the fields of jobs: those that apps have too, and their own.
 func jobFields() []Field {
 	own := []Field{
-		refused("configuration.triggerType", "event-triggered jobs are not supported yet").unless("Manual or Schedule", notWords("Event")),
-		refused("configuration.eventTriggerConfig", "event-triggered jobs are not supported yet"),
+		stored("configuration.eventTriggerConfig.scale.rules[].type", "this scaler is not evaluated, so the rule starts nothing; a job needs another rule too").
+			unless("external, external-push or cron", words(resource.External, resource.ExternalPush, "cron", "http", "tcp", "cpu", "memory")),
 	}
 	for _, f := range appFields() {
 		if slices.ContainsFunc(ofJobsToo(), func(prefix string) bool { return strings.HasPrefix(f.Path, prefix) }) {

@@ -48,6 +48,7 @@ var samples = map[string]string{
 	resource.TypeApp + " template.containers[].resources.gpu":                                        `1`,
 	resource.TypeApp + " template.initContainers[].resources.gpu":                                    `1`,
 	resource.TypeApp + " template.scale.rules[].azureQueue":                                          `{"queueName":"q","queueLength":5}`,
+	resource.TypeJob + " configuration.eventTriggerConfig.scale.rules[].type":                        `"kafka"`,
 	resource.TypeApp + " template.scale.rules[].custom.type":                                         `"kafka"`,
 	resource.TypeJob + " configuration.triggerType":                                                  `"Event"`,
 	resource.TypeJob + " configuration.eventTriggerConfig":                                           `{"parallelism":1}`,
@@ -96,6 +97,10 @@ func set(doc map[string]any, path string, v any) {
 		if isList {
 			if at[name] == nil {
 				at[name] = []any{map[string]any{"name": "a"}}
+				if name == "rules" && strings.HasPrefix(path, "properties.configuration") {
+					doc["properties"].(map[string]any)["configuration"].(map[string]any)["triggerType"] = "Event"
+					at[name] = []any{map[string]any{"name": "a"}, map[string]any{"name": "b", "type": "external", "metadata": map[string]any{"scalerAddress": "b:80"}}}
+				}
 				if name == "probes" {
 					at[name] = []any{map[string]any{"type": "Liveness", "tcpSocket": map[string]any{"port": 80}}}
 				}

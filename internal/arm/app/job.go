@@ -33,7 +33,7 @@ type JobConfiguration struct {
 	ReplicaRetryLimit     *int           `json:"replicaRetryLimit"`
 	ManualTriggerConfig   *JobTrigger    `json:"manualTriggerConfig"`
 	ScheduleTriggerConfig *ScheduledTask `json:"scheduleTriggerConfig"`
-	EventTriggerConfig    *unset         `json:"eventTriggerConfig"`
+	EventTriggerConfig    *EventTrigger  `json:"eventTriggerConfig"`
 	Secrets               []Secret       `json:"secrets"`
 	Registries            []Registry     `json:"registries"`
 	IdentitySettings      []unset        `json:"identitySettings,omitempty"`
@@ -49,6 +49,26 @@ type JobTrigger struct {
 type ScheduledTask struct {
 	CronExpression *string `json:"cronExpression"`
 	JobTrigger
+}
+
+// EventTrigger is the trigger of a job that events start.
+type EventTrigger struct {
+	JobTrigger
+	Scale *JobScale `json:"scale"`
+}
+
+// JobScale says how many executions events start.
+type JobScale struct {
+	MinExecutions   *int      `json:"minExecutions"`
+	MaxExecutions   *int      `json:"maxExecutions"`
+	PollingInterval *int      `json:"pollingInterval"`
+	Rules           []JobRule `json:"rules"`
+}
+
+// JobRule is a rule by which executions are started. It is a custom rule of apps with a name.
+type JobRule struct {
+	Name *string `json:"name"`
+	CustomRule
 }
 
 // JobTemplate describes the replicas of an execution.
@@ -91,28 +111,68 @@ func (r *reader) jobConfiguration(w JobConfiguration) resource.JobConfiguration 
 		r.add(resource.Fault{Code: codeValue, Field: "configuration." + field, Message: fmt.Sprintf(format, args...)})
 	}
 	if w.TriggerType == nil {
-		bad("triggerType", "want Manual or Schedule, got nothing")
+		bad("triggerType", "want Manual, Schedule or Event, got nothing")
 	}
-	c.Trigger = enum(r, "configuration.triggerType", w.TriggerType, resource.TriggerManual, resource.TriggerManual, resource.TriggerSchedule)
+	c.Trigger = enum(r, "configuration.triggerType", w.TriggerType, resource.TriggerManual, resource.TriggerManual, resource.TriggerSchedule, resource.TriggerEvent)
 	if w.ReplicaTimeout == nil {
 		bad("replicaTimeout", "want the number of seconds that a replica can run, got nothing")
 	}
 	c.Timeout, c.Retries = seconds(or(w.ReplicaTimeout, 0)), or(w.ReplicaRetryLimit, 0)
 	shares := or(w.ManualTriggerConfig, JobTrigger{})
-	switch {
-	case c.Trigger == resource.TriggerSchedule && w.ScheduleTriggerConfig == nil:
-		bad("scheduleTriggerConfig", "want a cronExpression, because triggerType is Schedule; got nothing")
-	case c.Trigger == resource.TriggerSchedule:
-		c.Cron, shares = strings.Join(strings.Fields(or(w.ScheduleTriggerConfig.CronExpression, "")), " "), w.ScheduleTriggerConfig.JobTrigger
-		if w.ManualTriggerConfig != nil {
-			bad("manualTriggerConfig", "want nothing, because triggerType is Schedule")
+	for _, other := range []struct {
+		field   string
+		trigger resource.Trigger
+		given   bool
+	}{
+		{"manualTriggerConfig", resource.TriggerManual, w.ManualTriggerConfig != nil},
+		{"scheduleTriggerConfig", resource.TriggerSchedule, w.ScheduleTriggerConfig != nil},
+		{"eventTriggerConfig", resource.TriggerEvent, w.EventTriggerConfig != nil},
+	} {
+		if other.given && other.trigger != c.Trigger {
+			bad(other.field, "want nothing, because triggerType is %s", c.Trigger)
 		}
-	case w.ScheduleTriggerConfig != nil:
-		bad("scheduleTriggerConfig", "want nothing, because triggerType is Manual")
+	}
+	switch schedule, event := w.ScheduleTriggerConfig, w.EventTriggerConfig; c.Trigger {
+	case resource.TriggerSchedule:
+		if schedule == nil {
+			bad("scheduleTriggerConfig", "want a cronExpression, because triggerType is Schedule; got nothing")
+			break
+		}
+		c.Cron, shares = strings.Join(strings.Fields(or(schedule.CronExpression, "")), " "), schedule.JobTrigger
+	case resource.TriggerEvent:
+		if event == nil || event.Scale == nil {
+			bad("eventTriggerConfig.scale", "want rules, because triggerType is Event; got nothing")
+			event = &EventTrigger{JobTrigger: or(event, EventTrigger{}).JobTrigger}
+		} else {
+			c.Scale = r.jobScale(*event.Scale)
+		}
+		shares = event.JobTrigger
 	}
 	c.Parallelism, c.Completions = or(shares.Parallelism, 1), or(shares.ReplicaCompletionCount, 1)
 	c.Secrets, c.Registries = r.secrets(w.Secrets), registries(w.Registries)
 	return c
+}
+
+func (r *reader) jobScale(w JobScale) resource.JobScale {
+	s := resource.JobScale{
+		Min: or(w.MinExecutions, 0), Max: or(w.MaxExecutions, resource.DefaultMaxExecutions), Polling: resource.DefaultPolling,
+	}
+	if w.PollingInterval != nil {
+		s.Polling = seconds(*w.PollingInterval)
+	}
+	for i, rule := range w.Rules {
+		s.Rules = append(s.Rules, r.rule(fmt.Sprintf("configuration.eventTriggerConfig.scale.rules[%d]", i), ScaleRule{Name: rule.Name, Custom: &rule.CustomRule}))
+	}
+	return s
+}
+
+func newJobScale(s resource.JobScale) *JobScale {
+	w := &JobScale{MinExecutions: &s.Min, MaxExecutions: &s.Max, PollingInterval: wholeSeconds(s.Polling)}
+	for _, rule := range s.Rules {
+		sent := newScaleRule(rule)
+		w.Rules = append(w.Rules, JobRule{sent.Name, *sent.Custom})
+	}
+	return w
 }
 
 // NewJob returns the JSON of a job.
@@ -128,9 +188,12 @@ func NewJob(j resource.Job, site Site) Job {
 		Registries:        newRegistries(c.Registries),
 	}
 	shares := JobTrigger{ReplicaCompletionCount: &c.Completions, Parallelism: &c.Parallelism}
-	if c.Trigger == resource.TriggerSchedule {
+	switch c.Trigger {
+	case resource.TriggerSchedule:
 		w.ScheduleTriggerConfig = &ScheduledTask{CronExpression: &c.Cron, JobTrigger: shares}
-	} else {
+	case resource.TriggerEvent:
+		w.EventTriggerConfig = &EventTrigger{JobTrigger: shares, Scale: newJobScale(c.Scale)}
+	default:
 		w.ManualTriggerConfig = &shares
 	}
 	t := newTemplate(j.Template)

@@ -76,6 +76,9 @@ func TestReadExecutionTemplate(t *testing.T) {
 
 // Whatever is accepted is answered so that it reads back as the same job.
 func FuzzReadJob(f *testing.F) {
+	f.Add([]byte(`{"properties":{"environmentId":"` + environmentPath + `","configuration":{"triggerType":"Event","replicaTimeout":60,"eventTriggerConfig":{"parallelism":2,"scale":{"minExecutions":1,"maxExecutions":9,"pollingInterval":5,
+		"rules":[{"name":"a","type":"external","metadata":{"scalerAddress":"s:80","kFromEnv":"K"},"auth":[{"secretRef":"key","triggerParameter":"caCert"}]}]}},"secrets":[{"name":"key","value":"v"}]},
+		"template":{"containers":[{"name":"a","image":"i","env":[{"name":"K","secretRef":"key"}]}]}}}`))
 	f.Add([]byte(`{"location":"x","properties":{"environmentId":"` + environmentPath + `","configuration":{"triggerType":"manual","replicaTimeout":1e1,"replicaRetryLimit":3,"manualTriggerConfig":{"parallelism":2},"secrets":[{"name":"key","value":"v"}]},
 		"template":{"initContainers":[{"name":"b","image":"i"}],"volumes":[{"name":"v"}],"containers":[{"name":"a","image":"i","volumeMounts":[{"volumeName":"v","mountPath":"/v"}],"env":[{"name":"K","secretRef":"key"}]}]}}}`))
 	f.Add([]byte(`{"properties":{"environmentId":"` + environmentPath + `","configuration":{"triggerType":"Schedule","replicaTimeout":60,"scheduleTriggerConfig":{"cronExpression":"*/5 * * * mon-fri"}},"template":{"containers":[{"name":"a","image":"i"}]}}}`))

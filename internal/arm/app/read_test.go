@@ -125,6 +125,18 @@ func TestReadAppRefuses(t *testing.T) {
 			"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.timezone: want the name of a time zone, as in Asia/Seoul or UTC, got nothing", "ContainerAppInvalidValue template.scale.rules[0].custom.metadata.desiredReplicas: want a whole number"}},
 		"no such time zone": {scale(`"rules":[{"name":"a","custom":{"type":"cron","metadata":{"timezone":"Asia/Soul","start":"0 8 * * *","end":"0 9 * * *","desiredReplicas":"2"}}}]`),
 			[]string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.timezone: want the name of a time zone, as in Asia/Seoul or UTC, got \"Asia/Soul\""}},
+		"an external scaler without an address": {scale(`"rules":[{"name":"a","custom":{"type":"external"}}]`),
+			[]string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.scalerAddress: want the host and port of a gRPC server, as in scaler:80 or 192.0.2.7:6000, got \"\""}},
+		"an external scaler that is a file": {scale(`"rules":[{"name":"a","custom":{"type":"external-push","metadata":{"scalerAddress":"unix:///run/x.sock"}}}]`),
+			[]string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.scalerAddress: want the host and port of a gRPC server, as in scaler:80 or 192.0.2.7:6000, got \"unix:///run/x.sock\""}},
+		"metadata of an external scaler": {scale(`"rules":[{"name":"a","custom":{"type":"external","metadata":{"scalerAddress":"[::1]:0","enableTLS":"yes","keyFromEnv":"KEY","tlsCertFile":"/x"}}}]`), []string{
+			"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.scalerAddress: want the host and port", "ContainerAppInvalidValue template.scale.rules[0].custom.metadata.enableTLS: want true or false, got \"yes\"",
+			"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.keyFromEnv: want the name of an environment variable of the first container, got \"KEY\"",
+			"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.tlsCertFile: want nothing: it would be a file of KEDA's own container"}},
+		"auth of an external scaler": {scale(`"rules":[{"name":"a","custom":{"type":"external","metadata":{"scalerAddress":"a:80"},"auth":[{"secretRef":"key","triggerParameter":"connection"},{"secretRef":"key","triggerParameter":"tlsClientKey"}]}}]`), []string{
+			"ContainerAppSecretRefNotFound template.scale.rules[0].custom.auth[0].secretRef: SecretRef 'key' defined for scale rule 'a' not found.", "ContainerAppSecretRefNotFound template.scale.rules[0].custom.auth[1].secretRef: SecretRef",
+			"ContainerAppInvalidValue template.scale.rules[0].custom.auth[0].triggerParameter: want caCert, tlsClientCert, tlsClientKey, which are all that external scalers have, got \"connection\"",
+			"ContainerAppInvalidValue template.scale.rules[0].custom.auth: want both tlsClientCert and tlsClientKey or neither"}},
 		"scale at the wrong level": {`{"properties":{"environmentId":"` + environmentPath + `","scale":{"minReplicas":1},"template":{"containers":[{"name":"chat","image":"i"}]}}}`,
 			[]string{"ContainerAppInvalidSchema properties.scale: unknown field; want one of configuration, environmentId, managedEnvironmentId, template, workloadProfileName; did you mean template.scale?"}},
 		"a rule's number":         {scale(`"rules":[{"name":"a","http":{"metadata":{"concurrentRequests":10}}}]`), []string{"ContainerAppInvalidSchema template.scale.rules[0].http.metadata.concurrentRequests: want text, got 10"}},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	_ "time/tzdata" // machines can have no list of time zones, or an old one
 
@@ -44,7 +45,11 @@ func (r *reader) rule(field string, w ScaleRule) resource.ScaleRule {
 		c := w.Custom
 		rule.Custom = &resource.CustomRule{Type: or(c.Type, ""), Metadata: c.Metadata, Auth: ruleAuth(c.Auth), Identity: or(c.Identity, "")}
 		if rule.Custom.Type == "cron" {
-			r.timeZone(field+".custom.metadata.timezone", c.Metadata["timezone"])
+			at := field + ".custom"
+			if !strings.HasPrefix(field, "template") {
+				at = field // the rules of jobs have no kinds
+			}
+			r.timeZone(at+".metadata.timezone", c.Metadata["timezone"])
 		}
 	}
 	return rule
