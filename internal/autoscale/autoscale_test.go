@@ -310,6 +310,7 @@ func TestRules(t *testing.T) {
 				w := run(t, resource.Scale{Max: 4, Cooldown: 300 * time.Second, Polling: 30 * time.Second, Rules: test.rules}, nil)
 				w.look()
 				w.look()
+				time.Sleep(time.Second) // so that replicas are never measured and busy at the same instant
 				for began := time.Now(); time.Since(began) < test.after; time.Sleep(5 * time.Second) {
 					w.mu.Lock()
 					w.usage.CPUNanos += uint64(test.usage * 5e9) // each replica
