@@ -16,6 +16,7 @@ import (
 	"penstock/internal/admin/wire"
 	"penstock/internal/backup"
 	"penstock/internal/decisions"
+	"penstock/internal/leak"
 	"penstock/internal/link"
 	"penstock/internal/oci"
 	"penstock/internal/oci/remote"
@@ -105,6 +106,8 @@ type Config struct {
 	// Revisions lists the revisions of an app.
 	Revisions func(ctx context.Context, app resource.ID) ([]resource.Revision, error)
 	Scale     Scaler
+	// Memory returns what is known about the memory of a revision's containers.
+	Memory    func(revision resource.ID) []leak.Memory
 	Decisions Decisions
 	// Images is nil if the runtime keeps no images.
 	Images *Images

@@ -15,6 +15,7 @@ import (
 	"penstock/internal/admin/wire"
 	"penstock/internal/backup"
 	"penstock/internal/decisions"
+	"penstock/internal/leak"
 	"penstock/internal/link"
 	"penstock/internal/oci"
 	"penstock/internal/oci/remote"
@@ -45,6 +46,7 @@ type machine struct {
 	list     []resource.Revision
 	counts   []scale.Count
 	scale    map[string]scale.Explanation // by key of the revision
+	memory   map[string][]leak.Memory     // by key of the revision
 	decided  []decisions.Decision
 	asked    decisions.Query
 
@@ -195,6 +197,7 @@ func newServer(t *testing.T, keeps bool) *server {
 	cfg := admin.Config{
 		Revisions: func(context.Context, resource.ID) ([]resource.Revision, error) { return s.machine.list, s.machine.err },
 		Scale:     s.machine,
+		Memory:    func(rev resource.ID) []leak.Memory { return s.machine.memory[rev.Key()] },
 		Decisions: s.machine,
 		Status:    wire.Status{Instance: "0badcafe", Runtime: "containerd", Domain: "apps.test", HTTPPort: 8080, HTTPSPort: 8443, TCPHost: "127.0.0.1"},
 		Traffic:   s.traffic,

@@ -11,6 +11,7 @@ import (
 
 	"penstock/internal/admin/wire"
 	"penstock/internal/decisions"
+	"penstock/internal/leak"
 	"penstock/internal/resource"
 	"penstock/internal/scale"
 )
@@ -39,7 +40,7 @@ func (a *api) scale(w http.ResponseWriter, r *http.Request) {
 	out := wire.Scale{App: app.String(), Revisions: []wire.RevisionScale{}}
 	for _, rev := range revisions {
 		if e, ok := a.Scale.Explain(rev.ID); ok {
-			out.Revisions = append(out.Revisions, explained(rev.Name(), e, decided))
+			out.Revisions = append(out.Revisions, explained(rev, e, decided, a.Memory(rev.ID)))
 		}
 	}
 	slices.SortFunc(out.Revisions, func(a, b wire.RevisionScale) int { return strings.Compare(a.Revision, b.Revision) })
@@ -69,13 +70,21 @@ func decisionQuery(app resource.ID, values url.Values, now time.Time) (decisions
 	return q, nil
 }
 
-func explained(name string, e scale.Explanation, decided []decisions.Decision) wire.RevisionScale {
+func explained(rev resource.Revision, e scale.Explanation, decided []decisions.Decision, memory []leak.Memory) wire.RevisionScale {
+	name := rev.Name()
 	s := wire.RevisionScale{
 		Revision: name, Behaviour: string(e.Policy.Behaviour), MinReplicas: e.Policy.Min, MaxReplicas: e.Policy.Max,
 		CooldownSeconds: e.Policy.Cooldown.Seconds(), WindowSeconds: e.Policy.ScaleIn.Seconds(),
 		Wanted: e.Wanted, Replicas: e.Current, Ready: e.Ready, Held: e.Held, HeldBy: e.HeldBy, Reason: e.Last.Reason, Bound: string(e.Last.Bound), Until: e.Last.Until,
-		Rules: []wire.RuleState{}, Changes: []wire.ScaleChange{},
+		Rules: []wire.RuleState{}, Changes: []wire.ScaleChange{}, Memory: []wire.ContainerMemory{},
 		ServiceMS: milliseconds(e.Learned.Service), StartMS: milliseconds(e.Learned.Start),
+	}
+	s.RecyclePercent = rev.Settings.Recycle
+	for _, m := range memory {
+		s.Memory = append(s.Memory, wire.ContainerMemory{
+			Replica: m.Replica, Container: m.Container, UsedBytes: m.Used, LimitBytes: m.Limit, GrowthBytesPerHour: m.PerHour,
+			SecondsToLimit: m.Left.Seconds(), ObservedSeconds: m.Over.Seconds(), Leak: m.Certain, Recycled: m.Worn,
+		})
 	}
 	for _, r := range e.Last.Wishes {
 		s.Rules = append(s.Rules, wire.RuleState{

@@ -9,6 +9,7 @@ import (
 
 	"penstock/internal/admin/wire"
 	"penstock/internal/decisions"
+	"penstock/internal/leak"
 	"penstock/internal/resource"
 	"penstock/internal/scale"
 )
@@ -17,7 +18,7 @@ func TestScale(t *testing.T) {
 	s := newServer(t, true)
 	one, two := chat.Child("revisions", "chat--1"), chat.Child("revisions", "chat--2")
 	at := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
-	s.machine.list = []resource.Revision{{ID: two}, {ID: one}, {ID: chat.Child("revisions", "inactive")}}
+	s.machine.list = []resource.Revision{{ID: two, RevisionStatus: resource.RevisionStatus{Settings: resource.Settings{Recycle: 80}}}, {ID: one}, {ID: chat.Child("revisions", "inactive")}}
 	s.machine.scale = map[string]scale.Explanation{
 		one.Key(): {},
 		two.Key(): {
@@ -30,6 +31,9 @@ func TestScale(t *testing.T) {
 			Learned: scale.Learned{Service: 1500 * time.Microsecond, Start: 2 * time.Second},
 		},
 	}
+	s.machine.memory = map[string][]leak.Memory{two.Key(): {{
+		Replica: "chat--2-abc", Container: "main", Worn: "full", Trend: leak.Trend{Used: 5, Limit: 10, PerHour: 3600, Left: 2 * time.Second, Over: time.Minute, Certain: true},
+	}}}
 	s.machine.decided = []decisions.Decision{
 		{At: at, Revision: "chat--2", Behaviour: "fast", Rule: "users", Value: 12, Target: 10, Wanted: 2, Bound: "minReplicas", From: 0, To: 3, Reason: "woken"},
 	}
@@ -44,6 +48,11 @@ func TestScale(t *testing.T) {
 	}
 	if r.Bound != "window" || !r.Until.Equal(at) || r.ServiceMS != 1.5 || r.StartMS != 2000 {
 		t.Errorf("got %+v", r)
+	}
+	if r.RecyclePercent != 80 || len(r.Memory) != 1 || r.Memory[0] != (wire.ContainerMemory{
+		Replica: "chat--2-abc", Container: "main", UsedBytes: 5, LimitBytes: 10, GrowthBytesPerHour: 3600, SecondsToLimit: 2, ObservedSeconds: 60, Leak: true, Recycled: "full",
+	}) {
+		t.Errorf("memory: got %+v", r.Memory)
 	}
 	if len(r.Rules) != 1 || r.Rules[0] != (wire.RuleState{Name: "users", Kind: "http", Value: 12, Target: 10, Wanted: 2, Active: true, Note: "note"}) {
 		t.Errorf("rules: got %+v", r.Rules)

@@ -17,7 +17,8 @@ func newAppExplainCmd(env *Env, s *scope) *cobra.Command {
 		Use:   "explain NAME",
 		Short: "Explain the number of replicas of an app",
 		Long: `Show for each revision how many replicas are wanted and why: the value, target and count of each scale rule, what
-limits the count and until when, how long requests and starts take, and the last changes with their reasons.`,
+limits the count and until when, how long requests and starts take, how the memory of replicas grows and when it
+reaches its limit, and the last changes with their reasons.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := env.client(cmd)
@@ -72,6 +73,7 @@ func printScale(w io.Writer, s wire.Scale, now time.Time) {
 			}
 			table(w, "RULE KIND VALUE TARGET WANTED ACTIVE NOTE", rows)
 		}
+		printMemory(w, r)
 		if len(r.Changes) > 0 {
 			fmt.Fprintf(w, "\nReplicas in the last hour: %s\n\n", chart(r, now))
 			var rows [][]string
@@ -85,6 +87,47 @@ func printScale(w io.Writer, s wire.Scale, now time.Time) {
 			table(w, "AGE REPLICAS REASON", rows)
 		}
 	}
+}
+
+// printMemory prints how the memory of a revision's containers grows.
+func printMemory(w io.Writer, r wire.RevisionScale) {
+	if len(r.Memory) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, m := range r.Memory {
+		growth, left, note := "none", "", ""
+		if m.GrowthBytesPerHour > 0 {
+			growth = fmt.Sprintf("%s/h for %s", bytesText(m.GrowthBytesPerHour), estimate(m.ObservedSeconds))
+			left = "in " + estimate(m.SecondsToLimit)
+		}
+		switch {
+		case m.Recycled != "":
+			note = "being replaced"
+		case m.Leak:
+			note = "leak"
+		}
+		rows = append(rows, []string{m.Replica, m.Container, bytesText(m.UsedBytes), bytesText(m.LimitBytes), growth, left, note})
+	}
+	table(w, "REPLICA CONTAINER MEMORY LIMIT GROWTH FULL NOTE", rows)
+	if r.RecyclePercent > 0 {
+		fmt.Fprintf(w, "A replica whose memory grows is replaced at %d %% of its limit (penstock.recycle).\n", r.RecyclePercent)
+	}
+}
+
+// estimate formats a number of seconds that is not exact.
+func estimate(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	case d >= time.Hour:
+		return fmt.Sprintf("%.1f h", d.Hours())
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
 }
 
 // chart draws the largest count of each minute of the last hour.

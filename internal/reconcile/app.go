@@ -64,7 +64,7 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 	for _, rev := range revisions {
 		key := rev.ID.Key()
 		if !wants(app, rev) {
-			r.cfg.Scale.Forget(rev.ID)
+			r.forget(rev.ID)
 			continue
 		}
 		c := r.countReplicas(app, rev, running[key])
@@ -120,7 +120,7 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		key := rev.ID.Key()
 		left += len(running[key])
 		if wants(app, rev) {
-			going[key] = outgoing(rev, running[key], counts[key])
+			going[key] = outgoing(running[key], counts[key])
 		} else {
 			going[key] = staying(running[key])
 		}
@@ -145,6 +145,12 @@ func (r *Reconciler) app(ctx context.Context, id resource.ID) error {
 		}
 	}
 	return r.purge(ctx, app, revisions, running)
+}
+
+// forget drops what is measured of a revision that should have no replicas.
+func (r *Reconciler) forget(revision resource.ID) {
+	r.cfg.Scale.Forget(revision)
+	r.cfg.Recycle.Forget(revision)
 }
 
 // wants reports whether a revision should have replicas.
@@ -464,8 +470,7 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 	}
 	left := 0
 	for _, rev := range revisions {
-		r.cfg.Scale.Forget(rev.ID)
-		r.courses.forget(rev.ID)
+		r.forget(rev.ID)
 		rest := running[rev.ID.Key()]
 		left += len(rest)
 		r.depart(ctx, rev, staying(rest), version, rev.Template.Grace)
@@ -481,7 +486,7 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 	}
 	r.departures.set(app.ID, nil)
 	for _, rev := range revisions {
-		r.cfg.Scale.Forget(rev.ID)
+		r.forget(rev.ID)
 		if err := r.cfg.Runtime.Remove(ctx, rev.ID); err != nil {
 			return err
 		}

@@ -53,6 +53,25 @@ type Scaler interface {
 	Forget(id resource.ID)
 }
 
+// Recycler says which replicas must be replaced because their memory grows.
+type Recycler interface {
+	// Worn returns the replicas of a revision that must be replaced, the most urgent first, and for each the reason. It is
+	// given the replicas that have not been told to stop. It must not block. When the answer changes, Touch is called for
+	// the app.
+	Worn(rev resource.Revision, replicas []resource.Replica) (names []string, why map[string]string)
+	// Forget drops a revision that should have no replicas.
+	Forget(revision resource.ID)
+}
+
+// unworn is a Recycler that replaces nothing.
+type unworn struct{}
+
+func (unworn) Worn(resource.Revision, []resource.Replica) ([]string, map[string]string) {
+	return nil, nil
+}
+
+func (unworn) Forget(resource.ID) {}
+
 // fixed is a Scaler that does not scale.
 type fixed struct{}
 
@@ -74,6 +93,8 @@ type Config struct {
 	Routes  Routes
 	// Scale decides how many replicas revisions have. If it is nil, they have minReplicas, and at least one.
 	Scale Scaler
+	// Recycle says which replicas must be replaced. If it is nil, none is.
+	Recycle Recycler
 	// Certificate finds or creates the certificate for a domain's host names, and returns when to ask for the next one.
 	Certificate func(names []string) (cert link.Certificate, renew time.Time, err error)
 	// Key decrypts the private key of an uploaded certificate, as PEM.
@@ -125,6 +146,9 @@ type Reconciler struct {
 func New(cfg Config) *Reconciler {
 	if cfg.Scale == nil {
 		cfg.Scale = fixed{}
+	}
+	if cfg.Recycle == nil {
+		cfg.Recycle = unworn{}
 	}
 	if cfg.Release == nil {
 		cfg.Release = func(resource.ID) error { return nil }

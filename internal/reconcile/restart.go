@@ -14,16 +14,22 @@ import (
 type replicaCount struct {
 	wanted int
 	reason string
-	// stale were created before the last restart of their revision. surplus are the others that are not needed, the
-	// least loaded first.
-	stale, surplus []resource.Replica
+	// old are to be replaced: they were created before the last restart of their revision, or worn says why they must go.
+	// surplus are the others that are not needed, the least loaded first.
+	old, surplus []resource.Replica
+	worn         map[string]string // by replica
+}
+
+func (c replicaCount) isOld(replica resource.Replica) bool {
+	return slices.ContainsFunc(c.old, func(r resource.Replica) bool { return r.Name == replica.Name })
 }
 
 // countReplicas returns how many replicas a revision should have.
 func (r *Reconciler) countReplicas(app resource.App, rev resource.Revision, replicas []resource.Replica) (c replicaCount) {
-	c.stale = stale(rev, replicas)
+	c.old = stale(rev, replicas)
 	var fresh, kept []resource.Replica
-	for _, replica := range staying(replicas) {
+	all := staying(replicas)
+	for _, replica := range all {
 		if !replica.Created.Before(rev.Restarted) {
 			fresh = append(fresh, replica)
 			if !r.departures.has(replica.Name) {
@@ -32,6 +38,10 @@ func (r *Reconciler) countReplicas(app resource.App, rev resource.Revision, repl
 		}
 	}
 	c.wanted, c.reason = r.cfg.Scale.Wanted(app, rev, kept)
+	names, why := r.cfg.Recycle.Worn(rev, all)
+	if len(names) > 0 {
+		fresh = r.recycle(rev, &c, fresh, len(replicas)-len(all), names, why)
+	}
 	if len(fresh) <= c.wanted {
 		return c
 	}
@@ -54,10 +64,42 @@ func (r *Reconciler) countReplicas(app resource.App, rev resource.Revision, repl
 	return c
 }
 
+// recycle moves the replicas that must be replaced now from fresh to c.old, and returns the others. Their successors, and those
+// that have been replaced and are not gone yet, are at most one more than maxReplicas, together with all others.
+func (r *Reconciler) recycle(rev resource.Revision, c *replicaCount, fresh []resource.Replica, stopping int, names []string, why map[string]string) (rest []resource.Replica) {
+	places := max(rev.Template.Scale.Max, c.wanted) + 1 - c.wanted - stopping - len(c.old)
+	for _, replica := range fresh {
+		if r.departures.has(replica.Name) && why[replica.Name] == "" {
+			places-- // it is being scaled in
+		}
+	}
+	// Those that get no more requests stay among them.
+	slices.SortStableFunc(names, func(a, b string) int {
+		rank := func(name string) int {
+			if r.departures.has(name) {
+				return 0
+			}
+			return 1
+		}
+		return rank(a) - rank(b)
+	})
+	c.worn = map[string]string{}
+	for _, name := range names {
+		i := slices.IndexFunc(fresh, func(replica resource.Replica) bool { return replica.Name == name })
+		if i >= 0 && (places > 0 || r.departures.has(name)) {
+			places--
+			c.worn[name] = why[name]
+			c.old = append(c.old, fresh[i])
+			fresh = slices.Delete(fresh, i, i+1)
+		}
+	}
+	return fresh
+}
+
 // apply asks the engine for as many replicas as w says in addition to those being removed, and to stop those of them
 // that have no requests left.
 func (r *Reconciler) apply(ctx context.Context, w runtimes.Workload, c replicaCount) error {
-	old := slices.Concat(c.stale, c.surplus)
+	old := slices.Concat(c.old, c.surplus)
 	w.Replicas += len(old)
 	if err := r.cfg.Runtime.Apply(ctx, w); err != nil {
 		return err
@@ -72,7 +114,9 @@ func (r *Reconciler) apply(ctx context.Context, w runtimes.Workload, c replicaCo
 		return err
 	}
 	for _, name := range done {
-		if slices.ContainsFunc(c.stale, func(replica resource.Replica) bool { return replica.Name == name }) {
+		if why := c.worn[name]; why != "" {
+			r.emitReplica(w.Revision, name, "ReplicaRecycled", fmt.Sprintf("Replica %q ends: %s, and no request is left on it", name, why))
+		} else if c.isOld(resource.Replica{Name: name}) {
 			r.emitReplica(w.Revision, name, "ReplicaReplaced", fmt.Sprintf("Replica %q ends: its revision was restarted, and no request is left on it", name))
 		} else {
 			r.emitReplica(w.Revision, name, "ReplicaScaledIn", fmt.Sprintf("Replica %q ends: %d are wanted (%s), and no request is left on it", name, c.wanted, c.reason))
@@ -103,19 +147,19 @@ func stale(rev resource.Revision, replicas []resource.Replica) []resource.Replic
 	return list
 }
 
-// outgoing returns the replicas that can be removed now: the surplus, and the stale ones that are no longer needed. New
+// outgoing returns the replicas that can be removed now: the surplus, and the old ones that are no longer needed. New
 // replicas come first, and as many old ones stay as are still needed. Only if the machine has no room for a new replica
 // in addition, one old replica at a time makes room for it; requests that it would have taken wait.
-func outgoing(rev resource.Revision, replicas []resource.Replica, c replicaCount) []resource.Replica {
+func outgoing(replicas []resource.Replica, c replicaCount) []resource.Replica {
 	var useless, serving []resource.Replica
 	ready, coming, crowded := 0, false, false
 	for _, replica := range replicas {
 		switch {
 		case replica.State == resource.ReplicaStopping:
 			coming = true // it makes room, or there is some
-		case replica.Created.Before(rev.Restarted) && replica.State == resource.ReplicaReady:
+		case c.isOld(replica) && replica.State == resource.ReplicaReady:
 			serving = append(serving, replica)
-		case replica.Created.Before(rev.Restarted):
+		case c.isOld(replica):
 			useless = append(useless, replica)
 		case replica.State == resource.ReplicaReady:
 			ready++
@@ -126,8 +170,7 @@ func outgoing(rev resource.Revision, replicas []resource.Replica, c replicaCount
 		}
 	}
 	n := len(serving) - max(0, c.wanted-ready)
-	// Before the restart there was room for the wanted number. If there are fewer now, the waiting one will get that
-	// room.
+	// Before, there was room for the wanted number. If there are fewer now, the waiting one will get that room.
 	if crowded && !coming && ready+len(serving)+len(useless) >= c.wanted {
 		n = max(n, 1)
 	}

@@ -33,7 +33,8 @@ type world struct {
 	driver *fake.Driver
 	images *images
 	routes *routes
-	scale  reconcile.Scaler // nil: none
+	scale  reconcile.Scaler   // nil: none
+	worn   reconcile.Recycler // nil: none
 	limits reconcile.Limits
 
 	mu       sync.Mutex
@@ -104,7 +105,7 @@ func (w *world) start() {
 	w.engine = local.New(local.Config{Driver: w.driver, Emit: emit, Log: log, Backoff: quickly, Capacity: local.Capacity{Memory: room}, Secrets: w.all})
 	w.reconciler = reconcile.New(reconcile.Config{
 		Created: func(resource.Revision) {},
-		Scale:   w.scale, Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
+		Scale:   w.scale, Recycle: w.worn, Store: w.store, Runtime: w.engine, Images: w.images, Routes: w.routes,
 		Certificate: w.certificate,
 		Key: func(c resource.Certificate) ([]byte, error) {
 			w.asked("Key")

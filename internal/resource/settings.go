@@ -46,6 +46,7 @@ type Settings struct {
 	Prefetch       Prefetch
 	Standby        Standby
 	HTTPMetric     HTTPMetric
+	Recycle        int           // percent of the memory limit from which on a leaking replica is replaced; 0: never
 	ScaleInWindow  time.Duration // how long a smaller count must have been enough before replicas go
 }
 

@@ -26,6 +26,10 @@ const (
 
 	// longestWait is the longest duration that a tag can set, so that every wait ends.
 	longestWait = 24 * time.Hour
+
+	// A new replica uses more than leastRecycle, and above mostRecycle too little is left until it has started.
+	leastRecycle = 10
+	mostRecycle  = 95
 )
 
 // setting is one tag, with the function that applies its value to the settings.
@@ -50,12 +54,8 @@ var settings = []setting{
 	{"scale-in-window", duration(func(s *Settings) *time.Duration { return &s.ScaleInWindow }, "")},
 	{"prefetch", choice(func(s *Settings) *Prefetch { return &s.Prefetch }, PrefetchOff, PrefetchWeights)},
 	{hostPortSetting, func(_ *Settings, value string) error { _, err := parseHostPort(value); return err }},
+	{"recycle", recycle},
 	{"standby", choice(func(s *Settings) *Standby { return &s.Standby }, StandbyCreated, StandbyPaused, StandbyNone)},
-}
-
-// laterTags are tags of features that do not exist yet. Only the value that asks for today's behaviour is accepted.
-var laterTags = map[string]string{
-	"recycle": "off",
 }
 
 // ParseSettings returns the settings of an app, from the penstock tags of its environment and its own, which override
@@ -120,16 +120,6 @@ func ParseSettings(environment, app map[string]string) (Settings, error) {
 
 func checkTag(name, tag, value string) *Fault {
 	field := "tags." + tag
-	if honoured, later := laterTags[name]; later {
-		if honoured != "" && strings.EqualFold(value, honoured) {
-			return nil
-		}
-		message := fmt.Sprintf("%q is not built in this version of Penstock; leave the tag out", value)
-		if honoured != "" {
-			message += " or set it to " + honoured
-		}
-		return &Fault{CodeNotBuilt, field, message}
-	}
 	at := slices.IndexFunc(settings, func(s setting) bool { return s.name == name })
 	if at < 0 {
 		names := make([]string, 0, len(settings))
@@ -168,6 +158,20 @@ func count(at func(*Settings) *int, least, most int) func(*Settings, string) err
 		*at(s) = n
 		return nil
 	}
+}
+
+// recycle parses the share of its memory limit from which on a replica is replaced, in percent.
+func recycle(s *Settings, value string) error {
+	if strings.EqualFold(value, "off") {
+		s.Recycle = 0
+		return nil
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(value, "%"))
+	if err != nil || n < leastRecycle || n > mostRecycle {
+		return fmt.Errorf("want off, or %d to %d percent of the memory limit as in 80, got %q", leastRecycle, mostRecycle, value)
+	}
+	s.Recycle = n
+	return nil
 }
 
 // duration parses a duration in Go's notation. If none is not empty, the value none is accepted too and means 0.

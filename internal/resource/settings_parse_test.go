@@ -49,15 +49,17 @@ func TestParseSettings(t *testing.T) {
 		"every setting": {nil, tags{
 			"penstock.max-concurrency": "4", "penstock.queue-limit": "0", "penstock.queue-timeout": "3s", "penstock.request-timeout": "1h",
 			"penstock.rollout": "replace", "penstock.retry": "all", "penstock.drain-limit": "1m", "penstock.capabilities": "none",
-			"penstock.prefetch": "weights", "penstock.standby": "Paused", "penstock.http-metric": "documented", "penstock.scale-in-window": "5s",
+			"penstock.prefetch": "weights", "penstock.standby": "Paused", "penstock.http-metric": "documented", "penstock.scale-in-window": "5s", "penstock.recycle": "80",
 		}, with(func(s *resource.Settings) {
 			s.MaxConcurrency, s.QueueLimit, s.QueueTimeout, s.RequestTimeout = 4, 0, 3*time.Second, time.Hour
 			s.Rollout, s.Retry, s.DrainLimit, s.Capabilities = resource.Replace, resource.RetryAll, time.Minute, resource.CapabilitiesNone
 			s.HTTPMetric, s.ScaleInWindow = resource.MetricDocumented, 5*time.Second
 			s.Prefetch, s.Standby = resource.PrefetchWeights, resource.StandbyPaused
+			s.Recycle = 80
 		})},
-		"names in any case, none for no timeout": {nil, tags{"Penstock.Request-Timeout": "None"}, fastDefaults()},
-		"what is done anyway may be asked for":   {nil, tags{"penstock.recycle": "off"}, fastDefaults()},
+		"names in any case, none for no timeout":  {nil, tags{"Penstock.Request-Timeout": "None"}, fastDefaults()},
+		"a percentage with its sign":              {nil, tags{"penstock.recycle": "95%"}, with(func(s *resource.Settings) { s.Recycle = 95 })},
+		"off in an app of an environment with it": {tags{"penstock.recycle": "70"}, tags{"penstock.recycle": "Off"}, fastDefaults()},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +81,10 @@ func TestParseSettingsRefuses(t *testing.T) {
 		"none where there must be one": {"penstock.queue-timeout", "none", "PenstockInvalidTag", "want a duration"},
 		"a wait without an end":        {"penstock.drain-limit", "9000h", "PenstockInvalidTag", "up to 24h"},
 		"an unknown word":              {"penstock.behaviour", "quick", "PenstockInvalidTag", `want fast or azure, got "quick"`},
-		"a part that is not built":     {"penstock.recycle", "80", "FeatureNotSupported", "not built"},
+		"a share that is not one":      {"penstock.recycle", "on", "PenstockInvalidTag", `want off, or 10 to 95 percent of the memory limit as in 80, got "on"`},
+		"a share above the limit":      {"penstock.recycle", "120", "PenstockInvalidTag", "10 to 95"},
+		"a share of nothing":           {"penstock.recycle", "0", "PenstockInvalidTag", "10 to 95"},
+		"a broken share":               {"penstock.recycle", "79.5", "PenstockInvalidTag", "10 to 95"},
 		"another standby":              {"penstock.standby", "warm", "PenstockInvalidTag", `want created or paused or none, got "warm"`},
 		"an unknown metric":            {"penstock.http-metric", "connections", "PenstockInvalidTag", "inflight or documented"},
 	}

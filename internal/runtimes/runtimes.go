@@ -171,6 +171,16 @@ type Usage struct {
 	MemoryPeak  uint64 // bytes
 	MemoryLimit uint64 // bytes
 	Processes   uint64
+	Containers  []ContainerMemory
+}
+
+// ContainerMemory is the memory that a container cannot give back.
+type ContainerMemory struct {
+	Container string
+	// Used is anonymous and shared memory, in bytes. Mapped files are not part of it: the kernel charges a page of the weights
+	// to the replica that touched it first, and frees it when the limit is reached.
+	Used  uint64
+	Limit uint64 // bytes; 0: none
 }
 
 // Mapper is implemented by a runtime that can distinguish a replica's own memory from what it shares with others.

@@ -32,6 +32,7 @@ import (
 	"penstock/internal/oci"
 	"penstock/internal/pki"
 	"penstock/internal/reconcile"
+	"penstock/internal/recycle"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes/local"
 	"penstock/internal/seal"
@@ -125,6 +126,7 @@ func RunControl(ctx context.Context, o ControlOptions) (err error) {
 		c.openLink,       // sends tables to the ingresses, receives their reports
 		c.openEngine,     // keeps replicas running on this machine
 		c.openScaler,     // decides how many replicas there should be
+		c.openRecycler,   // observes the memory of replicas
 		c.openReconciler, // creates the replicas and routes that the documents describe
 		c.openAPI,        // ARM, /penstock/v1 and the image registry
 	} {
@@ -157,6 +159,7 @@ type control struct {
 
 	decisions  *decisions.Log
 	scaler     *autoscale.Scaler
+	memory     *recycle.Watcher
 	reconciler *reconcile.Reconciler
 	pause      context.CancelFunc // stops reconciling
 	paused     chan struct{}      // closed when reconciling has stopped
@@ -307,9 +310,21 @@ func (c *control) openScaler(context.Context) (err error) {
 	return nil
 }
 
+func (c *control) openRecycler(context.Context) error {
+	c.memory = recycle.New(recycle.Config{
+		Usage: c.engine.Usage,
+		Touch: func(app resource.ID) { c.reconciler.Touch(app) }, // as for the scaler
+		Emit:  c.emit,
+		Log:   c.Log,
+	})
+	c.onRun(c.memory.Run)
+	return nil
+}
+
 func (c *control) openReconciler(ctx context.Context) error {
 	c.reconciler = reconcile.New(reconcile.Config{
 		Scale:       c.scaler,
+		Recycle:     c.memory,
 		Store:       c.documents,
 		Runtime:     c.engine,
 		Images:      c.machine.digests,
@@ -413,6 +428,7 @@ func (c *control) openAPI(ctx context.Context) error {
 			return c.documents.Revisions().List(ctx, store.Scope{Parent: app})
 		},
 		Scale:     c.scaler,
+		Memory:    c.memory.Explain,
 		Decisions: c.decisions,
 		Backup:    backup.Source{Info: backup.Info{Version: c.Version, Instance: c.Instance}, Data: c.Data, Database: c.documents.Backup},
 		Shutdown:  c.shutdown,

@@ -365,7 +365,7 @@ func (c *container) status() local.ContainerStatus {
 }
 
 // Usage implements local.Driver. The fake's processes use nothing worth counting, but the limits and the number of
-// processes are right.
+// processes are right. Their memory is what Use says.
 func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -376,12 +376,28 @@ func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error
 	for _, c := range d.containers {
 		if c.Replica == replica {
 			u.MemoryLimit += uint64(c.Resources.Memory)
+			m := runtimes.ContainerMemory{Container: c.Name, Limit: uint64(c.Resources.Memory)}
+			if c.process != nil && c.exit == nil {
+				m.Used = c.process.memory
+			}
+			u.Containers = append(u.Containers, m)
 			if c.process != nil && c.exit == nil {
 				u.Processes++
 			}
 		}
 	}
 	return u, nil
+}
+
+// Use sets how many bytes of memory each container of a replica is said to use.
+func (d *Driver) Use(replica string, bytes uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.containers {
+		if c.Replica == replica && c.process != nil {
+			c.process.memory = bytes
+		}
+	}
 }
 
 // Crash ends the processes of a replica with a code, as if they had failed by themselves.

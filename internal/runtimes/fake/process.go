@@ -28,6 +28,7 @@ type process struct {
 	revision    resource.ID
 	disk        disk
 	outOfMemory func()
+	memory      uint64 // bytes that it is said to use; the driver's mu guards it
 
 	over     chan exited // the first end that is requested
 	term     chan struct{}
@@ -53,7 +54,7 @@ type exited struct {
 
 func newProcess(s *sandbox, c local.Container, b behaviour, pid int) *process {
 	return &process{
-		spec: c, behaviour: b, addr: netip.AddrPortFrom(s.addr, uint16(b.port)), pid: pid, revision: s.Revision, disk: s.disk,
+		spec: c, behaviour: b, addr: netip.AddrPortFrom(s.addr, uint16(b.port)), pid: pid, revision: s.Revision, disk: s.disk, memory: 1 << 20,
 		over: make(chan exited, 1), term: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}),
 	}
 }

@@ -631,6 +631,9 @@ func testUsage(t *testing.T, m *machine) {
 	if err != nil || u.MemoryLimit != small || u.Processes == 0 {
 		t.Errorf("Usage: want a limit of %d bytes and a process, got %+v, %v", small, u, err)
 	}
+	if len(u.Containers) != 1 || u.Containers[0].Container != "main" || u.Containers[0].Limit != small || u.Containers[0].Used == 0 || u.Containers[0].Used > small {
+		t.Errorf("Usage: want some memory and the limit of container main, got %+v", u.Containers)
+	}
 	if _, err := m.rt.Usage(t.Context(), "nobody"); !errors.Is(err, resource.ErrNotFound) {
 		t.Errorf("Usage of what is not there: want %v, got %v", resource.ErrNotFound, err)
 	}

@@ -154,6 +154,23 @@ func (g cgroups) limit(cgroup string) (uint64, error) {
 	return n, err
 }
 
+// unevictable returns the memory of a cgroup that the kernel cannot free without swapping: anonymous and shared memory.
+func (g cgroups) unevictable(cgroup string) (sum uint64, err error) {
+	path := g.file("memory", cgroup, "memory.stat")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for _, key := range []string{g.name("total_rss", "anon"), g.name("total_shmem", "shmem")} {
+		n, err := parseCounter(string(b), key)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // oom returns how many processes of a cgroup the kernel has killed at the memory limit, together with the limit and the
 // peak.
 func (g cgroups) oom(cgroup string) (uint64, local.OOM, error) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"penstock/internal/runtimes"
 )
@@ -23,19 +25,27 @@ func (d *Driver) Usage(_ context.Context, replica string) (runtimes.Usage, error
 		return runtimes.Usage{}, fmt.Errorf("usage of %s: %w", replica, err)
 	}
 	d.mu.Lock()
-	var below []string
+	below := map[string]string{} // cgroup by container
 	for _, c := range d.containers {
 		if c.replica == replica {
-			below = append(below, c.cgroup)
+			below[c.name] = c.cgroup
 		}
 	}
 	d.mu.Unlock()
-	for _, cgroup := range below {
-		limit, err := d.cgroups.limit(cgroup)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, name := range slices.Sorted(maps.Keys(below)) {
+		m := runtimes.ContainerMemory{Container: name}
+		m.Limit, err = d.cgroups.limit(below[name])
+		if err == nil {
+			m.Used, err = d.cgroups.unevictable(below[name])
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has ended
+		}
+		if err != nil {
 			return runtimes.Usage{}, fmt.Errorf("usage of %s: %w", replica, err)
 		}
-		u.MemoryLimit += limit
+		u.MemoryLimit += m.Limit
+		u.Containers = append(u.Containers, m)
 	}
 	return u, nil
 }
