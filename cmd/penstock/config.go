@@ -18,6 +18,9 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"penstock/internal/atomicfile"
+	"penstock/internal/cli"
 )
 
 // Config holds all settings of `penstock server`. Every setting has one name, used as a flag (--log-level), an environment
@@ -216,19 +219,45 @@ func bindServer(fs *pflag.FlagSet, d Config) {
 	}
 }
 
-// load applies the config file, environment variables and flags to c. On an error c holds the values that were valid.
+// load applies the data folder's settings, the config file, environment variables and flags to c. On an error c holds the
+// values that were valid.
 func load(c *Config, fs *pflag.FlagSet, getenv func(string) string) error {
 	var faults []string
-	file := map[string]string{}
-	if path := cmp.Or(flag(fs, "config"), getenv("PENSTOCK_CONFIG")); path != "" {
-		b, err := os.ReadFile(path)
-		if err == nil {
-			file, err = parseFile(b)
-		}
+	read := func(what, path string) map[string]string {
+		values, err := readSettings(path)
 		if err != nil {
-			faults = append(faults, fmt.Sprintf("config %s: %v", path, err))
+			faults = append(faults, fmt.Sprintf("%s %s: %v", what, path, err))
 		}
+		return values
 	}
+	// given returns the value that a flag or else a variable gives a setting.
+	given := func(name string) (value, from string) {
+		variable := "PENSTOCK_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		if f := fs.Lookup(name); f != nil && f.Changed {
+			return f.Value.String(), "--" + name
+		}
+		if v := getenv(variable); v != "" {
+			return v, variable
+		}
+		return "", ""
+	}
+	kept := func(data string) map[string]string {
+		path := filepath.Join(data, cli.SettingsFile)
+		if _, err := os.Stat(path); err != nil {
+			return nil
+		}
+		return read("settings", path)
+	}
+	data, _ := given(dataSetting.name)
+	config, _ := given("config")
+	if config == "" {
+		config = kept(cmp.Or(data, c.Data))["config"]
+	}
+	var file map[string]string
+	if config != "" {
+		file = read("config", config)
+	}
+	last := kept(cmp.Or(data, file[dataSetting.name], c.Data))
 	known := settings()
 	for _, name := range slices.Sorted(maps.Keys(file)) {
 		if !slices.ContainsFunc(known, func(s setting) bool { return s.name == name }) {
@@ -240,16 +269,12 @@ func load(c *Config, fs *pflag.FlagSet, getenv func(string) string) error {
 		}
 	}
 	for _, s := range known {
-		value, from := "", ""
-		variable := "PENSTOCK_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
-		if v, ok := file[s.name]; ok {
+		value, from := given(s.name)
+		if v, ok := file[s.name]; ok && from == "" {
 			value, from = v, "the config file"
 		}
-		if v := getenv(variable); v != "" {
-			value, from = v, variable
-		}
-		if f := fs.Lookup(s.name); f != nil && f.Changed {
-			value, from = f.Value.String(), "--"+s.name
+		if v, ok := last[s.name]; ok && from == "" {
+			value, from = v, "the data folder's "+cli.SettingsFile
 		}
 		if from == "" {
 			continue
@@ -259,6 +284,48 @@ func load(c *Config, fs *pflag.FlagSet, getenv func(string) string) error {
 		}
 	}
 	return faultsError(faults)
+}
+
+// readSettings reads a YAML file of settings.
+func readSettings(path string) (map[string]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseFile(b)
+}
+
+// keepFlags stores the flags of a start in the data folder, so that the next start has the same ports and domain. c has
+// their values.
+func keepFlags(c *Config, fs *pflag.FlagSet) error {
+	path := filepath.Join(c.Data, cli.SettingsFile)
+	kept, err := readSettings(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if kept == nil {
+		kept = map[string]string{}
+	}
+	before := maps.Clone(kept)
+	for _, s := range settings() {
+		if f := fs.Lookup(s.name); f != nil && f.Changed && s.name != dataSetting.name {
+			kept[s.name] = s.get(c)
+		}
+	}
+	if f := fs.Lookup("config"); f != nil && f.Changed {
+		if kept["config"], err = filepath.Abs(f.Value.String()); err != nil {
+			return err
+		}
+	}
+	if maps.Equal(before, kept) {
+		return nil
+	}
+	b, err := yaml.Marshal(kept)
+	if err != nil {
+		return err
+	}
+	const head = "# Settings of the server on this data folder, from the flags of penstock up. Flags, variables and a config file override them.\n"
+	return atomicfile.Write(path, append([]byte(head), b...), 0o644)
 }
 
 // Validate returns an error that lists every invalid value.

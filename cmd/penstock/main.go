@@ -63,6 +63,13 @@ func commandLine(getenv func(string) string, stdin io.Reader, stdout, stderr io.
 			}, err
 		},
 	}
+	env.Keep = func(fs *pflag.FlagSet) error {
+		c := config
+		if err := load(&c, fs, getenv); err != nil {
+			return err
+		}
+		return keepFlags(&c, fs)
+	}
 	return env, []*cobra.Command{newServerCmd(env, config), newRoleCmd(getenv, stderr)}
 }
 

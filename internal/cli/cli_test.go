@@ -382,3 +382,18 @@ func TestContainersNeedRoot(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+// A command that changes something says on which server, unless it is the usual one.
+func TestChangesNameTheServer(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+app+"/a", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"properties":{}}`) })
+	mux.HandleFunc("DELETE "+app+"/a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	status(mux)
+	r := run(t, mux, "app", "delete", "a")
+	if r.code != 0 || strings.Count(r.stderr, "on the server at 127.0.0.1:") != 1 {
+		t.Errorf("got %+v, want the server named once", r)
+	}
+	if r := run(t, mux, "app", "show", "a"); r.code != 0 || strings.Contains(r.stderr, "on the server") {
+		t.Errorf("a command that only reads: got %+v", r)
+	}
+}

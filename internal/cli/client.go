@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,6 +28,7 @@ type Client struct {
 	endpoint *url.URL
 	token    string
 	http     *http.Client
+	tell     func() // called before each change; nil: nothing
 }
 
 // maxAnswer limits the size of a response. A list of 10,000 apps takes about 30 MB.
@@ -126,6 +128,9 @@ func (c *Client) send(ctx context.Context, method, target string, query url.Valu
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, err
+	}
+	if c.tell != nil && method != http.MethodGet && method != http.MethodHead && !strings.HasSuffix(u.Path, "/listSecrets") {
+		c.tell()
 	}
 	r.Header.Set("Authorization", "Bearer "+c.token)
 	if contentType != "" {

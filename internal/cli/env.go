@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,6 +32,9 @@ type Env struct {
 	Server   func(*pflag.FlagSet)
 	Settings func(*pflag.FlagSet) (Settings, error)
 
+	// Keep stores the flags of a start in the data folder.
+	Keep func(*pflag.FlagSet) error
+
 	// Running returns the pid of the server on a data folder, or 0 if there is none.
 	Running func(data string) (int, error)
 	// Hosts is the file for `penstock up --hosts`; "" means /etc/hosts. Resolves says whether programs on this machine find
@@ -41,6 +45,7 @@ type Env struct {
 	// Ingress prepares an ingress process for a benchmark.
 	Ingress proxy.IngressFunc
 
+	usual  string // data folder of the server that a command without settings reaches
 	output string
 	began  bool // the command line was valid and the command has started
 }
@@ -81,6 +86,9 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	e.Common(root.PersistentFlags())
+	if f := root.PersistentFlags().Lookup("data"); f != nil {
+		e.usual = f.DefValue
+	}
 	root.PersistentFlags().StringVarP(&e.output, "output", "o", "text", "output format: text or json")
 	root.AddCommand(more...)
 	root.AddCommand(
@@ -193,6 +201,9 @@ type Connection struct {
 	TokenFile string `json:"tokenFile"` // file with the administrator's token
 }
 
+// SettingsFile is the name of the file in the data folder with the settings that a server there has unless others are given.
+const SettingsFile = "settings.yaml"
+
 // ConnectionFile is the name of the file in the data folder in which the server writes its Connection.
 const ConnectionFile = "client.json"
 
@@ -203,13 +214,32 @@ func (e *Env) client(cmd *cobra.Command) (*Client, error) {
 		if token == "" {
 			return nil, hint(errors.New("PENSTOCK_ENDPOINT is set but PENSTOCK_TOKEN is not"), "export PENSTOCK_TOKEN=$(cat DATA/token) from the server's data folder")
 		}
-		return newClient(endpoint, e.Getenv("PENSTOCK_CA"), token)
+		c, err := newClient(endpoint, e.Getenv("PENSTOCK_CA"), token)
+		if err == nil {
+			c.tell = e.teller("at " + c.endpoint.Host)
+		}
+		return c, err
 	}
 	s, err := e.settings(cmd)
 	if err != nil {
 		return nil, err
 	}
-	return clientOf(s.Data)
+	return e.clientOf(s.Data)
+}
+
+// clientOf returns a client of a data folder's server. Before its first change it says which server that is, unless it is the
+// one that a command without settings reaches.
+func (e *Env) clientOf(data string) (*Client, error) {
+	c, err := clientOf(data)
+	if err == nil && data != e.usual {
+		c.tell = e.teller("of data folder " + data)
+	}
+	return c, err
+}
+
+// teller returns a function that prints which server is changed, when it is first called.
+func (e *Env) teller(which string) func() {
+	return sync.OnceFunc(func() { fmt.Fprintf(e.Stderr, "on the server %s\n", which) })
 }
 
 // clientOf returns a client of a data folder's server.

@@ -47,6 +47,9 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 	}
 	began := time.Now()
 	fmt.Fprintf(e.Stderr, "starting a server on data folder %s\n", data)
+	if _, err := os.Stat(filepath.Join(data, SettingsFile)); err == nil {
+		fmt.Fprintf(e.Stderr, "settings that are not given are those of %s\n", filepath.Join(data, SettingsFile))
+	}
 	if err := os.MkdirAll(data, 0o711); err != nil {
 		return nil, hint(fmt.Errorf("data folder: %w", err), "run as root, or choose a folder that you own with --data")
 	}
@@ -80,6 +83,9 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 		e.quote(filepath.Join(data, logFile), before)
 		return nil, err
 	}
+	if err := e.Keep(cmd.Flags()); err != nil {
+		fmt.Fprintf(e.Stderr, "the settings of this start are not kept for the next one: %v\n", err)
+	}
 	fmt.Fprintf(e.Stderr, "server is ready after %s (pid %d, log file %s)\n", time.Since(began).Round(time.Millisecond), server.Process.Pid, filepath.Join(data, logFile))
 	return c, nil
 }
@@ -110,7 +116,7 @@ func (e *Env) awaitServer(ctx context.Context, data string, ended <-chan error, 
 			}
 		}
 		var err error
-		if c, err = clientOf(data); err != nil {
+		if c, err = e.clientOf(data); err != nil {
 			return false, nil
 		}
 		_, err = c.status(ctx)

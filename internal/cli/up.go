@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -124,9 +126,36 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 		ws = []write{w}
 	}
 	if len(ws) == 0 {
+		if err := o.sayWhere(ctx, cmd, env, c); err != nil {
+			return err
+		}
 		return o.keepHosts(ctx, env, c)
 	}
 	return o.applyAll(ctx, env, c, ws)
+}
+
+// sayWhere prints that the server runs, and where it is reached.
+func (o *upOptions) sayWhere(ctx context.Context, cmd *cobra.Command, env *Env, c *Client) error {
+	s, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	if env.Getenv("PENSTOCK_ENDPOINT") != "" {
+		fmt.Fprintf(env.Stderr, "the server at %s responds\n", c.endpoint.Host)
+		return nil
+	}
+	local, err := env.settings(cmd)
+	if err != nil {
+		return err
+	}
+	pid, err := env.Running(local.Data)
+	if err != nil {
+		return err
+	}
+	at := func(port int) string { return net.JoinHostPort(httpAddress(s).String(), strconv.Itoa(port)) }
+	fmt.Fprintf(env.Stderr, "a server runs on data folder %s (pid %d): requests at http://%s and https://%s, management at %s\n",
+		local.Data, pid, at(s.HTTPPort), at(s.HTTPSPort), c.endpoint)
+	return nil
 }
 
 // applyAll writes the apps one after the other, each when the one before it is ready.
