@@ -66,7 +66,7 @@ type revision struct {
 	held           int                      // of current, those that wait for room on the machine
 	heldBy         string                   // what they wait for
 	seen           map[string]bool          // by replica name: whether it has been ready
-	late           map[string]bool          // by replica name: it has waited for room, so it says nothing about how long a start takes
+	late           map[string]bool          // by replica name: it has waited for room or was found running, so it says nothing about how long a start takes
 	load           scale.Load               // since the last decision
 	starts         []time.Duration          // since the last decision
 	readings       map[string]scale.Reading // of cpu and memory rules
@@ -104,7 +104,7 @@ func (s *Scaler) Wanted(app resource.App, rev resource.Revision, replicas []reso
 	key := rev.ID.Key()
 	r := s.revisions[key]
 	if r == nil {
-		r = &revision{id: rev.ID, decider: scale.New(p, s.resumed(key)), policy: p, seen: map[string]bool{}, sources: map[string]*sourceState{}}
+		r = &revision{id: rev.ID, decider: scale.New(p, s.resumed(key)), policy: p, sources: map[string]*sourceState{}}
 		r.wanted = min(max(len(replicas), s.before(app, rev), p.Min), p.Max)
 		r.reason = "the rules have not been evaluated yet"
 		r.decider.Resume(now, r.wanted)
@@ -167,7 +167,7 @@ func (r *revision) observe(replicas []resource.Replica) (changed bool) {
 		if replica.WaitsForRoom() {
 			held, heldBy = held+1, cmp.Or(heldBy, replica.Reason)
 		}
-		if replica.WaitsForRoom() || r.late[replica.Name] {
+		if replica.WaitsForRoom() || r.late[replica.Name] || r.seen == nil { // nil: this is the first look
 			late[replica.Name] = true
 		}
 		if is {

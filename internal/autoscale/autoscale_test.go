@@ -368,6 +368,7 @@ func TestReplicasThatWaitForRoom(t *testing.T) {
 		one := resource.Replica{Name: "one", State: resource.ReplicaStarting, Created: at}
 		two := resource.Replica{Name: "two", State: resource.ReplicaWaiting, Reason: "waiting for memory", Created: at}
 		crashed := resource.Replica{Name: "three", State: resource.ReplicaWaiting, Reason: "ended", Restarts: 1, Created: at}
+		w.Wanted(app, w.rev, nil)
 		w.Wanted(app, w.rev, []resource.Replica{one, two, crashed})
 		e, ok := w.Explain(revID)
 		if !ok || e.Current != 3 || e.Held != 1 || e.HeldBy != "waiting for memory" {
@@ -384,6 +385,22 @@ func TestReplicasThatWaitForRoom(t *testing.T) {
 		synctest.Wait()
 		if e, _ := w.Explain(revID); e.Held != 0 || e.HeldBy != "" || e.Learned.Start != 2*time.Second {
 			t.Errorf("got %+v, want none held and a start of 2s, without the hour of the one that waited", e)
+		}
+	})
+}
+
+// After a restart of the platform, the time since a replica was created is not taken for the time that a start takes.
+func TestReplicasThatAreFoundRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := run(t, resource.Scale{Min: 1, Max: 3, Cooldown: time.Minute, Polling: time.Second}, nil)
+		found := resource.Replica{Name: "found", State: resource.ReplicaStarting, Created: time.Now().Add(-48 * time.Hour)}
+		w.Wanted(app, w.rev, []resource.Replica{found})
+		time.Sleep(time.Second)
+		found.State, found.ReadySince = resource.ReplicaReady, time.Now()
+		w.Wanted(app, w.rev, []resource.Replica{found})
+		synctest.Wait()
+		if e, _ := w.Explain(revID); e.Learned.Start != 0 {
+			t.Errorf("learned that a start takes %v from a replica that was found running", e.Learned.Start)
 		}
 	})
 }

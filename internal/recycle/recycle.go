@@ -51,6 +51,7 @@ type Watcher struct {
 	kick chan struct{} // has an element when there is something new to look at
 
 	mu        sync.Mutex
+	began     time.Time            // of the first call of Worn
 	revisions map[string]*revision // by key
 }
 
@@ -92,6 +93,9 @@ func (w *Watcher) Worn(rev resource.Revision, replicas []resource.Replica) (name
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.began.IsZero() {
+		w.began = now
+	}
 	r := w.revisions[rev.ID.Key()]
 	if r == nil {
 		r = &revision{id: rev.ID, reported: map[string]int64{}}
@@ -106,7 +110,7 @@ func (w *Watcher) Worn(rev resource.Revision, replicas []resource.Replica) (name
 			kept = &replica{name: one.Name, containers: map[string]*container{}}
 		}
 		r.replicas[one.Name] = kept
-		if r.observe(kept, one) {
+		if r.observe(kept, one, w.began) {
 			kept.next = now
 			select {
 			case w.kick <- struct{}{}:
@@ -135,11 +139,12 @@ func (w *Watcher) Worn(rev resource.Revision, replicas []resource.Replica) (name
 	return names, why
 }
 
-// observe notes which processes a replica has. It reports whether there is something new to look at.
-func (r *revision) observe(kept *replica, now resource.Replica) (look bool) {
+// observe notes which processes a replica has. It reports whether there is something new to look at. began is when this Watcher
+// began to observe.
+func (r *revision) observe(kept *replica, now resource.Replica, began time.Time) (look bool) {
 	ready := now.State == resource.ReplicaReady
 	if ready && !kept.ready && !now.ReadySince.IsZero() && !now.WaitsForRoom() {
-		if start := now.ReadySince.Sub(now.Created); start > 0 && now.Restarts == 0 {
+		if start := now.ReadySince.Sub(now.Created); start > 0 && now.Restarts == 0 && !now.Created.Before(began) {
 			r.start = min(start, longestStart)
 		}
 	}
@@ -157,6 +162,9 @@ func (r *revision) observe(kept *replica, now resource.Replica) (look bool) {
 		}
 		if ready && c.ready.IsZero() {
 			c.ready, look = now.ReadySince, true
+			if s.Started.Before(began) {
+				c.ready = s.Started // when it was ready first is not known
+			}
 		}
 	}
 	return look

@@ -248,6 +248,41 @@ func TestAShareThatIsTooLow(t *testing.T) {
 	})
 }
 
+// Another process of the platform finds replicas that have run for long. One that uses more than the share is replaced, and what it
+// uses is not taken for what it needs. The time since it was created is not taken for the time that a start takes.
+func TestReplicasThatAreFoundRunning(t *testing.T) {
+	watch(t, 80, func(w *world) {
+		long := time.Now().Add(-48 * time.Hour)
+		for name, mib := range map[string]float64{"leaked": 850, "needs little": 300} {
+			w.used[name] = flat(mib)
+			w.replicas = append(w.replicas, resource.Replica{
+				Name: name, Revision: revID, State: resource.ReplicaStarting, Created: long,
+				Containers: []resource.ContainerStatus{{Name: "main", Started: long, Running: true}},
+			})
+		}
+		w.pass()
+		time.Sleep(time.Second)
+		w.mu.Lock()
+		for i := range w.replicas {
+			w.replicas[i].State, w.replicas[i].ReadySince = resource.ReplicaReady, time.Now()
+		}
+		w.mu.Unlock()
+		if got := w.worn(time.Minute); !slices.Equal(got, []string{"leaked"}) {
+			t.Errorf("got %v, want the one above the share", got)
+		}
+		w.remove("leaked")
+		// Full within ten minutes. If a start took two days, this would be replaced at half of its limit.
+		w.add("next", func(age time.Duration) float64 { return 300 + 70*age.Minutes() })
+		w.worn(time.Hour)
+		if list := w.told("ReplicaRecycling"); len(list) != 2 || !strings.Contains(list[1], "uses 8") {
+			t.Errorf("got %q, want the next one replaced at 80 %%", list)
+		}
+		if list := w.told("RecycleShareTooLow"); len(list) != 0 {
+			t.Errorf("got %q", list)
+		}
+	})
+}
+
 // Replicas at rest are looked at rarely, and an error of the engine ends nothing.
 func TestLooks(t *testing.T) {
 	watch(t, 0, func(w *world) {

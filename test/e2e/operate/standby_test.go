@@ -66,6 +66,20 @@ const (
 	started    = "/hello;"
 )
 
+// killControl kills control and waits for another one.
+func killControl(t *testing.T, m *penstocktest.Machine) {
+	t.Helper()
+	old := m.Role(t, "control")
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	penstocktest.Until(t, time.Minute, "another control", func() bool {
+		pid := m.Role(t, "control")
+		_, _, code := m.Run(t, "app", "list")
+		return pid != 0 && pid != old && code == 0
+	})
+}
+
 // An app at zero has one replica ready to be started, or frozen, and a request is all that it takes. That holds when
 // control was killed meanwhile, and when its secrets were changed.
 func TestStandbys(t *testing.T) {
@@ -79,18 +93,6 @@ func TestStandbys(t *testing.T) {
 			t.Errorf("%s of %s: got %d %q, want 200 %q", path, app, status, answer, want)
 		}
 		t.Logf("%s answered after %s", app, time.Since(began).Round(time.Millisecond))
-	}
-	killControl := func(t *testing.T) {
-		t.Helper()
-		old := m.Role(t, "control")
-		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		penstocktest.Until(t, time.Minute, "another control", func() bool {
-			pid := m.Role(t, "control")
-			_, _, code := m.Run(t, "app", "list")
-			return pid != 0 && pid != old && code == 0
-		})
 	}
 	t.Run("created", func(t *testing.T) {
 		m.Apply(t, sleeper("quick", "created", "one"))
@@ -106,7 +108,7 @@ func TestStandbys(t *testing.T) {
 		m.Apply(t, sleeper("quick", "created", "two"))
 		ask(t, "quick", "/", "hello, two\n")
 		asleep(t, m, "quick", notStarted)
-		killControl(t)
+		killControl(t, m)
 		asleep(t, m, "quick", notStarted)
 		ask(t, "quick", "/", "hello, two\n")
 	})
@@ -120,7 +122,7 @@ func TestStandbys(t *testing.T) {
 			}
 			frozen(t, m, "model")
 		}
-		killControl(t)
+		killControl(t, m)
 		frozen(t, m, "model")
 		ask(t, "model", "/count", "4\n")
 		frozen(t, m, "model")
