@@ -37,6 +37,9 @@ const (
 	// The longest time between two looks at a container. With penstock.recycle a leak that begins suddenly is seen sooner.
 	restingLook  = 30 * time.Second
 	recycledLook = 5 * time.Second
+	// Without the tag nothing depends on the first minutes of a replica that is not known to leak, so it is looked at more often
+	// only when it grows.
+	leastLook = 10 * time.Second
 	// A new replica needs leadMargin to take the place of an old one, and twice the time that a start takes.
 	leadMargin = 30 * time.Second
 	// longestStart bounds the time that a start is assumed to take.
@@ -289,6 +292,12 @@ func (w *Watcher) add(id resource.ID, name string, u runtimes.Usage) {
 		}
 		c.trace.Add(c.ready, now, clamp(m.Used), clamp(m.Limit))
 		wait = min(wait, c.trace.Next(most))
+		if r.share == 0 && !r.known {
+			wait = max(wait, leastLook)
+			if c.trace.Trend().PerHour == 0 {
+				wait = most
+			}
+		}
 		if e, ok := r.leaks(one, m.Container, c.trace.Trend()); ok {
 			events = append(events, e)
 		}
