@@ -456,13 +456,6 @@ func parseFile(b []byte) (map[string]string, error) {
 	return values, nil
 }
 
-func flag(fs *pflag.FlagSet, name string) string {
-	if f := fs.Lookup(name); f != nil {
-		return f.Value.String()
-	}
-	return ""
-}
-
 func validDomain(s string) bool {
 	if s == "" || len(s) > 200 {
 		return false

@@ -330,6 +330,7 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, w write) err
 		}
 	})
 	wg.Go(func() { followPulls(follow, c, line) })
+	wg.Go(func() { steps.remind(follow) })
 	a, err := awaitReady(ctx, c, path)
 	// When the app is ready its last event may still be on its way.
 	linger, stop := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -445,8 +446,36 @@ type steps struct {
 	began time.Time
 	since time.Time // events before it belong to an earlier change
 
-	last    string // the previous event
-	trouble string // the latest warning
+	mu      sync.Mutex
+	printed time.Time // when the last line was
+	last    string    // the previous event
+	message string    // its message
+	trouble string    // the latest warning
+}
+
+// quietLimit is how long nothing is printed while the app is not ready.
+const quietLimit = 30 * time.Second
+
+// remind prints a line whenever nothing else was printed for quietLimit, until ctx ends.
+func (s *steps) remind(ctx context.Context) {
+	s.mu.Lock()
+	s.printed = time.Now()
+	s.mu.Unlock()
+	ticker := time.NewTicker(quietLimit / 30)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.mu.Lock()
+			if now.Sub(s.printed) >= quietLimit {
+				s.printed = now
+				fmt.Fprintf(s.out, "  still waiting after %s; last: %s\n", now.Sub(s.began).Round(time.Second), cmp.Or(s.trouble, s.message, "nothing has happened yet"))
+			}
+			s.mu.Unlock()
+		}
+	}
 }
 
 func (s *steps) take(doc json.RawMessage) error {
@@ -457,6 +486,8 @@ func (s *steps) take(doc json.RawMessage) error {
 	if at, ok := parseStamp(e.TimeStamp); ok && at.Before(s.since) {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if e.Type == "Warning" {
 		s.trouble = e.Msg
 	}
@@ -464,7 +495,7 @@ func (s *steps) take(doc json.RawMessage) error {
 	if what == s.last {
 		return nil // a probe fails the same way every second
 	}
-	s.last = what
+	s.last, s.message, s.printed = what, e.Msg, time.Now()
 	took := ""
 	if e.DurationMs > 0 {
 		took = time.Duration(e.DurationMs * float64(time.Millisecond)).Round(time.Millisecond).String()
