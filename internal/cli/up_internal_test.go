@@ -10,10 +10,31 @@ import (
 	"time"
 )
 
+// lockedText is what several goroutines have written.
+type lockedText struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (w *lockedText) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+// take returns the text and forgets it.
+func (w *lockedText) take() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := w.b.String()
+	w.b.Reset()
+	return text
+}
+
 // While an app is not ready, up is never silent for longer than 30 s. Only the steps have a clock that a test can move.
 func TestUpIsNeverSilentForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out strings.Builder
+		var out lockedText
 		s := &steps{out: &out, began: time.Now()}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -26,10 +47,9 @@ func TestUpIsNeverSilentForLong(t *testing.T) {
 		said := func(want string) {
 			t.Helper()
 			synctest.Wait()
-			if out.String() != want {
-				t.Errorf("after %v: got %q, want %q", time.Since(s.began), out.String(), want)
+			if got := out.take(); got != want {
+				t.Errorf("after %v: got %q, want %q", time.Since(s.began), got, want)
 			}
-			out.Reset()
 		}
 		time.Sleep(29 * time.Second)
 		said("")
@@ -38,7 +58,7 @@ func TestUpIsNeverSilentForLong(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		event(`{"Type":"Normal","Reason":"ContainerStarted","Msg":"Started container 'a'"}`)
 		synctest.Wait()
-		out.Reset()
+		out.take()
 		time.Sleep(28 * time.Second)
 		said("")
 		time.Sleep(3 * time.Second)
@@ -46,7 +66,7 @@ func TestUpIsNeverSilentForLong(t *testing.T) {
 		event(`{"Type":"Warning","Reason":"ProbeFailed","Msg":"GET /healthz answered 404"}`)
 		event(`{"Type":"Normal","Reason":"PulledImage","Msg":"another"}`)
 		synctest.Wait()
-		out.Reset()
+		out.take()
 		time.Sleep(95 * time.Second)
 		said("  still waiting after 1m41s; last: GET /healthz answered 404\n  still waiting after 2m11s; last: GET /healthz answered 404\n  still waiting after 2m41s; last: GET /healthz answered 404\n")
 		cancel()
