@@ -1,6 +1,7 @@
 package images_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +65,19 @@ func openAIClients(t *testing.T, m *penstocktest.Machine, readme, manifest strin
 	}
 	t.Run("Python's urllib", func(t *testing.T) {
 		run(t, t.TempDir(), "python3", "-c", streamed, "http://127.0.0.1:"+port+"/v1")
+	})
+	t.Run("Python's urllib by name, with --hosts", func(t *testing.T) {
+		// A mount namespace has an /etc/hosts of its own, which cannot be replaced as a whole, like that of a container.
+		hosts := m.File(t, "127.0.0.1 localhost\n")
+		script := `mount --bind "$1" /etc/hosts && "$2" up --hosts && python3 -c "$3" "$4" && cat /etc/hosts`
+		cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-ec", script, "sh", hosts, m.Program, streamed,
+			fmt.Sprintf("http://chat.penstock.localhost:%d/v1", m.Status.HTTPPort))
+		cmd.Env, cmd.WaitDelay = m.Env(), time.Second
+		out, err := cmd.CombinedOutput()
+		want := "127.0.0.1 localhost\n# BEGIN penstock " + m.Status.Instance + "\n127.0.0.1 chat.penstock.localhost\n# END"
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("got %v, %s, want an answer by name, and a file with %s", err, out, want)
+		}
 	})
 	t.Run("Python's openai", func(t *testing.T) {
 		if err := exec.Command("python3", "-c", "import openai").Run(); err != nil {
