@@ -18,6 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/appcontainers/armappcontainers/v3"
+	"github.com/google/go-cmp/cmp"
 
 	"penstock/internal/arm"
 	"penstock/internal/link"
@@ -352,10 +353,9 @@ func TestJobRefused(t *testing.T) {
 	}
 }
 
-// The Azure SDK for Go drives a job from its making to its end.
-func TestAzureSDKWithJobs(t *testing.T) {
-	t.Parallel() // it waits for whole seconds between polls
-	s := platform(t)
+// sdk returns clients of the Azure SDK for Go.
+func (s *server) sdk() *armappcontainers.ClientFactory {
+	s.t.Helper()
 	options := &azarm.ClientOptions{DisableRPRegistration: true, ClientOptions: policy.ClientOptions{
 		Cloud: cloud.Configuration{Services: map[cloud.ServiceName]cloud.ServiceConfiguration{
 			cloud.ResourceManager: {Endpoint: s.URL, Audience: s.URL},
@@ -365,8 +365,77 @@ func TestAzureSDKWithJobs(t *testing.T) {
 	}}
 	clients, err := armappcontainers.NewClientFactory(subscription, credential(token), options)
 	if err != nil {
+		s.t.Fatal(err)
+	}
+	return clients
+}
+
+// What the SDK writes as the trigger of an event-driven job is what it reads back.
+func TestAzureSDKWithEventJobs(t *testing.T) {
+	t.Parallel()
+	jobs := platform(t).sdk().NewJobsClient()
+	trigger := &armappcontainers.JobConfigurationEventTriggerConfig{
+		Parallelism: to.Ptr[int32](2), ReplicaCompletionCount: to.Ptr[int32](3),
+		Scale: &armappcontainers.JobScale{
+			MinExecutions: to.Ptr[int32](1), MaxExecutions: to.Ptr[int32](7), PollingInterval: to.Ptr[int32](15),
+			Rules: []*armappcontainers.JobScaleRule{
+				{
+					Name: new("mail"), Type: new("external-push"), Metadata: map[string]any{"scalerAddress": "127.0.0.1:1", "queue": "inbox"},
+					Auth: []*armappcontainers.ScaleRuleAuth{{SecretRef: new("ca"), TriggerParameter: new("caCert")}},
+				},
+				{Name: new("bus"), Type: new("azure-servicebus"), Metadata: map[string]any{"queueName": "q"}},
+			},
+		},
+	}
+	making, err := jobs.BeginCreateOrUpdate(t.Context(), "ml", "batch", armappcontainers.Job{
+		Location: new("koreacentral"),
+		Properties: &armappcontainers.JobProperties{
+			EnvironmentID: new(base + "/managedEnvironments/e"),
+			Configuration: &armappcontainers.JobConfiguration{
+				TriggerType: to.Ptr(armappcontainers.TriggerTypeEvent), ReplicaTimeout: to.Ptr[int32](300), EventTriggerConfig: trigger,
+				Secrets: []*armappcontainers.Secret{{Name: new("ca"), Value: new("v")}},
+			},
+			Template: &armappcontainers.JobTemplate{Containers: []*armappcontainers.Container{{
+				Name: new("work"), Image: new(fake.Done), Resources: &armappcontainers.ContainerResources{CPU: new(0.25), Memory: new("0.5Gi")},
+			}}},
+		},
+	}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := making.PollUntilDone(t.Context(), &runtime.PollUntilDoneOptions{Frequency: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := jobs.Get(t.Context(), "ml", "batch", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := got.Properties.Configuration
+	if diff := cmp.Diff(trigger, c.EventTriggerConfig); diff != "" || *c.TriggerType != armappcontainers.TriggerTypeEvent || c.ManualTriggerConfig != nil {
+		t.Errorf("read back (-sent +got):\n%s", diff)
+	}
+	patching, err := jobs.BeginUpdate(t.Context(), "ml", "batch", armappcontainers.JobPatchProperties{
+		Properties: &armappcontainers.JobPatchPropertiesProperties{Configuration: &armappcontainers.JobConfiguration{
+			EventTriggerConfig: &armappcontainers.JobConfigurationEventTriggerConfig{Scale: &armappcontainers.JobScale{MaxExecutions: to.Ptr[int32](9)}},
+		}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patched, err := patching.PollUntilDone(t.Context(), &runtime.PollUntilDoneOptions{Frequency: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := patched.Properties.Configuration.EventTriggerConfig; *e.Scale.MaxExecutions != 9 || *e.Scale.MinExecutions != 1 || len(e.Scale.Rules) != 2 {
+		t.Errorf("patched: %+v", e.Scale)
+	}
+}
+
+// The Azure SDK for Go drives a job from its making to its end.
+func TestAzureSDKWithJobs(t *testing.T) {
+	t.Parallel() // it waits for whole seconds between polls
+	s := platform(t)
+	clients := s.sdk()
 	jobs, executions := clients.NewJobsClient(), clients.NewJobsExecutionsClient()
 	often := &runtime.PollUntilDoneOptions{Frequency: time.Second}
 	ctx := t.Context()

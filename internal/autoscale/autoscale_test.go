@@ -43,6 +43,7 @@ type world struct {
 
 	learned string
 	roots   *x509.CertPool
+	dial    func(ctx context.Context) (net.Conn, error) // nil: over the network
 }
 
 func run(t *testing.T, s resource.Scale, tags map[string]string) *world {
@@ -106,6 +107,9 @@ func (w *world) start(t *testing.T) {
 		Dial: func(ctx context.Context, _ resource.ID, address string) (net.Conn, error) {
 			if _, port, _ := net.SplitHostPort(address); strings.HasPrefix(address, "scaler.test:") {
 				address = "127.0.0.1:" + port
+			}
+			if w.dial != nil {
+				return w.dial(ctx)
 			}
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", address)

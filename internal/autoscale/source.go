@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -25,7 +26,12 @@ const (
 	// A stream of pushes that has ended is opened again after firstStream, doubling up to lastStream. KEDA's numbers.
 	firstStream = 2 * time.Second
 	lastStream  = time.Minute
+	// streamAge is how long a stream is kept before another replaces it. A replica of a scaler app that is to leave gets no
+	// new streams, so it has drained after this time.
+	streamAge = 30 * time.Second
 )
+
+var errAged = errors.New("the stream is replaced by another")
 
 // sourceSpec describes what measures one rule. Sources with equal specs are the same.
 type sourceSpec struct {
@@ -238,12 +244,17 @@ func (l *sourceLink) stream(ctx context.Context, client *external.Client, pushed
 	wait := firstStream
 	for {
 		l.setBroken(nil)
-		err := client.Stream(ctx, func(active bool) {
+		within, cancel := context.WithTimeoutCause(ctx, streamAge, errAged)
+		err := client.Stream(within, func(active bool) {
 			wait = 0
 			pushed.add(active)
 		})
+		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errAged) {
+			continue
 		}
 		wait = max(wait, firstStream)
 		l.setBroken(err)

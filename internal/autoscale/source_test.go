@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -392,3 +393,83 @@ func TestDemandOfAJob(t *testing.T) {
 		t.Error("the source of a forgotten job is asked")
 	}
 }
+
+// In virtual time: how often a scaler is asked.
+func TestHowOftenAScalerIsAsked(t *testing.T) {
+	tests := map[string]struct {
+		kind    string
+		tags    map[string]string
+		length  int64 // of the queue
+		polling time.Duration
+		within  time.Duration
+		// How often each is called.
+		active, values, streams int
+	}{
+		"fast":                    {"external", nil, 5, 30 * time.Second, 2 * time.Minute, 24, 24, 0},
+		"fast, polled more often": {"external", nil, 5, 2 * time.Second, time.Minute, 30, 30, 0},
+		"azure with replicas":     {"external", slow, 5, 60 * time.Second, 4 * time.Minute, 4, 16, 0},
+		"azure without a replica": {"external", slow, 0, 60 * time.Second, 30 * time.Minute, 30, 30, 0},
+		"a stream is replaced":    {"external-push", nil, 5, 30 * time.Second, 2 * time.Minute, 24, 24, 4},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conns := make(chan net.Conn)
+				s := externaltest.New(externaltest.Queue(test.length, 5))
+				var wg sync.WaitGroup
+				defer wg.Wait()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				wg.Go(func() {
+					if err := s.Serve(ctx, &pipeListener{conns: conns, closed: make(chan struct{})}); err != nil {
+						t.Error(err)
+					}
+				})
+				w := newWorld(t, (&scaler{address: "scaler:80"}).rule(test.kind, nil), test.tags)
+				w.rev.Template.Scale.Polling = test.polling
+				w.dial = func(ctx context.Context) (net.Conn, error) {
+					ours, theirs := net.Pipe()
+					select {
+					case conns <- theirs:
+						return ours, nil
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					}
+				}
+				w.start(t)
+				defer w.stop()
+				w.look()
+				w.look()
+				time.Sleep(test.within - time.Millisecond)
+				synctest.Wait()
+				for method, want := range map[string]int{"IsActive": test.active, "GetMetrics": test.values, "StreamIsActive": test.streams} {
+					if got := s.Calls(method); got < want-1 || got > want+1 {
+						t.Errorf("%s was called %d times in %v, want about %d", method, got, test.within, want)
+					}
+				}
+				if failed, note := w.note(); failed || strings.Contains(note, "pushes") {
+					t.Errorf("the rule has failed %v, note %q", failed, note)
+				}
+			})
+		})
+	}
+}
+
+// pipeListener accepts connections from a channel.
+type pipeListener struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }

@@ -111,7 +111,9 @@ func installRules(r ruleSet) error {
 	rule(sent, wrongDevice, reject())
 
 	out := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
-	rule(out, name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, r.bridges), ipv4(), source(expr.CmpOpEq, r.addresses), []expr.Any{&expr.Masq{}})
+	// On loopback the source stays: the ingress knows by it for which environment control calls an app.
+	rule(out, name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, r.bridges), name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, "lo\x00"), ipv4(), source(expr.CmpOpEq, r.addresses),
+		[]expr.Any{&expr.Masq{}})
 
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nftables table %s: %w", r.table, err)

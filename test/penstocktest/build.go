@@ -67,6 +67,21 @@ func goBuild(dir, cgo string, args ...string) (err error) {
 	return nil
 }
 
+// ImageOf builds the program in a folder of the repository, and an image NAME:1 that runs it. NAME is the folder's.
+func (m *Machine) ImageOf(t *testing.T, folder ...string) {
+	t.Helper()
+	from := Path(folder...)
+	name, dir := filepath.Base(from), t.TempDir()
+	if err := goBuild(from, "CGO_ENABLED=0", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), "."); err != nil {
+		t.Fatalf("build %s: %v", from, err)
+	}
+	image := fmt.Sprintf("layers:\n  - {name: program, from: %[1]s, to: /%[1]s}\nentrypoint: [/%[1]s]\nuser: \"65532\"\nports: [8080]\n", name)
+	if err := os.WriteFile(filepath.Join(dir, "image.yaml"), []byte(image), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.Must(t, "build", "-t", name+":1", dir)
+}
+
 // Image builds an example's program and its image NAME:1. It also writes the weights of examples/chat, which are not in
 // the repository.
 func (m *Machine) Image(t *testing.T, name string) {

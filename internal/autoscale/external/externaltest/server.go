@@ -90,14 +90,20 @@ func (s *Server) Streams() int {
 
 // Serve serves connections from l until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener, options ...grpc.ServerOption) error {
-	server := grpc.NewServer(options...)
-	server.RegisterService(s.desc(), s)
+	server := s.GRPC(options...)
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	if err := server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
 	return nil
+}
+
+// GRPC returns a gRPC server that answers for s.
+func (s *Server) GRPC(options ...grpc.ServerOption) *grpc.Server {
+	server := grpc.NewServer(options...)
+	server.RegisterService(s.desc(), s)
+	return server
 }
 
 const methods = "IsActive StreamIsActive GetMetricSpec GetMetrics"
