@@ -35,7 +35,7 @@ func write(t testing.TB, images bool) []byte {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]fs.FileMode{
-		"instance": 0o644, "token": 0o600, "pki/ca.key": 0o600, "network/network.json": 0o600, "later/some.key": 0o600,
+		"instance": 0o644, "settings.yaml": 0o644, "token": 0o600, "pki/ca.key": 0o600, "network/network.json": 0o600, "later/some.key": 0o600,
 		"lock": 0o644, "client.json": 0o644, "server.log": 0o640, "logs/console/1": 0o600, "storages/s/g/e/models/weights": 0o666, "containerd/meta.db": 0o600, "pki/.new-1": 0o600,
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(data, name)), 0o700); err != nil {
@@ -91,7 +91,7 @@ func TestRestoredFolderHasAllThatMustBeKept(t *testing.T) {
 		images, asNew bool
 		want          string
 	}{
-		"as it was": {want: "instance -rw-r--r--\nlater/some.key -rw-------\nnetwork/network.json -rw-------\npenstock.db -rw-------\npki/ca.key -rw-------\ntoken -rw-------"},
+		"as it was": {want: "instance -rw-r--r--\nlater/some.key -rw-------\nnetwork/network.json -rw-------\npenstock.db -rw-------\npki/ca.key -rw-------\nsettings.yaml -rw-r--r--\ntoken -rw-------"},
 		"with images, beside the old one": {images: true, asNew: true,
 			want: "import/blobs/sha256/00 -rw-------\nlater/some.key -rw-------\npenstock.db -rw-------\npki/ca.key -rw-------\ntoken -rw-------"},
 	}

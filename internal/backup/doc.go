@@ -37,6 +37,9 @@ const (
 	database  = "penstock.db"
 	// ImportDir is the folder in a data folder that holds a backup's images until the next start imports them.
 	ImportDir = "import"
+	// SettingsFile is the file in a data folder with the settings that a server there has unless others are given. A new server
+	// does not get those of the original, whose ports may be in use.
+	SettingsFile = "settings.yaml"
 )
 
 func (i Info) check() error {

@@ -96,7 +96,7 @@ func restore(ctx context.Context, r io.Reader, to Target) (info Info, err error)
 // place writes one entry of the backup below dir.
 func place(dir string, h *tar.Header, content io.Reader, asNew bool) error {
 	top, inside, _ := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
-	if asNew && (inside == "instance" || path.Dir(inside) == "network") && top == dataDir {
+	if asNew && (inside == "instance" || inside == SettingsFile || path.Dir(inside) == "network") && top == dataDir {
 		return nil
 	}
 	if top == imagesDir {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"penstock/internal/backup"
 	"penstock/internal/bench/proxy"
 )
 
@@ -202,7 +203,7 @@ type Connection struct {
 }
 
 // SettingsFile is the name of the file in the data folder with the settings that a server there has unless others are given.
-const SettingsFile = "settings.yaml"
+const SettingsFile = backup.SettingsFile
 
 // ConnectionFile is the name of the file in the data folder in which the server writes its Connection.
 const ConnectionFile = "client.json"
