@@ -87,6 +87,9 @@ func installRules(r ruleSet) error {
 	}
 	if r.exposed != 0 {
 		rule(pre, fromBridge, ipv4(), localOnDevice(), protocol("tcp"), toAnyOf(exposed), redirectTo(r.host, r.exposed))
+		// Control calls TCP apps in the same way, from the gateway itself.
+		own := chain("own", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+		rule(own, name(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo\x00"), ipv4(), source(expr.CmpOpEq, r.addresses), protocol("tcp"), toAnyOf(exposed), redirectTo(r.host, r.exposed))
 	}
 
 	in := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -30,55 +31,63 @@ func (d scalerDialer) dial(ctx context.Context, environment resource.ID, address
 	if err != nil {
 		return nil, err
 	}
-	app, err := d.app(ctx, environment, host)
+	name, app, err := d.app(ctx, environment, host)
 	if err != nil {
 		return nil, err
 	}
-	if app == "" {
+	if name == "" {
 		return d.outside(ctx, address)
 	}
 	if d.machine.gateway == nil {
-		return nil, fmt.Errorf("app %s: apps have no network of their own with the fake runtime; use the address of a server", app)
-	}
-	to := netip.AddrPortFrom(d.inside.Host, d.inside.HTTP)
-	switch port {
-	case "80":
-	case "443":
-		to = netip.AddrPortFrom(d.inside.Host, d.inside.HTTPS)
-	default:
-		return nil, fmt.Errorf("app %s: want port 80 or 443, where its ingress is, got %s", app, port)
+		return nil, fmt.Errorf("app %s: apps have no network of their own with the fake runtime; use the address of a server", name)
 	}
 	gateway, err := d.machine.gateway(environment)
 	if err != nil {
 		return nil, err
+	}
+	var to netip.AddrPort
+	exposed := slices.ContainsFunc(app.Configuration.Ingress.ExposedPorts(), func(p resource.ExposedPort) bool { return strconv.Itoa(p.Port) == port })
+	switch n, err := strconv.ParseUint(port, 10, 16); {
+	case err != nil:
+		return nil, err
+	case exposed:
+		to = netip.AddrPortFrom(gateway, uint16(n)) // redirected, as for replicas
+	case n == 80:
+		to = netip.AddrPortFrom(d.inside.Host, d.inside.HTTP)
+	case n == 443:
+		to = netip.AddrPortFrom(d.inside.Host, d.inside.HTTPS)
+	default:
+		return nil, fmt.Errorf("app %s: want port 80 or 443 for HTTP, or a TCP port that it exposes, got %s", name, port)
 	}
 	// The ingress knows the environment by this address, which no replica has.
 	own := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(gateway, 0))}
 	return own.DialContext(ctx, "tcp", to.String())
 }
 
-// app returns the app of the environment that a host name belongs to, or "".
-func (d scalerDialer) app(ctx context.Context, environment resource.ID, host string) (string, error) {
+// app returns the name and the app of the environment that a host name belongs to. The name is "" if there is none.
+func (d scalerDialer) app(ctx context.Context, environment resource.ID, host string) (name string, app resource.App, err error) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	env, err := d.documents.Environments().Get(ctx, environment)
 	if err != nil {
-		return "", fmt.Errorf("environment %s: %w", environment.Base(), err)
+		return "", app, fmt.Errorf("environment %s: %w", environment.Base(), err)
 	}
-	if name, ok := strings.CutSuffix(host, "."+strings.ToLower(env.DefaultDomain)); ok && env.DefaultDomain != "" {
-		return strings.TrimSuffix(name, ".internal"), nil
-	}
-	if strings.Contains(host, ".") {
-		return "", nil
+	name, full := strings.CutSuffix(host, "."+strings.ToLower(env.DefaultDomain))
+	if full {
+		name = strings.TrimSuffix(name, ".internal")
 	}
 	apps, err := d.documents.Apps().List(ctx, store.Scope{})
 	if err != nil {
-		return "", err
+		return "", app, err
 	}
-	name, _, _ := strings.Cut(host, "--") // of a revision, or with a label
-	if slices.ContainsFunc(apps, func(a resource.App) bool { return a.Environment.Equal(environment) && a.ID.Base() == name }) {
-		return host, nil
+	base, _, _ := strings.Cut(name, "--") // of a revision, or with a label
+	i := slices.IndexFunc(apps, func(a resource.App) bool { return a.Environment.Equal(environment) && a.ID.Base() == base })
+	switch {
+	case i >= 0:
+		return name, apps[i], nil
+	case full:
+		return name, app, nil // the ingress says that there is none
 	}
-	return "", nil
+	return "", app, nil
 }
 
 // outside connects to an address that is no app's. Replicas cannot be reached like this, because environments are

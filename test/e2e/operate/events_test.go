@@ -16,7 +16,7 @@ const mailboxManifest = `
 name: mailbox
 properties:
   configuration:
-    ingress: {external: false, targetPort: 8080}
+    ingress: {external: false, targetPort: 8080, additionalPortMappings: [{external: false, targetPort: 8081, exposedPort: 6000}]}
   template:
     containers: [{name: mailbox, image: mailbox:1, resources: {cpu: 0.25, memory: 0.5Gi}}]
     scale: {minReplicas: 1, maxReplicas: 1}
@@ -110,18 +110,22 @@ func TestEvents(t *testing.T) {
 	t.Run("apps follow a scaler of their environment", func(t *testing.T) {
 		m.Apply(t, fmt.Sprintf(workerManifest, "worker", "external-push", `scalerAddress: "mailbox:80"`))
 		m.Apply(t, fmt.Sprintf(workerManifest, "secure", "external", `scalerAddress: "mailbox.internal.penstock.localhost:443", enableTLS: "true"`))
+		m.Apply(t, fmt.Sprintf(workerManifest, "raw", "external", `scalerAddress: "mailbox:6000"`))
 		wants("worker", 0)
 		wants("secure", 0)
+		wants("raw", 0)
 		began := time.Now()
 		mailbox("/set?n=2")
 		wants("worker", 2)
 		t.Logf("from the push to 2 wanted replicas: %s", time.Since(began).Round(time.Millisecond))
 		wants("secure", 2)
+		wants("raw", 2)
 		mailbox("/set?n=0")
 		wants("worker", 0)
 		wants("secure", 0)
 		m.Must(t, "app", "delete", "worker")
 		m.Must(t, "app", "delete", "secure")
+		m.Must(t, "app", "delete", "raw")
 	})
 
 	t.Run("replicas cannot be addressed", func(t *testing.T) {

@@ -1,4 +1,4 @@
-// Mailbox is a queue and an external scaler that tells its length, on port 8080. Run as `mailbox take URL` it takes a
+// Mailbox is a queue and an external scaler that tells its length, on ports 8080 and 8081. Run as `mailbox take URL` it takes a
 // message from the mailbox at URL, works for a while, and deletes the message.
 package main
 
@@ -28,14 +28,19 @@ func main() {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := http.Server{Addr: ":8080", Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 			calls.ServeHTTP(w, r)
 			return
 		}
 		box.ServeHTTP(w, r)
-	})}
-	log.Fatal(server.ListenAndServe())
+	})
+	ended := make(chan error)
+	for _, address := range []string{":8080", ":8081"} {
+		server := http.Server{Addr: address, Protocols: &protocols, Handler: handler}
+		go func() { ended <- server.ListenAndServe() }()
+	}
+	log.Fatal(<-ended)
 }
 
 func take(url string) error {
