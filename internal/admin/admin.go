@@ -45,6 +45,8 @@ type Runtime interface {
 type Scaler interface {
 	// Explain says why a revision has its number of replicas. ok is false if it can have none.
 	Explain(revision resource.ID) (e scale.Explanation, ok bool)
+	// ExplainJob returns what the rules of a job ask for. There are none if events do not start the job.
+	ExplainJob(job resource.ID) []scale.Wish
 	// Counts lists how many replicas each revision should have. It has only revisions that can have replicas.
 	Counts() []scale.Count
 }

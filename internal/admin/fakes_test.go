@@ -89,6 +89,8 @@ func (m *machine) Explain(id resource.ID) (scale.Explanation, bool) {
 	return e, ok
 }
 
+func (m *machine) ExplainJob(id resource.ID) []scale.Wish { return m.scale[id.Key()].Last.Wishes }
+
 func (m *machine) Read(_ context.Context, q decisions.Query) ([]decisions.Decision, error) {
 	m.asked = q
 	return m.decided, m.err

@@ -17,6 +17,15 @@ import (
 )
 
 func (a *api) scale(w http.ResponseWriter, r *http.Request) {
+	if text := r.URL.Query().Get("job"); text != "" {
+		job, err := resource.ParseID(text)
+		if err != nil || !job.Is(resource.TypeJob) {
+			a.fail(w, http.StatusBadRequest, "InvalidParameterValue", fmt.Errorf("job: want the resource ID of a job, got %q", strings.ToValidUTF8(text, "?")))
+			return
+		}
+		a.respond(w, http.StatusOK, wire.JobScale{Job: job.String(), Rules: ruleStates(a.Scale.ExplainJob(job))})
+		return
+	}
 	text := r.URL.Query().Get("app")
 	app, err := resource.ParseID(text)
 	if err != nil || !app.Is(resource.TypeApp) {
@@ -86,11 +95,7 @@ func explained(rev resource.Revision, e scale.Explanation, decided []decisions.D
 			SecondsToLimit: m.Left.Seconds(), ObservedSeconds: m.Over.Seconds(), Leak: m.Certain, Recycled: m.Worn,
 		})
 	}
-	for _, r := range e.Last.Wishes {
-		s.Rules = append(s.Rules, wire.RuleState{
-			Name: r.Rule, Kind: string(r.Kind), Value: r.Value, Target: r.Target, Wanted: r.Wanted, Active: r.Active, Failed: r.Failed, Note: r.Note,
-		})
-	}
+	s.Rules = ruleStates(e.Last.Wishes)
 	for _, d := range decided {
 		if strings.EqualFold(d.Revision, name) {
 			s.Changes = append(s.Changes, wire.ScaleChange{
@@ -100,6 +105,16 @@ func explained(rev resource.Revision, e scale.Explanation, decided []decisions.D
 		}
 	}
 	return s
+}
+
+func ruleStates(wishes []scale.Wish) []wire.RuleState {
+	all := []wire.RuleState{}
+	for _, r := range wishes {
+		all = append(all, wire.RuleState{
+			Name: r.Rule, Kind: string(r.Kind), Value: r.Value, Target: r.Target, Wanted: r.Wanted, Active: r.Active, Failed: r.Failed, Note: r.Note,
+		})
+	}
+	return all
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -79,3 +79,15 @@ func TestScale(t *testing.T) {
 	s.machine.err = errors.New("no database")
 	s.refuse(t, http.MethodGet, wire.ScalePath+query, "", http.StatusInternalServerError, "ScaleFailed", "no database")
 }
+
+func TestScaleOfAJob(t *testing.T) {
+	s := newServer(t, true)
+	job := resource.JobID("s", "g", "score")
+	s.machine.scale = map[string]scale.Explanation{job.Key(): {Last: scale.Decision{Wishes: []scale.Wish{{Rule: "mail", Kind: scale.External, Failed: true, Note: "away"}}}}}
+	query := "?" + url.Values{"job": {job.String()}}.Encode()
+	got := get[wire.JobScale](t, s, http.MethodGet, wire.ScalePath+query, "")
+	if got.Job != job.String() || len(got.Rules) != 1 || got.Rules[0] != (wire.RuleState{Name: "mail", Kind: "external", Failed: true, Note: "away"}) {
+		t.Errorf("got %+v", got)
+	}
+	s.refuse(t, http.MethodGet, wire.ScalePath+"?job=score", "", http.StatusBadRequest, "InvalidParameterValue", `job: want the resource ID of a job, got "score"`)
+}

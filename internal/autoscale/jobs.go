@@ -61,11 +61,45 @@ func (s *Scaler) Demand(wanted resource.Job, settings resource.Settings) (execut
 			at = state.began
 		}
 		ok = true
-		if r := state.reading; r.Active && r.Value >= 0 && r.Target > 0 {
-			executions = max(executions, int(math.Min(math.Ceil(r.Value/r.Target-1e-9), math.MaxInt32)))
-		}
+		executions = max(executions, units(state.reading))
 	}
 	return executions, at, ok
+}
+
+// units returns how many executions a reading asks for.
+func units(r scale.Reading) int {
+	if r.Err != "" || !r.Active || !(r.Value >= 0) || !(r.Target > 0) {
+		return 0
+	}
+	return int(math.Min(math.Ceil(r.Value/r.Target-1e-9), math.MaxInt32))
+}
+
+// ExplainJob returns what each rule of a job that events start has told last, and how many executions it asks for.
+func (s *Scaler) ExplainJob(id resource.ID) (wishes []scale.Wish) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.jobs[id.Key()]
+	if j == nil {
+		return nil
+	}
+	for _, r := range j.job.Configuration.Scale.Rules {
+		converted := rule(r, resource.Settings{})
+		w := scale.Wish{Rule: r.Name, Kind: converted.Kind}
+		state := j.sources[r.Name]
+		switch _, evaluated := j.source(r); {
+		case !evaluated:
+			w.Kind, w.Note = scale.Other, "not evaluated here: "+converted.Type
+		case state == nil:
+			w.Failed, w.Note = true, "no value yet"
+		default:
+			w.Active, w.Value, w.Target, w.Wanted = state.reading.Active, state.reading.Value, state.reading.Target, units(state.reading)
+			if w.Note = state.reading.Note; state.reading.Err != "" {
+				w.Failed, w.Note = true, state.reading.Err
+			}
+		}
+		wishes = append(wishes, w)
+	}
+	return wishes
 }
 
 // sourcesChanged makes the sources follow the revisions and jobs. It is called with mu held.

@@ -369,8 +369,15 @@ func TestDemandOfAJob(t *testing.T) {
 	if w.touched(job.ID) == 0 {
 		t.Error("reconcile was not told of the demand")
 	}
-	s.Set(externaltest.Answers{Active: true, Specs: externaltest.Queue(1, 1).Specs, Values: []externaltest.Metric{{Name: "queue", Exact: math.NaN()}}})
+	nan := externaltest.Answers{Active: true, Specs: externaltest.Queue(1, 1).Specs, Values: []externaltest.Metric{{Name: "queue", Exact: math.NaN()}}}
+	if e := w.ExplainJob(job.ID); len(e) != 1 || e[0].Value != 25 || e[0].Target != 10 || e[0].Wanted != 3 || !e[0].Active || e[0].Failed {
+		t.Errorf("explained as %+v", e)
+	}
+	s.Set(nan)
 	until(t, "the failure", func() bool { return w.eventsAbout("KEDAScalerFailed") == 1 })
+	if e := w.ExplainJob(job.ID); len(e) != 1 || e[0].Wanted != 0 || !e[0].Failed || !strings.Contains(e[0].Note, "NaN") {
+		t.Errorf("explained as %+v", e)
+	}
 	if n, _, ok := w.Demand(job, settings); ok && n != 3 {
 		t.Errorf("%d executions for NaN", n)
 	}

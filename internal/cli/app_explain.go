@@ -63,15 +63,7 @@ func printScale(w io.Writer, s wire.Scale, now time.Time) {
 		}
 		if len(r.Rules) > 0 {
 			fmt.Fprintln(w)
-			var rows [][]string
-			for _, rule := range r.Rules {
-				value, target := number(rule.Value), number(rule.Target)
-				if rule.Kind == "other" || rule.Failed {
-					value, target = "", ""
-				}
-				rows = append(rows, []string{rule.Name, rule.Kind, value, target, fmt.Sprint(rule.Wanted), yes(rule.Active), rule.Note})
-			}
-			table(w, "RULE KIND VALUE TARGET WANTED ACTIVE NOTE", rows)
+			printRules(w, r.Rules)
 		}
 		printMemory(w, r)
 		if len(r.Changes) > 0 {
@@ -128,6 +120,18 @@ func estimate(s float64) string {
 		return fmt.Sprintf("%.0f min", d.Minutes())
 	}
 	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
+func printRules(w io.Writer, rules []wire.RuleState) {
+	var rows [][]string
+	for _, rule := range rules {
+		value, target := number(rule.Value), number(rule.Target)
+		if rule.Kind == "other" || rule.Failed {
+			value, target = "", ""
+		}
+		rows = append(rows, []string{rule.Name, rule.Kind, value, target, fmt.Sprint(rule.Wanted), yes(rule.Active), rule.Note})
+	}
+	table(w, "RULE KIND VALUE TARGET WANTED ACTIVE NOTE", rows)
 }
 
 // chart draws the largest count of each minute of the last hour.

@@ -10,7 +10,7 @@ import (
 )
 
 func newJobCmd(env *Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "job", Short: "Manage jobs: containers that run to completion, started manually or on a schedule"}
+	cmd := &cobra.Command{Use: "job", Short: "Manage jobs: containers that run to completion, started manually, on a schedule or by events"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	execution := group(&cobra.Command{Use: "execution", Short: "Manage executions of a job"})
@@ -19,7 +19,7 @@ func newJobCmd(env *Env) *cobra.Command {
 	secret.AddCommand(newJobSecretListCmd(env, s), newJobSecretSetCmd(env, s), newJobSecretRemoveCmd(env, s))
 	cmd.AddCommand(newJobCreateCmd(env, s), newJobListCmd(env, s), newJobShowCmd(env, s), newJobDeleteCmd(env, s),
 		newJobStartCmd(env, s), newJobStopCmd(env, s),
-		newJobSuspendCmd(env, s), newJobResumeCmd(env, s), newJobLogsCmd(env, s), newJobEventsCmd(env, s), execution, secret)
+		newJobSuspendCmd(env, s), newJobResumeCmd(env, s), newJobExplainCmd(env, s), newJobLogsCmd(env, s), newJobEventsCmd(env, s), execution, secret)
 	return group(cmd)
 }
 

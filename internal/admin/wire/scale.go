@@ -8,6 +8,12 @@ type Scale struct {
 	Revisions []RevisionScale `json:"revisions"` // revisions that can have replicas, by name
 }
 
+// JobScale is what the rules of a job ask for that events start.
+type JobScale struct {
+	Job   string      `json:"job"`   // resource ID
+	Rules []RuleState `json:"rules"` // Wanted counts executions
+}
+
 // RevisionScale is the number of replicas of a revision, and why.
 type RevisionScale struct {
 	Revision        string            `json:"revision"`
@@ -51,7 +57,7 @@ type RuleState struct {
 	Kind   string  `json:"kind"`   // "http", "tcp", "cpu", "memory", "cron", "external" or "other"
 	Value  float64 `json:"value"`  // requests, connections, percent or units of a source
 	Target float64 `json:"target"` // per replica
-	Wanted int     `json:"wanted"` // replicas
+	Wanted int     `json:"wanted"` // replicas, or executions of a job
 	Active bool    `json:"active"` // it prevents scaling to zero
 	Failed bool    `json:"failed,omitempty"`
 	Note   string  `json:"note,omitempty"` // a remark about the rule
