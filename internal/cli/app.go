@@ -19,7 +19,8 @@ func newAppCmd(env *Env) *cobra.Command {
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
 	cmd.AddCommand(newAppListCmd(env, s), newAppShowCmd(env, s), newAppDeleteCmd(env, s),
-		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppExplainCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s), newAppRequestsCmd(env, s), newAppExecCmd(env, s), newHostnameCmd(env, s), newIngressCmd(env, s))
+		newAppStartCmd(env, s), newAppStopCmd(env, s), newAppRestartCmd(env, s), newAppExplainCmd(env, s), newAppLogsCmd(env, s), newAppEventsCmd(env, s), newAppRequestsCmd(env, s), newAppExecCmd(env, s), newHostnameCmd(env, s), newIngressCmd(env, s),
+		newSecretCmd(env, s, appSecrets), newAppEnvCmd(env, s), newAppScaleCmd(env, s), newTrafficCmd(env, s), newRollbackCmd(env, s))
 	return group(cmd)
 }
 
@@ -133,6 +134,9 @@ func printApp(w io.Writer, a *appView, status *wire.Status) {
 				to += ", label " + share.Label
 			}
 			line("traffic", fmt.Sprintf("%d%% to %s", share.Weight, to))
+			if share.Label != "" {
+				line("label "+share.Label, a.labelURL(status, share.Label))
+			}
 		}
 	}
 	if p.Template.Scale.Max != nil {

@@ -15,11 +15,9 @@ func newJobCmd(env *Env) *cobra.Command {
 	s.bind(cmd.PersistentFlags())
 	execution := group(&cobra.Command{Use: "execution", Short: "Manage executions of a job"})
 	execution.AddCommand(newExecutionListCmd(env, s), newExecutionShowCmd(env, s))
-	secret := group(&cobra.Command{Use: "secret", Short: "Manage secrets of a job"})
-	secret.AddCommand(newJobSecretListCmd(env, s), newJobSecretSetCmd(env, s), newJobSecretRemoveCmd(env, s))
 	cmd.AddCommand(newJobCreateCmd(env, s), newJobListCmd(env, s), newJobShowCmd(env, s), newJobDeleteCmd(env, s),
 		newJobStartCmd(env, s), newJobStopCmd(env, s),
-		newJobSuspendCmd(env, s), newJobResumeCmd(env, s), newJobExplainCmd(env, s), newJobLogsCmd(env, s), newJobEventsCmd(env, s), execution, secret)
+		newJobSuspendCmd(env, s), newJobResumeCmd(env, s), newJobExplainCmd(env, s), newJobLogsCmd(env, s), newJobEventsCmd(env, s), execution, newSecretCmd(env, s, jobSecrets))
 	return group(cmd)
 }
 

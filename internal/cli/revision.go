@@ -14,7 +14,7 @@ func newRevisionCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "revision", Short: "Manage revisions of an app"}
 	s := &scope{}
 	s.bind(cmd.PersistentFlags())
-	cmd.AddCommand(newRevisionListCmd(env, s), newRevisionActivateCmd(env, s), newRevisionDeactivateCmd(env, s), newRevisionRestartCmd(env, s))
+	cmd.AddCommand(newRevisionListCmd(env, s), newRevisionActivateCmd(env, s), newRevisionDeactivateCmd(env, s), newRevisionRestartCmd(env, s), newSetModeCmd(env, s))
 	return group(cmd)
 }
 

@@ -105,6 +105,16 @@ func (a *appView) hostURL() string {
 	return "http://127.0.0.1:" + strconv.Itoa(port)
 }
 
+// labelURL returns the URL of a label. Its host is <app>---<label>, as in Azure.
+func (a *appView) labelURL(s *wire.Status, label string) string {
+	in := a.Properties.Configuration.Ingress
+	name, domain, ok := strings.Cut(in.FQDN, ".")
+	if !ok || strings.EqualFold(in.Transport, "tcp") {
+		return ""
+	}
+	return strings.Replace(a.url(s), name+"."+domain, resource.LabelHost(name, label)+"."+domain, 1)
+}
+
 // tcp returns the URL of one of the app's TCP ports. It uses the address that the server listens on, which needs no name
 // lookup, unless the server listens on all addresses.
 func (a *appView) tcp(s *wire.Status, port int, external bool) string {
@@ -143,15 +153,17 @@ type revisionView struct {
 type replicaView struct {
 	Name       string `json:"name"`
 	Properties struct {
-		CreatedTime         time.Time `json:"createdTime"`
-		RunningState        string    `json:"runningState"`
-		RunningStateDetails string    `json:"runningStateDetails"`
-		Containers          []struct {
-			Name         string `json:"name"`
-			Ready        bool   `json:"ready"`
-			RestartCount int    `json:"restartCount"`
-		} `json:"containers"`
+		CreatedTime         time.Time              `json:"createdTime"`
+		RunningState        string                 `json:"runningState"`
+		RunningStateDetails string                 `json:"runningStateDetails"`
+		Containers          []replicaContainerView `json:"containers"`
 	} `json:"properties"`
+}
+
+type replicaContainerView struct {
+	Name         string `json:"name"`
+	Ready        bool   `json:"ready"`
+	RestartCount int    `json:"restartCount"`
 }
 
 type environmentView struct {
