@@ -151,7 +151,7 @@ func (c *call) serve() error {
 		return refuse(http.StatusBadRequest, "InvalidSubscriptionId", "The provided subscription identifier '%s' is malformed or invalid; want letters, digits and '-'.", s)
 	}
 	query := c.r.URL.Query()
-	if !found.stream {
+	if !found.stream && !found.open {
 		if err := checkVersion(query); err != nil {
 			return err
 		}

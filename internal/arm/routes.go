@@ -18,6 +18,8 @@ type route struct {
 	namespace string
 	// stream routes accept the token of a stream and need no api-version.
 	stream bool
+	// open routes need neither a token nor an api-version.
+	open bool
 	// query lists the query parameters beginning with $ that the route accepts.
 	query []string
 }
@@ -59,6 +61,7 @@ func newRoutes(kinds []resources) []route {
 		on(http.MethodGet, strings.Replace(pattern, "/providers/"+r.namespace, "", 1), handle).stream = true
 	}
 
+	loginRoutes(func(method, pattern string, handle func(*call) error) { on(method, pattern, handle).open = true })
 	on(http.MethodGet, "subscriptions", listSubscriptions)
 	on(http.MethodGet, "subscriptions/{subscription}", getSubscription)
 	on(http.MethodGet, "subscriptions/{subscription}/locations", listLocations)

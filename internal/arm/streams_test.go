@@ -219,6 +219,9 @@ func TestAuthenticate(t *testing.T) {
 		if w.status != test.want || (w.status == 401) != (w.header.Get("WWW-Authenticate") != "") {
 			t.Errorf("%s: got %d %v, want %d", name, w.status, w.header, test.want)
 		}
+		if got := w.header.Get("Docker-Distribution-Api-Version"); w.status == 401 && got != "registry/2.0" {
+			t.Errorf("%s: the version of the registry's API is %q", name, got)
+		}
 	}
 }
 

@@ -95,7 +95,7 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 	root.AddCommand(
 		newUpCmd(e), newInitCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
 		newAppCmd(e), newJobCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
-		newDoctorCmd(e), newBenchCmd(e), newVersionCmd(e),
+		newDoctorCmd(e), newAzEnvCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)
 	root.SetIn(e.Stdin)
 	root.SetOut(e.Stdout)
@@ -208,6 +208,18 @@ const SettingsFile = backup.SettingsFile
 // ConnectionFile is the name of the file in the data folder in which the server writes its Connection.
 const ConnectionFile = "client.json"
 
+// connection returns how to reach the server given by the environment variables, or else the data folder's server.
+func (e *Env) connection(cmd *cobra.Command) (Connection, error) {
+	if endpoint := e.Getenv("PENSTOCK_ENDPOINT"); endpoint != "" {
+		return Connection{Endpoint: endpoint, CA: e.Getenv("PENSTOCK_CA")}, nil
+	}
+	s, err := e.settings(cmd)
+	if err != nil {
+		return Connection{}, err
+	}
+	return connectionOf(s.Data)
+}
+
 // client returns a client of the server given by the environment variables, or else of the data folder's server.
 func (e *Env) client(cmd *cobra.Command) (*Client, error) {
 	if endpoint := e.Getenv("PENSTOCK_ENDPOINT"); endpoint != "" {
@@ -245,20 +257,28 @@ func (e *Env) teller(which string) func() {
 
 // clientOf returns a client of a data folder's server.
 func clientOf(data string) (*Client, error) {
-	b, err := os.ReadFile(filepath.Join(data, ConnectionFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, hint(fmt.Errorf("no server runs on data folder %s", data), "penstock up\nor choose another data folder with --data or PENSTOCK_DATA\nor a remote server with PENSTOCK_ENDPOINT, PENSTOCK_TOKEN and PENSTOCK_CA")
-	}
+	c, err := connectionOf(data)
 	if err != nil {
-		return nil, fmt.Errorf("read connection file: %w", err)
-	}
-	var c Connection
-	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("read connection file %s: %w", filepath.Join(data, ConnectionFile), err)
+		return nil, err
 	}
 	token, err := os.ReadFile(c.TokenFile)
 	if err != nil {
 		return nil, hint(fmt.Errorf("administrator's token: %w", err), "run this command as the user who runs the server")
 	}
 	return newClient(c.Endpoint, c.CA, strings.TrimSpace(string(token)))
+}
+
+// connectionOf returns how to reach a data folder's server.
+func connectionOf(data string) (c Connection, err error) {
+	b, err := os.ReadFile(filepath.Join(data, ConnectionFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return c, hint(fmt.Errorf("no server runs on data folder %s", data), "penstock up\nor choose another data folder with --data or PENSTOCK_DATA\nor a remote server with PENSTOCK_ENDPOINT, PENSTOCK_TOKEN and PENSTOCK_CA")
+	}
+	if err != nil {
+		return c, fmt.Errorf("read connection file: %w", err)
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("read connection file %s: %w", filepath.Join(data, ConnectionFile), err)
+	}
+	return c, nil
 }

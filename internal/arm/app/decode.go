@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,7 @@ func (d *decoder) decode(v value, into reflect.Value, path, pattern string) {
 		return
 	}
 	wrong := func(want kind) { d.fault(d.schema, show(path), "want %s, got %s", want, v) }
+	v = v.as(into.Kind())
 	switch t := into.Type(); t.Kind() {
 	case reflect.Pointer:
 		p := reflect.New(t.Elem())
@@ -191,6 +193,30 @@ func (d *decoder) weigh(f Field, v value, path string) bool {
 	d.notes = append(d.notes, fmt.Sprintf("%s is stored and has no effect: %s", show(path), f.Why))
 	return true
 }
+
+// as turns text into the number or the boolean that a field of that kind wants. Azure takes "80" and "true" and reads back
+// 80 and true; az and compose write them. Text that is neither stays as it is.
+func (v value) as(want reflect.Kind) value {
+	s, ok := v.scalar.(string)
+	if !ok {
+		return v
+	}
+	s = strings.TrimSpace(s)
+	switch want {
+	case reflect.Bool:
+		if strings.EqualFold(s, "true") || strings.EqualFold(s, "false") {
+			return value{kind: boolean, scalar: strings.EqualFold(s, "true")}
+		}
+	case reflect.Int, reflect.Int64, reflect.Float64:
+		if numberForm.MatchString(s) {
+			return value{kind: number, scalar: json.Number(s)}
+		}
+	}
+	return v
+}
+
+// numberForm matches JSON's numbers.
+var numberForm = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
 
 // wholeNumber accepts 3, 3.0 and 3e0, because clients write all of them.
 func wholeNumber(n json.Number) (int64, bool) {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -161,7 +162,7 @@ func notWords(bad ...string) func(value) bool {
 
 func numbers(good ...int64) func(value) bool {
 	return func(v value) bool {
-		n, ok := v.scalar.(json.Number)
+		n, ok := v.as(reflect.Int).scalar.(json.Number)
 		if !ok {
 			return false
 		}
@@ -170,7 +171,7 @@ func numbers(good ...int64) func(value) bool {
 	}
 }
 
-func isFalse(v value) bool { return v.scalar == false }
+func isFalse(v value) bool { return v.as(reflect.Bool).scalar == false }
 
 // off accepts an object in which the field name is false, whatever else is in it.
 func off(name string) func(value) bool {

@@ -3,6 +3,7 @@ package app_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -79,7 +80,8 @@ func TestReadAppRefuses(t *testing.T) {
 		"two environments":      {`{"properties":{"environmentId":"` + environmentPath + `","managedEnvironmentId":"` + environmentPath + `2","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"ContainerAppInvalidValue properties.managedEnvironmentId: want the same as environmentId"}},
 		"cpu 0":                 {container(`,"resources":{"cpu":0,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want more than 0, got 0"}},
 		"cpu of three decimals": {container(`,"resources":{"cpu":0.255,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want at most two decimals, got 0.255"}},
-		"cpu as text":           {container(`,"resources":{"cpu":"0.5","memory":"1Gi"}`), []string{`ContainerAppInvalidSchema template.containers[0].resources.cpu: want a number, got "0.5"`}},
+		"cpu in words":          {container(`,"resources":{"cpu":"half","memory":"1Gi"}`), []string{`ContainerAppInvalidSchema template.containers[0].resources.cpu: want a number, got "half"`}},
+		"cpu in hexadecimal":    {container(`,"resources":{"cpu":"0x1","memory":"1Gi"}`), []string{`ContainerAppInvalidSchema template.containers[0].resources.cpu: want a number, got "0x1"`}},
 		"memory in GB":          {container(`,"resources":{"cpu":0.5,"memory":"1GB"}`), []string{`ContainerAppInvalidValue template.containers[0].resources.memory: want a number of at most two decimals with Gi or Mi`}},
 		"no memory":             {container(`,"resources":{"cpu":0.5,"memory":"0Gi"}`), []string{`ContainerAppInvalidValue template.containers[0].resources.memory: want more than 0, got "0Gi"`}},
 		"no pair":               {container(`,"resources":{"cpu":0.25,"memory":"4Gi"}`), []string{"ContainerAppInvalidResourceTotal template.containers: The total requested CPU and memory resources for this application (CPU: 0.25, memory: 4.0) is invalid."}},
@@ -247,4 +249,28 @@ func FuzzReadEnvironment(f *testing.F) {
 			t.Errorf("%q\nbecame %+v\nthen   %+v", body, e, again)
 		}
 	})
+}
+
+// az, compose and people write numbers and booleans as text. They mean the same and read back as numbers and booleans.
+// The metadata of rules is text, and stays so.
+func TestNumbersAndBooleansAsText(t *testing.T) {
+	const form = `{"location":"koreacentral","properties":{"environmentId":"/subscriptions/s/resourceGroups/g/providers/Microsoft.App/managedEnvironments/e",
+		"configuration":{"activeRevisionsMode":"Multiple","maxInactiveRevisions":%[4]s,"dapr":{"enabled":%[2]s},"ingress":{"external":%[1]s,"targetPort":%[3]s,"allowInsecure":%[2]s,"traffic":[{"latestRevision":%[1]s,"weight":%[5]s}]}},
+		"template":{"containers":[{"name":"c","image":"i","resources":{"cpu":%[6]s,"memory":"2.5Gi","gpu":%[7]s},"probes":[{"type":"Readiness","httpGet":{"port":%[3]s},"periodSeconds":%[8]s}]}],
+		"scale":{"minReplicas":%[9]s,"maxReplicas":%[4]s,"rules":[{"name":"r","http":{"metadata":{"concurrentRequests":%[10]s}}}]}}}}`
+	id := resource.AppID("s", "g", "chat")
+	plain, _, err := app.ReadApp(id, fmt.Appendf(nil, form, "true", "false", "80", "3", "100", "1.25", "0", "5", "1", `"10"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asText, _, err := app.ReadApp(id, fmt.Appendf(nil, form, `"True"`, `"false"`, `"80"`, `"3"`, `"100"`, `"1.25"`, `"0"`, `"5"`, `"1"`, `"10"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(plain, asText) {
+		t.Errorf("as text: %+v\nas numbers: %+v", asText, plain)
+	}
+	if _, _, err := app.ReadApp(id, fmt.Appendf(nil, form, "true", "false", "80", "3", "100", "1.25", "0", "5", "1", "10")); err == nil || !strings.Contains(err.Error(), "concurrentRequests: want text, got 10") {
+		t.Errorf("a number in the metadata of a rule: %v", err)
+	}
 }
