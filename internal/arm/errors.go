@@ -104,6 +104,14 @@ func (c *call) answer(status int, v any) {
 		c.w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
+	if status/100 == 2 && (c.r.Method == http.MethodGet || c.written != nil) && c.w.Header().Get("Cache-Control") != "no-store" {
+		tag := entityTag(c.written, body)
+		c.w.Header().Set("ETag", tag)
+		if c.r.Method == http.MethodGet && isListed(c.r.Header.Values("If-None-Match"), func(t string) bool { return t == strings.Trim(tag, `"`) }) {
+			c.w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
 	c.w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	c.w.WriteHeader(status)
 	if _, err := c.w.Write(body); err != nil {

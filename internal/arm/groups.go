@@ -21,6 +21,8 @@ type group struct {
 	Location   string            `json:"location"`
 	Tags       map[string]string `json:"tags,omitempty"`
 	Properties groupProperties   `json:"properties"`
+
+	meta resource.Meta // zero for a group that is there because of its resources only
 }
 
 type groupProperties struct {
@@ -75,7 +77,9 @@ func (c *call) allGroups(subscription string) (map[string]group, error) {
 		return nil, err
 	}
 	for _, g := range made {
-		found[groupKey(g.ID.Subscription, g.ID.Group)] = newGroup(g.ID.Subscription, g.ID.Group, g.Location, g.Tags)
+		one := newGroup(g.ID.Subscription, g.ID.Group, g.Location, g.Tags)
+		one.meta = g.Meta
+		found[groupKey(g.ID.Subscription, g.ID.Group)] = one
 	}
 	return found, nil
 }
@@ -110,6 +114,7 @@ func getGroup(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.written = &g.meta
 	c.answer(http.StatusOK, g)
 	return nil
 }
@@ -155,6 +160,9 @@ func putGroup(c *call) error {
 	id := resource.GroupID(c.vars["subscription"], c.vars["group"])
 	written, err := c.Store.Groups().Put(c.r.Context(), id, func(g *resource.Group, exists bool) error {
 		location := app.RegionName(wanted.Location)
+		if err := c.precondition(status == http.StatusOK, g.Meta); err != nil {
+			return err
+		}
 		if exists {
 			if err := sameLocation(g.Meta, location); err != nil {
 				return err
@@ -166,12 +174,17 @@ func putGroup(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.written = &written.Meta
 	c.answer(status, newGroup(written.ID.Subscription, written.ID.Group, written.Location, written.Tags))
 	return nil
 }
 
 func deleteGroup(c *call) error {
-	if _, err := c.group(); err != nil {
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	if err := c.precondition(true, g.meta); err != nil {
 		return err
 	}
 	contents, err := c.contents(c.vars["subscription"], c.vars["group"])

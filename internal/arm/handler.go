@@ -122,6 +122,8 @@ type call struct {
 	vars map[string]string
 	// namespace is that of the provider whose route it is; see route.
 	namespace string
+	// written is the Meta of the resource in the answer. It is nil for an answer that is no resource that users write.
+	written *resource.Meta
 	// domains has the domains of environments that were looked up for this request.
 	domains map[resource.ID]string
 }

@@ -59,7 +59,7 @@ type documents[T any] interface {
 	List(ctx context.Context, in store.Scope) ([]T, error)
 	Put(ctx context.Context, id resource.ID, change func(v *T, exists bool) error) (T, error)
 	Begin(ctx context.Context, id resource.ID, change func(v *T, exists bool) error, operation func(v T) store.Operation) (T, error)
-	Delete(ctx context.Context, id resource.ID) error
+	DeleteIf(ctx context.Context, id resource.ID, may func(v T) error) error
 }
 
 // resources is a kind of any type.
@@ -209,6 +209,7 @@ func (k kind[T]) get(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.written = k.meta(&v)
 	c.answer(http.StatusOK, answer)
 	return nil
 }
@@ -263,7 +264,9 @@ var errOvertaken = errors.New("another write came first")
 
 // wrote answers a write that is stored. The answer 202 has no body.
 func (k kind[T]) wrote(c *call, v T, status int) error {
+	c.written = k.meta(&v)
 	if status == http.StatusAccepted {
+		c.w.Header().Set("ETag", `"`+versionOf(*c.written)+`"`)
 		c.w.WriteHeader(status)
 		return nil
 	}
@@ -325,6 +328,9 @@ func (k kind[T]) store(c *call, what string, body []byte, base *resource.Meta) (
 		if base != nil && (before.Generation != base.Generation || !before.Created.Equal(base.Created)) {
 			return errOvertaken
 		}
+		if err := c.precondition(exists, before); err != nil {
+			return err
+		}
 		if exists {
 			if err := k.writable(*v); err != nil {
 				return err
@@ -383,36 +389,43 @@ func sameLocation(was resource.Meta, location string) error {
 		was.ID.Base(), was.Location, was.ID.Group, location)
 }
 
-// errGone ends a write of a resource that does not exist.
-var errGone = errors.New("there is nothing to delete")
-
 // remove answers a DELETE. Deleting a resource that does not exist is no error.
 func (k kind[T]) remove(c *call) error {
 	ctx, id := c.r.Context(), k.id(c)
-	_, err := k.commit(c, id, "delete", func(v *T, exists bool) error {
-		if !exists {
-			return errGone
+	// No write happens between the check and the deletion, so that nothing can refer to what is gone.
+	may := func(v T) error {
+		if err := c.precondition(true, *k.meta(&v)); err != nil || k.removable == nil {
+			return err
 		}
-		if k.removable != nil {
-			if err := k.removable(c, *v); err != nil {
+		return k.removable(c, v)
+	}
+	var err error
+	if k.operations == "" {
+		err = k.table(c.Store).DeleteIf(ctx, id, may)
+	} else {
+		_, err = k.commit(c, id, "delete", func(v *T, exists bool) error {
+			if !exists {
+				return resource.ErrNotFound
+			}
+			if err := may(*v); err != nil {
 				return err
 			}
-		}
-		if m := k.meta(v); k.operations != "" && m.Deleted.IsZero() {
-			m.Deleted = time.Now().UTC()
-		}
-		return nil
-	})
+			if m := k.meta(v); m.Deleted.IsZero() {
+				m.Deleted = time.Now().UTC()
+			}
+			return nil
+		})
+	}
 	switch {
-	case errors.Is(err, errGone):
+	case errors.Is(err, resource.ErrNotFound):
+		if err := c.precondition(false, resource.Meta{}); err != nil {
+			return err
+		}
 		c.w.WriteHeader(http.StatusNoContent)
 		return nil
 	case err != nil:
 		return err
 	case k.operations == "":
-		if err := k.table(c.Store).Delete(ctx, id); err != nil {
-			return err
-		}
 		c.w.WriteHeader(http.StatusOK)
 		return nil
 	}

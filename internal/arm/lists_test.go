@@ -41,7 +41,7 @@ func TestListsInParts(t *testing.T) {
 	if want := []string{"bb", "dd", "ff", "gg", "hh", "jj"}; !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
-	for _, bad := range []string{"$top=0", "$top=x", "$skipToken=***", "$expand=all"} {
+	for _, bad := range []string{"$top=0", "$top=x", "$skipToken=***", "$skipToken=abcd", "$skipToken=", "$expand=all"} {
 		s.want(400, "GET", base+"/containerApps"+version+"&"+bad, "")
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"penstock/internal/resource"
 )
 
 // page is the JSON of a list, or of a part of one with the address of the next part.
@@ -36,7 +38,7 @@ func (c *call) paged(n int, key func(int) string) (from, to int, next string, er
 			top = values[0]
 		case strings.EqualFold(name, "$skipToken"):
 			last, err := base64.RawURLEncoding.DecodeString(values[0])
-			if err != nil {
+			if _, bad := resource.ParseID(string(last)); err != nil || bad != nil {
 				return 0, 0, "", refuse(http.StatusBadRequest, "InvalidSkipToken", "$skipToken: want the value in a nextLink, got '%s'.", values[0])
 			}
 			from = sort.Search(n, func(i int) bool { return key(i) > string(last) })

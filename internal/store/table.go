@@ -200,8 +200,32 @@ func (t *Table[T, S]) write(ctx context.Context, id resource.ID, change func(tx 
 
 // Delete removes a resource. It is not an error if there is none.
 func (t *Table[T, S]) Delete(ctx context.Context, id resource.ID) error {
+	err := t.DeleteIf(ctx, id, func(T) error { return nil })
+	if errors.Is(err, resource.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// DeleteIf removes a resource unless may refuses it, in one transaction. The error wraps resource.ErrNotFound if there is
+// none.
+func (t *Table[T, S]) DeleteIf(ctx context.Context, id resource.ID, may func(v T) error) error {
 	err := t.s.transact(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM resources WHERE kind = ? AND key = ?", t.kind, id.Key())
+		found, err := t.load(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if !found.exists() {
+			return refused{fmt.Errorf("%s: %w", t.words(id), resource.ErrNotFound)}
+		}
+		v, err := t.decode(found)
+		if err != nil {
+			return err
+		}
+		if err := may(v); err != nil {
+			return refused{err}
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM resources WHERE kind = ? AND key = ?", t.kind, id.Key())
 		return explain(err)
 	}, func(err error) {
 		if err != nil {
@@ -210,6 +234,9 @@ func (t *Table[T, S]) Delete(ctx context.Context, id resource.ID) error {
 		}
 		t.cache().remove(id.Key())
 	})
+	if refusal, ok := errors.AsType[refused](err); ok {
+		return refusal.error
+	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", t.words(id), err)
 	}
