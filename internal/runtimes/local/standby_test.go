@@ -37,25 +37,38 @@ func (b *bench) waits(t testing.TB) runtimes.Standby {
 
 func standbys(c *local.Config) { c.Standbys = 1 }
 
+// changingSecret is the secret "key" of every app.
+type changingSecret struct {
+	mu    sync.Mutex
+	value resource.Secret
+}
+
+func (s *changingSecret) set(value resource.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.value = value
+}
+
+// standbys is a configuration with standbys, in which apps have the secret.
+func (s *changingSecret) standbys(c *local.Config) {
+	standbys(c)
+	c.Secrets = func(context.Context, resource.ID) (map[string]resource.Secret, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return map[string]resource.Secret{"key": s.value}, nil
+	}
+}
+
 // A request may come before anybody has told the engine that a secret was changed.
 func TestStandbyIsNotStartedWithAnOldSecret(t *testing.T) {
-	var mu sync.Mutex
-	value := resource.Secret("old")
-	b := setUp(t, func(c *local.Config) {
-		standbys(c)
-		c.Secrets = func(context.Context, resource.ID) (map[string]resource.Secret, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			return map[string]resource.Secret{"key": value}, nil
-		}
-	})
+	var value changingSecret
+	value.set("old")
+	b := setUp(t, value.standbys)
 	w := web(0, resource.EnvVar{Name: "KEY", SecretRef: "key"})
 	w.Standby = resource.StandbyCreated
 	b.apply(t, w)
 	name := b.waits(t).Replica
-	mu.Lock()
-	value = "new"
-	mu.Unlock()
+	value.set("new")
 	w.Replicas = 1
 	b.apply(t, w)
 	if r := b.ready(t, 1)[0]; r.Name != name || r.Restarts != 0 || r.Failures != 0 {
@@ -68,23 +81,14 @@ func TestStandbyIsNotStartedWithAnOldSecret(t *testing.T) {
 }
 
 func TestStandbyIsMadeAgainWhenASecretChanges(t *testing.T) {
-	var mu sync.Mutex
-	value := resource.Secret("old")
-	b := setUp(t, func(c *local.Config) {
-		standbys(c)
-		c.Secrets = func(context.Context, resource.ID) (map[string]resource.Secret, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			return map[string]resource.Secret{"key": value}, nil
-		}
-	})
+	var value changingSecret
+	value.set("old")
+	b := setUp(t, value.standbys)
 	w := web(0, resource.EnvVar{Name: "KEY", SecretRef: "key"})
 	w.Standby = resource.StandbyCreated
 	b.apply(t, w)
 	b.waits(t)
-	mu.Lock()
-	value = "new"
-	mu.Unlock()
+	value.set("new")
 	b.apply(t, w)
 	end := time.After(20 * time.Second)
 	for len(b.driver.created()) < 2 {
