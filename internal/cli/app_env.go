@@ -42,7 +42,7 @@ func newAppEnvListCmd(env *Env, s *scope, container *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := c.template(cmd.Context(), s, args[0])
+			d, err := c.appToChange(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
 			}
@@ -126,7 +126,7 @@ func changeVariables(cmd *cobra.Command, env *Env, s *scope, app, container, did
 	if err != nil {
 		return err
 	}
-	d, err := c.template(cmd.Context(), s, app)
+	d, err := c.appToChange(cmd.Context(), s, app)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func changeVariables(cmd *cobra.Command, env *Env, s *scope, app, container, did
 	if in["env"], err = change(variables(in)); err != nil {
 		return err
 	}
-	return env.changeTemplate(cmd, c, s, app, map[string]any{"containers": d.Properties.Template.Containers}, did)
+	return env.changeTemplate(cmd, c, s, app, d, map[string]any{"containers": d.containers()}, did)
 }
 
 func newAppScaleCmd(env *Env, s *scope) *cobra.Command {
@@ -165,7 +165,11 @@ func newAppScaleCmd(env *Env, s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return env.changeTemplate(cmd, c, s, args[0], map[string]any{"scale": scale}, "app "+args[0]+" has "+strings.Join(says, " and ")+" replicas")
+			before, err := c.appToChange(cmd.Context(), s, args[0])
+			if err != nil {
+				return err
+			}
+			return env.changeTemplate(cmd, c, s, args[0], before, map[string]any{"scale": scale}, "app "+args[0]+" has "+strings.Join(says, " and ")+" replicas")
 		},
 	}
 	cmd.Flags().IntVar(&least, "min-replicas", 0, "replicas that the app has at least; 0 lets it scale to zero")

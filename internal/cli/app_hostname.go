@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,11 +58,7 @@ func (c *Client) setDomains(ctx context.Context, s *scope, app string, domains [
 	if domains == nil {
 		domains = []domainView{}
 	}
-	body, err := json.Marshal(map[string]any{"properties": map[string]any{"configuration": map[string]any{"ingress": map[string]any{"customDomains": domains}}}})
-	if err != nil {
-		return err
-	}
-	return c.change(ctx, http.MethodPatch, s.path("containerApps", app), body)
+	return c.setIngress(ctx, s, app, "customDomains", domains)
 }
 
 func named(name string) func(domainView) bool {

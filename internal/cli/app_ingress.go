@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -84,11 +83,7 @@ func (c *Client) ingress(ctx context.Context, s *scope, app string) (rules []rul
 
 // setIngress changes one field of an app's ingress.
 func (c *Client) setIngress(ctx context.Context, s *scope, app, field string, value any) error {
-	body, err := json.Marshal(map[string]any{"properties": map[string]any{"configuration": map[string]any{"ingress": map[string]any{field: value}}}})
-	if err != nil {
-		return err
-	}
-	return c.change(ctx, http.MethodPatch, s.path("containerApps", app), body)
+	return c.patch(ctx, s.path("containerApps", app), map[string]any{"configuration": map[string]any{"ingress": map[string]any{field: value}}})
 }
 
 func newRuleSetCmd(env *Env, s *scope) *cobra.Command {

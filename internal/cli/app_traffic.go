@@ -14,20 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// trafficView is the part of an app that routes its requests.
-type trafficView struct {
-	Properties struct {
-		LatestRevisionName      string `json:"latestRevisionName"`
-		LatestReadyRevisionName string `json:"latestReadyRevisionName"`
-		Configuration           struct {
-			Ingress *struct {
-				Traffic []shareOfTraffic `json:"traffic"`
-			} `json:"ingress"`
-		} `json:"configuration"`
-		Template map[string]any `json:"template"`
-	} `json:"properties"`
-}
-
 // shareOfTraffic is an entry of an app's traffic, as the API has it.
 type shareOfTraffic struct {
 	RevisionName   string `json:"revisionName,omitempty"`
@@ -42,29 +28,35 @@ func newTrafficCmd(env *Env, s *scope) *cobra.Command {
 	return group(cmd)
 }
 
-// traffic reads how an app's requests are routed.
-func (c *Client) traffic(ctx context.Context, s *scope, app string) (*trafficView, error) {
-	doc, err := c.get(ctx, s.path("containerApps", app), version())
-	if err != nil {
-		return nil, err
+// traffic returns how an app's requests are routed.
+func (v *changeView) traffic(app string) ([]shareOfTraffic, error) {
+	if v.Properties.Configuration.Ingress == nil {
+		return nil, fmt.Errorf("app %s has no ingress, so it has no traffic", app)
 	}
-	v, err := decode[trafficView](doc)
-	if err == nil && v.Properties.Configuration.Ingress == nil {
-		err = fmt.Errorf("app %s has no ingress, so it has no traffic", app)
-	}
-	return v, err
+	return v.Properties.Configuration.Ingress.Traffic, nil
 }
 
-func trafficTable(w io.Writer, v *trafficView) {
-	var rows [][]string
-	for _, t := range v.Properties.Configuration.Ingress.Traffic {
-		name := t.RevisionName
-		if t.LatestRevision {
-			name = cmp.Or(v.Properties.LatestReadyRevisionName, "-") + " (latest)"
-		}
-		rows = append(rows, []string{name, strconv.Itoa(t.Weight) + "%", t.Label})
+// showTraffic prints how an app's requests are routed now.
+func (e *Env) showTraffic(ctx context.Context, c *Client, s *scope, app string) error {
+	v, err := c.appToChange(ctx, s, app)
+	if err != nil {
+		return err
 	}
-	table(w, "REVISION WEIGHT LABEL", rows)
+	shares, err := v.traffic(app)
+	if err != nil {
+		return err
+	}
+	return e.show(shares, func(w io.Writer) {
+		var rows [][]string
+		for _, t := range shares {
+			name := t.RevisionName
+			if t.LatestRevision {
+				name = cmp.Or(v.Properties.LatestReadyRevisionName, "-") + " (latest)"
+			}
+			rows = append(rows, []string{name, strconv.Itoa(t.Weight) + "%", t.Label})
+		}
+		table(w, "REVISION WEIGHT LABEL", rows)
+	})
 }
 
 func newTrafficShowCmd(env *Env, s *scope) *cobra.Command {
@@ -77,11 +69,7 @@ func newTrafficShowCmd(env *Env, s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := c.traffic(cmd.Context(), s, args[0])
-			if err != nil {
-				return err
-			}
-			return env.show(v.Properties.Configuration.Ingress.Traffic, func(w io.Writer) { trafficTable(w, v) })
+			return env.showTraffic(cmd.Context(), c, s, args[0])
 		},
 	}
 }
@@ -115,14 +103,14 @@ the Multiple mode: penstock revision set-mode APP multiple.`,
 			if err != nil {
 				return err
 			}
-			d, err := c.template(cmd.Context(), s, args[0])
+			d, err := c.appToChange(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
 			}
 			if !d.multiple() {
 				return hint(fmt.Errorf("app %s is in Single mode, in which the latest ready revision gets all traffic", args[0]), "penstock revision set-mode %s multiple", args[0])
 			}
-			v, err := c.traffic(cmd.Context(), s, args[0])
+			now, err := d.traffic(args[0])
 			if err != nil {
 				return err
 			}
@@ -130,18 +118,15 @@ the Multiple mode: penstock revision set-mode APP multiple.`,
 			if err != nil {
 				return err
 			}
-			shares, err := v.with(args[0], revisions, order, weights)
+			shares, err := withWeights(now, args[0], revisions, order, weights)
 			if err != nil {
 				return hint(err, "penstock revision list %s", args[0])
 			}
 			if err := c.setTraffic(cmd.Context(), s, args[0], shares); err != nil {
 				return err
 			}
-			if v, err = c.traffic(cmd.Context(), s, args[0]); err != nil {
-				return err
-			}
 			fmt.Fprintf(env.Stderr, "set the traffic of app %s\n", args[0])
-			return env.show(v.Properties.Configuration.Ingress.Traffic, func(w io.Writer) { trafficTable(w, v) })
+			return env.showTraffic(cmd.Context(), c, s, args[0])
 		},
 	}
 }
@@ -150,9 +135,8 @@ func (c *Client) setTraffic(ctx context.Context, s *scope, app string, shares []
 	return c.patchApp(ctx, s, app, map[string]any{"configuration": map[string]any{"ingress": map[string]any{"traffic": shares}}})
 }
 
-// with returns the shares with new weights. order is the order in which they were given.
-func (v *trafficView) with(app string, revisions []revisionView, order []string, weights map[string]int) ([]shareOfTraffic, error) {
-	now := v.Properties.Configuration.Ingress.Traffic
+// withWeights returns the shares with new weights. order is the order in which they were given.
+func withWeights(now []shareOfTraffic, app string, revisions []revisionView, order []string, weights map[string]int) ([]shareOfTraffic, error) {
 	shares := make([]shareOfTraffic, 0, len(now)+len(order))
 	for _, t := range now {
 		if t.Label != "" { // without a label and a weight an entry means nothing
@@ -198,7 +182,7 @@ mode the earlier revision itself is activated and gets all traffic.`,
 			if err != nil {
 				return err
 			}
-			d, err := c.template(cmd.Context(), s, args[0])
+			d, err := c.appToChange(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
 			}
@@ -222,22 +206,14 @@ mode the earlier revision itself is activated and gets all traffic.`,
 			if err != nil {
 				return err
 			}
-			now, err := c.get(cmd.Context(), s.path("containerApps", args[0]), version())
-			if err != nil {
-				return err
-			}
-			current, err := decode[trafficView](now)
-			if err != nil {
-				return err
-			}
-			return env.changeTemplate(cmd, c, s, args[0], mergePatch(current.Properties.Template, old.Properties.Template),
+			return env.changeTemplate(cmd, c, s, args[0], d, mergePatch(d.Properties.Template, old.Properties.Template),
 				fmt.Sprintf("app %s has the template of revision %s again", args[0], to.Name))
 		},
 	}
 }
 
 // earlier finds the revision to go back to.
-func earlier(args []string, d *templateDoc, revisions []revisionView) (int, error) {
+func earlier(args []string, d *changeView, revisions []revisionView) (int, error) {
 	if len(args) == 2 {
 		at := slices.IndexFunc(revisions, func(r revisionView) bool { return r.Name == args[1] || r.Name == args[0]+"--"+args[1] })
 		if at < 0 {
@@ -292,11 +268,15 @@ func (e *Env) rollbackTraffic(cmd *cobra.Command, c *Client, s *scope, app strin
 	if err != nil {
 		return hint(fmt.Errorf("traffic stays where it is: %w", err), "penstock app events %s", app)
 	}
-	v, err := c.traffic(ctx, s, app)
+	v, err := c.appToChange(ctx, s, app)
 	if err != nil {
 		return err
 	}
-	shares, err := v.with(app, []revisionView{to}, []string{to.Name}, map[string]int{to.Name: 100})
+	now, err := v.traffic(app)
+	if err != nil {
+		return err
+	}
+	shares, err := withWeights(now, app, []revisionView{to}, []string{to.Name}, map[string]int{to.Name: 100})
 	if err != nil {
 		return err
 	}

@@ -231,6 +231,15 @@ func (c *Client) begin(ctx context.Context, method, path string, body []byte) (w
 	return nil, nil
 }
 
+// patch changes a part of a resource's properties and waits until the change is done.
+func (c *Client) patch(ctx context.Context, path string, properties map[string]any) error {
+	body, err := json.Marshal(map[string]any{"properties": properties})
+	if err != nil {
+		return err
+	}
+	return c.change(ctx, http.MethodPatch, path, body)
+}
+
 // change starts a change and waits for its end.
 func (c *Client) change(ctx context.Context, method, path string, body []byte) error {
 	wait, err := c.begin(ctx, method, path, body)

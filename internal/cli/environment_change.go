@@ -201,11 +201,7 @@ func newEnvironmentUpdateCmd(env *Env, s *scope) *cobra.Command {
 					return fmt.Errorf("--remove-workload-profile: the environment %s has no workload profile %q: %w", args[0], name, errNotFound)
 				}
 			}
-			body, err := json.Marshal(map[string]any{"properties": map[string]any{"workloadProfiles": all}})
-			if err != nil {
-				return err
-			}
-			if err := c.change(ctx, http.MethodPatch, s.path("managedEnvironments", args[0]), body); err != nil {
+			if err := c.patch(ctx, s.path("managedEnvironments", args[0]), map[string]any{"workloadProfiles": all}); err != nil {
 				return err
 			}
 			return env.showEnvironment(ctx, c, s, args[0])

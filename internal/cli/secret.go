@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -221,9 +220,5 @@ func (o secretOwner) change(cmd *cobra.Command, env *Env, s *scope, name string,
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(map[string]any{"properties": map[string]any{"configuration": map[string]any{"secrets": wanted}}})
-	if err != nil {
-		return err
-	}
-	return c.change(cmd.Context(), http.MethodPatch, path, body)
+	return c.patch(cmd.Context(), path, map[string]any{"configuration": map[string]any{"secrets": wanted}})
 }

@@ -2,32 +2,43 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
-// templateDoc is the part of an app that a change of its template reads. Containers are kept as the server sent them, so
-// that a change of one field loses no other.
-type templateDoc struct {
+// changeView is the part of an app that a change of its template or traffic reads. The template is kept as the server sent
+// it, so that a change of one field loses no other.
+type changeView struct {
 	Properties struct {
-		LatestRevisionName string `json:"latestRevisionName"`
-		Configuration      struct {
+		LatestRevisionName      string `json:"latestRevisionName"`
+		LatestReadyRevisionName string `json:"latestReadyRevisionName"`
+		Configuration           struct {
 			RevisionsMode string `json:"activeRevisionsMode"`
+			Ingress       *struct {
+				Traffic []shareOfTraffic `json:"traffic"`
+			} `json:"ingress"`
 		} `json:"configuration"`
-		Template struct {
-			Containers []map[string]any `json:"containers"`
-		} `json:"template"`
+		Template map[string]any `json:"template"`
 	} `json:"properties"`
 }
 
+// containers returns the containers of the template. Changing one changes it in the template.
+func (v *changeView) containers() (all []map[string]any) {
+	list, _ := v.Properties.Template["containers"].([]any)
+	for _, one := range list {
+		if c, ok := one.(map[string]any); ok {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // container returns the container of the name, or the only one if the name is "".
-func (d *templateDoc) container(app, name string) (map[string]any, error) {
-	all := d.Properties.Template.Containers
+func (v *changeView) container(app, name string) (map[string]any, error) {
+	all := v.containers()
 	var names []string
 	for _, c := range all {
 		if c["name"] == name || name == "" && len(all) == 1 {
@@ -42,30 +53,26 @@ func (d *templateDoc) container(app, name string) (map[string]any, error) {
 }
 
 // multiple reports whether the app can have several active revisions.
-func (d *templateDoc) multiple() bool {
-	return strings.EqualFold(d.Properties.Configuration.RevisionsMode, "Multiple")
+func (v *changeView) multiple() bool {
+	return strings.EqualFold(v.Properties.Configuration.RevisionsMode, "Multiple")
 }
 
-// template reads an app.
-func (c *Client) template(ctx context.Context, s *scope, app string) (*templateDoc, error) {
+// appToChange reads an app.
+func (c *Client) appToChange(ctx context.Context, s *scope, app string) (*changeView, error) {
 	doc, err := c.get(ctx, s.path("containerApps", app), version())
 	if err != nil {
 		return nil, err
 	}
-	return decode[templateDoc](doc)
+	return decode[changeView](doc)
 }
 
 // changeTemplate changes a part of an app's template, waits until the change is done, and says which revision came of it.
-func (e *Env) changeTemplate(cmd *cobra.Command, c *Client, s *scope, app string, template map[string]any, did string) error {
-	before, err := c.template(cmd.Context(), s, app)
-	if err != nil {
-		return err
-	}
+func (e *Env) changeTemplate(cmd *cobra.Command, c *Client, s *scope, app string, before *changeView, template map[string]any, did string) error {
 	template["revisionSuffix"] = nil // the suffix of the last revision is taken
 	if err := c.patchApp(cmd.Context(), s, app, map[string]any{"template": template}); err != nil {
 		return err
 	}
-	after, err := c.template(cmd.Context(), s, app)
+	after, err := c.appToChange(cmd.Context(), s, app)
 	if err != nil {
 		return err
 	}
@@ -83,11 +90,7 @@ func (e *Env) changeTemplate(cmd *cobra.Command, c *Client, s *scope, app string
 
 // patchApp changes a part of an app's properties and waits until the change is done.
 func (c *Client) patchApp(ctx context.Context, s *scope, app string, properties map[string]any) error {
-	body, err := json.Marshal(map[string]any{"properties": properties})
-	if err != nil {
-		return err
-	}
-	return hint(c.change(ctx, http.MethodPatch, s.path("containerApps", app), body), "penstock app events %s", app)
+	return hint(c.patch(ctx, s.path("containerApps", app), properties), "penstock app events %s", app)
 }
 
 // mergePatch returns the JSON merge patch (RFC 7386) that turns one object into another.

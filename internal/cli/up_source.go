@@ -77,11 +77,11 @@ func (o *upOptions) fromImage(ctx context.Context, c *Client, name string) (w wr
 		return w, err
 	}
 	// Everything else of the app stays.
-	a, err := decode[templateDoc](doc)
+	a, err := decode[changeView](doc)
 	if err != nil {
 		return w, err
 	}
-	containers := a.Properties.Template.Containers
+	containers := a.containers()
 	if len(containers) == 0 {
 		return w, fmt.Errorf("app %s has no container", name)
 	}
