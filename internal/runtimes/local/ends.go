@@ -293,6 +293,18 @@ func (k *keeper) told() time.Time {
 	return k.life.Told
 }
 
+// keepTold records that the replica is told to end, if it is and the engine ends before it could tell it. Otherwise the
+// next process of the platform would restart what ends in between.
+func (k *keeper) keepTold() {
+	select {
+	case <-k.end:
+		if !k.once.set {
+			k.told()
+		}
+	default:
+	}
+}
+
 // endedForGood records when the replica's last process ended, before the sandbox and its containers are removed.
 func (k *keeper) endedForGood() {
 	if !k.life.Ended.IsZero() || k.life.Started.IsZero() {

@@ -1,13 +1,17 @@
 package local_test
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
 	"penstock/internal/resource"
 	"penstock/internal/runtimes"
+	"penstock/internal/runtimes/fake"
 	"penstock/internal/runtimes/local"
 )
 
@@ -68,5 +72,54 @@ func TestNoEndOfWhatNeverRan(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 0 {
 		t.Errorf("want no records left, got %v, %v", entries, err)
+	}
+}
+
+// The platform may end after it was asked to end replicas and before it could tell them, because it was still starting
+// a container of theirs.
+func TestReplicasToEndWhenThePlatformEndsAreNotRestarted(t *testing.T) {
+	d, told := &spy{Driver: fake.New(fake.Options{})}, &events{}
+	t.Cleanup(d.Close)
+	held, creating := make(chan struct{}), make(chan struct{})
+	d.before(func(c local.Container) {
+		if c.Name == "sidecar" {
+			creating <- struct{}{}
+			<-held
+		}
+	})
+	const replicas = 8
+	cfg := local.Config{Driver: d, Replicas: t.TempDir(), Starts: replicas, Backoff: quick, Emit: told.add, Scheme: "fake", Log: slog.New(slog.DiscardHandler)}
+	first := local.New(cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- first.Run(ctx) }()
+	w := web(replicas)
+	sidecar := w.Revision.Template.Containers[0]
+	sidecar.Name = "sidecar"
+	w.Revision.Template.Containers = append(w.Revision.Template.Containers, sidecar)
+	b := &bench{Engine: first, driver: d, events: told}
+	b.apply(t, w)
+	for range replicas {
+		<-creating
+	}
+	b.remove(t, w)
+	cancel()
+	close(held)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range d.created() {
+		if c.Name == "main" {
+			if err := d.Kill(t.Context(), c.ID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	started := told.count("ContainerStarted")
+	d.before(nil)
+	b.Engine, _ = start(t, cfg)
+	b.gone(t)
+	if again := told.count("ContainerStarted") - started; again != 0 {
+		t.Errorf("%d containers were started again after their replicas had been told to end", again)
 	}
 }

@@ -171,6 +171,7 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			k.keepTold()
 			return
 		case <-k.end:
 			k.terminate(ctx)
