@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -293,17 +294,26 @@ func original(t testing.TB, address string, accepts chan<- uint16) netip.AddrPor
 	return netip.MustParseAddrPort(ln.Addr().String())
 }
 
-// hostAddress returns an address of the machine that is not a gateway.
+// hostAddress returns an address of the machine that belongs to no bridge: those of this test and of other servers are
+// gateways.
 func hostAddress(t testing.TB) netip.Addr {
 	t.Helper()
-	addrs, err := net.InterfaceAddrs()
+	links, err := net.Interfaces()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() && !strings.HasPrefix(p.Addr().String(), "10.") {
-			return p.Addr()
+	for _, link := range links {
+		if _, err := os.Stat(filepath.Join("/sys/class/net", link.Name, "bridge")); err == nil || link.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		addrs, err := link.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+				return p.Addr()
+			}
 		}
 	}
 	return netip.MustParseAddr("127.0.0.1")
