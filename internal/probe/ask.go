@@ -78,38 +78,37 @@ func newAsker(addr netip.Addr, port func(context.Context) (int, error)) *asker {
 	return a
 }
 
-// ask returns nil if the container responds within the timeout as the probe requires.
-func (a *asker) ask(ctx context.Context, p resource.Probe) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, p.Timeout, errTimeout)
-	defer cancel()
-	var err error
+// ask starts a probe. It returns what waits for the result, or nil and the result if that is known at once. The result is
+// nil if the container responds within the timeout as the probe requires.
+func (a *asker) ask(ctx context.Context, p resource.Probe) (wait func() error, err error) {
+	var respond func(context.Context) error
 	switch {
 	case p.HTTP != nil:
-		err = a.http(ctx, p.HTTP)
+		respond = func(ctx context.Context) error { return a.http(ctx, p.HTTP) }
 	case p.TCP != nil:
-		err = a.tcp(ctx, p.TCP)
-	default:
-		err = errNothing
-	}
-	if err != nil && context.Cause(ctx) == errTimeout {
-		return errTimeout
-	}
-	return err
-}
-
-func (a *asker) tcp(ctx context.Context, t *resource.TCPSocket) error {
-	port := t.Port
-	if port == Detected {
-		var err error
-		if port, err = a.port(ctx); err != nil {
-			return err
+		port := p.TCP.Port
+		if port == Detected {
+			if port, err = a.port(ctx); err != nil {
+				return nil, err
+			}
 		}
+		c, err := connect(netip.AddrPortFrom(a.addr, uint16(port)))
+		if c == nil {
+			return nil, err
+		}
+		respond = c.wait
+	default:
+		return nil, errNothing
 	}
-	conn, err := a.dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.addr.String(), strconv.Itoa(port)))
-	if err != nil {
+	return func() error {
+		ctx, cancel := context.WithTimeoutCause(ctx, p.Timeout, errTimeout)
+		defer cancel()
+		err := respond(ctx)
+		if err != nil && context.Cause(ctx) == errTimeout {
+			return errTimeout
+		}
 		return err
-	}
-	return conn.Close()
+	}, nil
 }
 
 func (a *asker) http(ctx context.Context, g *resource.HTTPGet) error {

@@ -53,10 +53,14 @@ func Run(ctx context.Context, t Target, report func(Verdict)) {
 	for {
 		due, wait := core.Due(time.Now())
 		for _, i := range due {
-			p := core.Check(i).Probe
+			asked := time.Now()
+			wait, err := ask.ask(ctx, core.Check(i).Probe)
+			if wait == nil {
+				answers <- answer{i, asked, time.Now(), err} // there is room for it
+				continue
+			}
 			asking.Go(func() {
-				asked := time.Now()
-				err := ask.ask(ctx, p)
+				err := wait()
 				answers <- answer{i, asked, time.Now(), err}
 			})
 		}

@@ -13,6 +13,9 @@ import (
 // bridge is removed.
 func Control(_, _ string, c syscall.RawConn) error {
 	var failed error
-	err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DONTROUTE, 1) })
+	err := c.Control(func(fd uintptr) { failed = Set(int(fd)) })
 	return errors.Join(err, failed)
 }
+
+// Set makes a socket direct.
+func Set(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DONTROUTE, 1) }
