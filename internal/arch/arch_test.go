@@ -43,7 +43,7 @@ var may = map[string][]string{
 	"pki":                       {"atomicfile"},
 	"seal":                      {},
 	"oci":                       {"oci/remote", "weights"},
-	"oci/remote":                {},
+	"oci/remote":                {"resource"},
 	"oci/unpack":                {},
 	"build":                     {"atomicfile", "weights"},
 	"network":                   {"atomicfile"},

@@ -27,7 +27,7 @@ func appKind() kind[resource.App] {
 			}
 			// The registries' passwords are those that the app will have after the write.
 			var err error
-			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets); err != nil {
+			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets, wanted.Template); err != nil {
 				return err
 			}
 			return c.checkImages(c.r.Context(), wanted.Keyring(), wanted.Template)
@@ -94,7 +94,7 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err := c.checkStorages(ctx, environment.ID, wanted.Template); err != nil {
 		return err
 	}
-	secrets, err := c.seal(wanted.ID, a.Configuration.Secrets, wanted.Configuration.Secrets)
+	secrets, err := c.seal(wanted.ID, a.Configuration.Secrets, wanted.Configuration.Secrets, wanted.Template)
 	if err != nil {
 		return err
 	}

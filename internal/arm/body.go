@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"penstock/internal/arm/app"
 )
 
 // maxBody is the largest body of a request that Azure Resource Manager accepts.
@@ -29,15 +31,7 @@ func (c *call) mergePatch() (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var patch any
-	if err := json.Unmarshal(body, &patch); err != nil {
-		return nil, refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not valid JSON: %v.", err)
-	}
-	fields, ok := patch.(map[string]any)
-	if !ok {
-		return nil, refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not a JSON object; want the fields to change.")
-	}
-	return fields, nil
+	return app.ReadPatch(body)
 }
 
 // patched applies a merge patch to the JSON of a resource.

@@ -28,7 +28,7 @@ func jobKind() kind[resource.Job] {
 			}
 			// The registries' passwords are those that the job will have after the write.
 			var err error
-			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets); err != nil {
+			if wanted.Configuration.Secrets, err = c.seal(wanted.ID, was.Configuration.Secrets, wanted.Configuration.Secrets, wanted.Template); err != nil {
 				return err
 			}
 			return c.checkImages(c.r.Context(), wanted.Keyring(), wanted.Template)
@@ -55,7 +55,7 @@ func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) erro
 	if err := c.checkStorages(c.r.Context(), environment.ID, wanted.Template); err != nil {
 		return err
 	}
-	secrets, err := c.seal(wanted.ID, j.Configuration.Secrets, wanted.Configuration.Secrets)
+	secrets, err := c.seal(wanted.ID, j.Configuration.Secrets, wanted.Configuration.Secrets, wanted.Template)
 	if err != nil {
 		return err
 	}

@@ -78,3 +78,21 @@ func TestConcurrentPatchesAllTakeEffect(t *testing.T) {
 		}
 	}
 }
+
+func TestAPatchWithAFieldTwiceIsRefused(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	s.app("chat", chat(nil))
+	for body, field := range map[string]string{
+		`{"tags":{"a":"1"},"tags":{"b":"2"}}`:                                                      "tags",
+		`{"properties":{"template":{"scale":{"minReplicas":1,"MinReplicas":2}}}}`:                  "template.scale.MinReplicas",
+		`{"properties":{"template":{"containers":[{"name":"chat","image":"a:1","image":"b:1"}]}}}`: "template.containers[0].image",
+	} {
+		a := s.want(400, "PATCH", chatPath, body)
+		if a.get(t, "error", "code") != "InvalidRequestContent" || a.get(t, "error", "target") != field || !strings.Contains(string(a.body), "is given twice") {
+			t.Errorf("%s: got %s, want a fault of %s", body, a.body, field)
+		}
+	}
+	s.want(400, "PATCH", chatPath, `[]`)
+	s.want(400, "PATCH", chatPath, `{`)
+}

@@ -35,8 +35,8 @@ func (c *call) tellSecrets(owner resource.ID, secrets []resource.AppSecret) erro
 }
 
 // seal returns the secrets of an app or a job in the form in which they are stored. A secret without a value, which is how
-// a GET returns it, keeps its stored value.
-func (c *call) seal(owner resource.ID, was, wanted []resource.AppSecret) ([]resource.AppSecret, error) {
+// a GET returns it, keeps its stored value. t is the template that uses them.
+func (c *call) seal(owner resource.ID, was, wanted []resource.AppSecret, t resource.Template) ([]resource.AppSecret, error) {
 	var kept []resource.AppSecret
 	var faults []resource.Fault
 	for i, s := range wanted {
@@ -53,6 +53,17 @@ func (c *call) seal(owner resource.ID, was, wanted []resource.AppSecret) ([]reso
 		s.Value = ""
 		kept = append(kept, s)
 	}
+	faults = append(faults, resource.ValidateSecretSizes(t, func(name string) int {
+		at := slices.IndexFunc(kept, func(s resource.AppSecret) bool { return s.Name == name })
+		if at < 0 || len(kept[at].Sealed) <= resource.MaxText/2 {
+			return 0 // it is short, or a fault already; none needs to be opened
+		}
+		value, err := c.Secrets.Open(kept[at].Purpose(owner), kept[at].Sealed)
+		if err != nil {
+			return 0 // the start of the replica reports it
+		}
+		return len(value)
+	})...)
 	if len(faults) > 0 {
 		return nil, &resource.InvalidError{Faults: faults}
 	}

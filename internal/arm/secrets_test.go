@@ -1,6 +1,7 @@
 package arm_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -124,5 +125,34 @@ func TestAChangedSecretIsTold(t *testing.T) {
 	s.await(s.want(201, "PUT", chatPath, body), "Azure-AsyncOperation")
 	if got := told(); len(got) != 2 {
 		t.Errorf("with a new revision: got %q", got)
+	}
+}
+
+// A value that a write leaves out stays; one that is empty is refused, because nobody means to keep a secret by that.
+func TestSecretValues(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	with := func(secrets, env string) string {
+		return chat(func(properties, _, container map[string]any) {
+			properties["configuration"].(map[string]any)["secrets"] = json.RawMessage(secrets)
+			container["env"] = json.RawMessage(env)
+		})
+	}
+	long := strings.Repeat("x", 128<<10)
+	s.app("chat", with(`[{"name":"key","value":"`+long+`"}]`, `[]`)) // a file can be that long
+	for name, test := range map[string]struct{ secrets, env, code, field string }{
+		"empty":                   {`[{"name":"key","value":""}]`, `[]`, "ContainerAppSecretInvalid", "configuration.secrets[0].value"},
+		"too long for a variable": {`[{"name":"key","value":"` + long + `"}]`, `[{"name":"K","secretRef":"key"}]`, "ContainerAppInvalidValue", "template.containers[0].env[0].secretRef"},
+		"kept, and too long":      {`[{"name":"key"}]`, `[{"name":"K","secretRef":"key"}]`, "ContainerAppInvalidValue", "template.containers[0].env[0].secretRef"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := s.want(400, "PUT", chatPath, with(test.secrets, test.env))
+			if a.get(t, "error", "code") != test.code || a.get(t, "error", "target") != test.field {
+				t.Errorf("got %.300s, want %s of %s", a.body, test.code, test.field)
+			}
+		})
+	}
+	if a := s.want(200, "POST", base+"/containerApps/chat/listSecrets"+version, ""); a.get(t, "value", 0, "value") != long {
+		t.Errorf("the stored value has changed: %.200s", a.body)
 	}
 }

@@ -120,6 +120,9 @@ func ValidateProfile(profile string, t Template, e Environment) []Fault {
 		}
 		return nil
 	}
+	if faults := validateInit(t.InitContainers, int64(typ.Cores)*1000, int64(typ.MemoryGi)*gibibyte); len(faults) > 0 {
+		return faults
+	}
 	var milli, memory int64
 	for _, c := range t.Containers {
 		milli += c.Resources.MilliCPU

@@ -2,7 +2,6 @@ package resource
 
 import (
 	"fmt"
-	"net/url"
 	"regexp"
 	"strings"
 )
@@ -50,10 +49,10 @@ func validateRegistries(keys Keyring) []Fault {
 		}
 		if len(r.Server) > 255 || !registryServer.MatchString(r.Server) {
 			bad(".server", "want the host of a registry, as in registry.example or registry.example:5000, got %q", r.Server)
-		} else if first, taken := known[registryKey(r.Server)]; taken {
+		} else if first, taken := known[RegistryHost(r.Server)]; taken {
 			bad(".server", "%q is the server of registries[%d] already", r.Server, first)
 		} else {
-			known[registryKey(r.Server)] = i
+			known[RegistryHost(r.Server)] = i
 		}
 		switch {
 		case r.Username == "" && r.PasswordSecretRef != "":
@@ -71,11 +70,21 @@ func validateRegistries(keys Keyring) []Fault {
 	return faults
 }
 
-// registryKey returns the same key for different spellings of one server.
-func registryKey(server string) string {
-	if u, err := url.Parse(server); err == nil && u.Host != "" {
-		server = u.Host
+// DockerHub is the host of Docker Hub in image names.
+const DockerHub = "docker.io"
+
+// RegistryHost returns the registry that a server setting or the first part of an image name means. It has no scheme and
+// path, is in lower case, and is the same for all names of Docker Hub.
+func RegistryHost(server string) string {
+	_, rest, ok := strings.Cut(server, "://")
+	if !ok {
+		rest = server
 	}
-	server, _, _ = strings.Cut(server, "/")
-	return strings.ToLower(server)
+	host, _, _ := strings.Cut(rest, "/")
+	host = strings.ToLower(host)
+	switch host {
+	case "index.docker.io", "registry-1.docker.io", "www.docker.io", "hub.docker.com":
+		return DockerHub
+	}
+	return host
 }

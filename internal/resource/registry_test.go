@@ -23,6 +23,7 @@ func TestRegistries(t *testing.T) {
 		"a user that would end a line": {with(resource.Registry{Server: "r.example", Username: "a\r\nb", PasswordSecretRef: "password"}), []string{"ContainerAppInvalidValue configuration.registries[0].username line"}},
 		"a secret that is not there":   {with(resource.Registry{Server: "r.example", Username: "ann", PasswordSecretRef: "none"}), []string{"ContainerAppRegistriesPasswordSecretRefNotFound configuration.registries[0].passwordSecretRef 'none'"}},
 		"the same server twice":        {with(resource.Registry{Server: "r.example"}, resource.Registry{Server: "https://R.example/"}), []string{"ContainerAppInvalidValue configuration.registries[1].server already"}},
+		"Docker Hub by two names":      {with(resource.Registry{Server: "docker.io"}, resource.Registry{Server: "https://index.docker.io/v1/"}), []string{"ContainerAppInvalidValue configuration.registries[1].server already"}},
 		"two faults of two registries": {with(resource.Registry{Server: "-"}, resource.Registry{Server: "r.example", Username: "u"}), []string{"ContainerAppInvalidValue configuration.registries[0].server host", "ContainerAppInvalidValue configuration.registries[1].passwordSecretRef secret"}},
 	}
 	for what, tt := range tests {

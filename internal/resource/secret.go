@@ -92,6 +92,25 @@ func validateSecrets(secrets []AppSecret, t Template, ofJob []ScaleRule) []Fault
 	return faults
 }
 
+// ValidateSecretSizes checks that the secrets that a template has in environment variables fit in them. size returns the
+// length of the value of a secret.
+func ValidateSecretSizes(t Template, size func(name string) int) []Fault {
+	var faults []Fault
+	check := func(list string, containers []Container) {
+		for i, c := range containers {
+			for j, v := range c.Env {
+				if v.SecretRef != "" && len(v.Name)+1+size(v.SecretRef) > MaxText {
+					faults = append(faults, Fault{codeValue, fmt.Sprintf("template.%s[%d].env[%d].secretRef", list, i, j), fmt.Sprintf(
+						"the value of secret '%s' is too long for a variable: want at most %d bytes with the name and '=' of %q; mount it as a file of a volume", v.SecretRef, MaxText, v.Name)})
+				}
+			}
+		}
+	}
+	check("containers", t.Containers)
+	check("initContainers", t.InitContainers)
+	return faults
+}
+
 // SecretInEnv says whether an environment variable of a container has the value of a secret.
 func (t Template) SecretInEnv(name string) bool {
 	for _, c := range slices.Concat(t.Containers, t.InitContainers) {

@@ -133,6 +133,7 @@ func validateTemplate(t Template, profile string, environment ID) []Fault {
 	check("initContainers", t.InitContainers)
 	faults = append(faults, validateVolumes(t)...)
 	if profile == "" || strings.EqualFold(profile, Consumption) { // ValidateProfile checks the others
+		faults = append(faults, validateInit(t.InitContainers, 4000, 8*gibibyte)...)
 		if f := validateTotal(t.Containers, environment); f != nil {
 			faults = append(faults, *f)
 		}
@@ -178,6 +179,7 @@ func validateContainer(field string, c Container) []Fault {
 			bad(at, "want value or secretRef, got both")
 		}
 	}
+	faults = append(faults, validateSize(field, c)...)
 	types := map[ProbeType]bool{}
 	for i, p := range c.Probes {
 		at := fmt.Sprintf("%s.probes[%d]", field, i)
@@ -186,6 +188,42 @@ func validateContainer(field string, c Container) []Fault {
 		}
 		types[p.Type] = true
 		faults = append(faults, validateProbe(at, p)...)
+	}
+	return faults
+}
+
+const (
+	// MaxText is the longest word of a command line and the longest NAME=value of a variable that Linux starts a program
+	// with (MAX_ARG_STRLEN less the NUL at the end).
+	MaxText = 128<<10 - 1
+	// maxTexts bounds what a container gets in all. Linux has room for 2 MiB (a quarter of the usual limit of a stack);
+	// half of it is left for the variables of the image, of secrets and of the platform.
+	maxTexts = 1 << 20
+	// pointer is what each of them takes beside its text and NUL.
+	pointer = 8
+)
+
+// validateSize checks that Linux can start the container's program. It fails with "argument list too long" otherwise.
+func validateSize(field string, c Container) []Fault {
+	var faults []Fault
+	sum := 0
+	check := func(at string, size, most int, what string) {
+		sum += size + 1 + pointer
+		if size > most {
+			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf("want at most %d bytes%s, which is what Linux starts a program with, got %d", most, what, size)})
+		}
+	}
+	for i, word := range c.Command {
+		check(fmt.Sprintf(".command[%d]", i), len(word), MaxText, "")
+	}
+	for i, word := range c.Args {
+		check(fmt.Sprintf(".args[%d]", i), len(word), MaxText, "")
+	}
+	for i, v := range c.Env {
+		check(fmt.Sprintf(".env[%d].value", i), len(v.Name)+1+len(v.Value), MaxText, fmt.Sprintf(" with the name and '=' of %q", v.Name))
+	}
+	if len(faults) == 0 && sum > maxTexts {
+		faults = append(faults, Fault{codeValue, field, fmt.Sprintf("want command, args and env of at most %d bytes together, got %d; use a volume for large values", maxTexts, sum)})
 	}
 	return faults
 }
@@ -290,6 +328,25 @@ func validateTotal(containers []Container, environment ID) *Fault {
 	return &Fault{"ContainerAppInvalidResourceTotal", "template.containers", fmt.Sprintf(
 		"The total requested CPU and memory resources for this application (CPU: %s, memory: %s) is invalid. Total CPU and memory for all containers defined in a Container App must add up to one of the following CPU - Memory combinations: %s%s",
 		decimal(float64(milli)/1000), decimal(float64(bytes)/gibibyte), strings.Join(pairs, "; "), more)}
+}
+
+// validateInit checks that the init containers of a replica together want no more than it can have.
+func validateInit(containers []Container, milli, memory int64) []Fault {
+	var wantMilli, wantMemory int64
+	for _, c := range containers {
+		wantMilli += c.Resources.MilliCPU
+		wantMemory += c.Resources.Memory
+	}
+	var faults []Fault
+	if wantMilli > milli {
+		faults = append(faults, Fault{"ContainerAppInitContainersInvalidCpu", "template.initContainers", fmt.Sprintf(
+			"The total requested CPU of the init containers is %s; want at most %s.", decimal(float64(wantMilli)/1000), decimal(float64(milli)/1000))})
+	}
+	if wantMemory > memory {
+		faults = append(faults, Fault{"ContainerAppInitContainersInvalidMemory", "template.initContainers", fmt.Sprintf(
+			"The total requested memory of the init containers is %sGi; want at most %sGi.", decimal(float64(wantMemory)/gibibyte), decimal(float64(memory)/gibibyte))})
+	}
+	return faults
 }
 
 // decimal formats a number as Azure's message does, with one or two decimals.

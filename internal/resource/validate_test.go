@@ -54,6 +54,29 @@ func TestValidateApp(t *testing.T) {
 		"an init container by a taken name": {func(a *resource.App) {
 			a.Template.InitContainers = []resource.Container{{Name: "chat", Image: "i"}}
 		}, "template.initContainers[0].name", `"chat" is the name of containers[0] already`},
+		"init containers that want more than a replica": {func(a *resource.App) {
+			for _, name := range []string{"a", "b"} {
+				a.Template.InitContainers = append(a.Template.InitContainers, resource.Container{Name: name, Image: "i", Resources: resource.Resources{MilliCPU: 2250, Memory: 1 << 30}})
+			}
+		}, "template.initContainers", "is 4.5; want at most 4.0"},
+		"init containers that want more memory than a replica": {func(a *resource.App) {
+			a.Template.InitContainers = []resource.Container{{Name: "a", Image: "i", Resources: resource.Resources{MilliCPU: 250, Memory: 9 << 30}}}
+		}, "template.initContainers", "is 9.0Gi; want at most 8.0Gi"},
+		"the longest argument": {func(a *resource.App) { first(a).Args = []string{strings.Repeat("x", 128<<10-1)} }, "", ""},
+		"a longer argument":    {func(a *resource.App) { first(a).Args = []string{strings.Repeat("x", 128<<10)} }, "template.containers[0].args[0]", "want at most 131071 bytes"},
+		"a long command":       {func(a *resource.App) { first(a).Command = []string{"a", strings.Repeat("x", 200_000)} }, "template.containers[0].command[1]", "got 200000"},
+		"the longest variable": {func(a *resource.App) {
+			first(a).Env = []resource.EnvVar{{Name: "KEY", Value: strings.Repeat("x", 128<<10-5)}}
+		}, "", ""},
+		"a longer variable": {func(a *resource.App) {
+			first(a).Env = []resource.EnvVar{{Name: "KEY", Value: strings.Repeat("x", 128<<10-4)}}
+		},
+			"template.containers[0].env[0].value", `with the name and '=' of "KEY"`},
+		"many long variables": {func(a *resource.App) {
+			for i := range 11 {
+				first(a).Env = append(first(a).Env, resource.EnvVar{Name: fmt.Sprint("K", i), Value: strings.Repeat("x", 100_000)})
+			}
+		}, "template.containers[0]", "together, got 1100133"},
 		"an init container outside the sum": {func(a *resource.App) {
 			a.Template.InitContainers = []resource.Container{{Name: "seed", Image: "i", Resources: resource.Resources{MilliCPU: 2000, Memory: 1 << 20}}}
 		}, "", ""},
@@ -204,12 +227,20 @@ func TestValidateMounts(t *testing.T) {
 		"one path twice":         {[]resource.VolumeMount{{Volume: "v", Path: "/a"}, {Volume: "v", Path: "/a/"}}, "[1].mountPath"},
 		"a way out":              {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "../../etc"}}, "[0].subPath"},
 		"a way out in between":   {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "b/../../c"}}, "[0].subPath"},
+		"the whole volume":       {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "."}, {Volume: "v", Path: "/b", SubPath: "./"}}, ""},
+		"a long part":            {[]resource.VolumeMount{{Volume: "v", Path: "/a/" + strings.Repeat("x", 256)}}, "[0].mountPath"},
+		"a long part of a part":  {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "b/" + strings.Repeat("x", 256)}}, "[0].subPath"},
+		"EmptyDir over /etc":     {[]resource.VolumeMount{{Volume: "v", Path: "/etc"}}, ""},
+		"secrets over /etc":      {[]resource.VolumeMount{{Volume: "s", Path: "/etc"}}, "[0].mountPath"},
+		"secrets below /etc":     {[]resource.VolumeMount{{Volume: "s", Path: "/etc/keys"}}, ""},
+		"a mount in secrets":     {[]resource.VolumeMount{{Volume: "v", Path: "/keys/v"}, {Volume: "s", Path: "/keys"}}, "[0].mountPath"},
+		"secrets in a mount":     {[]resource.VolumeMount{{Volume: "v", Path: "/keys"}, {Volume: "s", Path: "/keys/s"}}, ""},
 		"a sub path from a root": {[]resource.VolumeMount{{Volume: "v", Path: "/a", SubPath: "/etc"}}, "[0].subPath"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			a := valid()
-			a.Template.Volumes = []resource.Volume{{Name: "v", Type: resource.EmptyDir}}
+			a.Template.Volumes = []resource.Volume{{Name: "v", Type: resource.EmptyDir}, {Name: "s", Type: resource.SecretFiles}}
 			a.Template.Containers[0].Mounts = test.mounts
 			faults := resource.ValidateApp(a)
 			switch {
@@ -217,6 +248,9 @@ func TestValidateMounts(t *testing.T) {
 				t.Errorf("got %v", faults)
 			case test.field != "" && (len(faults) != 1 || faults[0].Field != "template.containers[0].volumeMounts"+test.field):
 				t.Errorf("got %v, want one fault of %s", faults, test.field)
+			case strings.HasSuffix(test.field, ".mountPath") && faults[0].Code != "ContainerAppInvalidMountPath",
+				strings.HasSuffix(test.field, ".subPath") && faults[0].Code != "ContainerAppInvalidVolumeMount":
+				t.Errorf("got the code %s for %s", faults[0].Code, test.field)
 			}
 		})
 	}

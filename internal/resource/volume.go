@@ -49,7 +49,7 @@ func (v Volume) ReadOnly() bool { return slices.Contains(strings.Split(v.MountOp
 func (v Volume) Files(all []string) map[string]string {
 	files := map[string]string{}
 	for _, f := range v.Secrets {
-		files[f.Path] = f.Secret
+		files[path.Clean(f.Path)] = f.Secret
 	}
 	if len(v.Secrets) == 0 {
 		for _, name := range all {
@@ -64,6 +64,14 @@ type VolumeMount struct {
 	Volume  string
 	Path    string // in the container
 	SubPath string `json:",omitempty"` // in the volume
+}
+
+// Part returns the path in the volume that is mounted. It is "" for the whole volume, which a SubPath of "." means too.
+func (m VolumeMount) Part() string {
+	if p := path.Clean(m.SubPath); p != "." {
+		return p
+	}
+	return ""
 }
 
 var volumeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
@@ -122,6 +130,12 @@ func validateVolume(field string, v Volume) []Fault {
 	return append(faults, validateSecretFiles(field+".secrets", v.Secrets)...)
 }
 
+// Azure's codes for mounts that are not possible.
+const (
+	codeMount     = "ContainerAppInvalidVolumeMount"
+	codeMountPath = "ContainerAppInvalidMountPath"
+)
+
 // maxFileName is the longest name of a file on Linux (NAME_MAX).
 const maxFileName = 255
 
@@ -129,16 +143,17 @@ func validateSecretFiles(field string, files []SecretFile) []Fault {
 	var faults []Fault
 	for i, f := range files {
 		at := fmt.Sprintf("%s[%d].path", field, i)
+		clean := path.Clean(f.Path)
 		parts := strings.Split(f.Path, "/")
-		if !plainPath(f.Path) || slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || strings.HasPrefix(p, "..") || len(p) > maxFileName }) {
+		if !plainPath(f.Path) || clean == "." || strings.HasPrefix(f.Path, "/") || slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(p, "..") || len(p) > maxFileName }) {
 			faults = append(faults, Fault{codeValue, at, fmt.Sprintf(
 				"want a path in the volume, as in tls/key.pem, that does not start with / and has no part that starts with '..', got %q", f.Path)})
 			continue
 		}
 		for j, other := range files[:i] {
-			if f.Path == other.Path {
+			if theirs := path.Clean(other.Path); clean == theirs {
 				faults = append(faults, Fault{codeValue, at, fmt.Sprintf("%q is the path of secrets[%d] already", f.Path, j)})
-			} else if inside(f.Path, other.Path) || inside(other.Path, f.Path) {
+			} else if inside(clean, theirs) || inside(theirs, clean) {
 				faults = append(faults, Fault{codeValue, at, fmt.Sprintf("%q and %q, the path of secrets[%d], cannot both be there: one would be a file and a folder", f.Path, other.Path, j)})
 			}
 		}
@@ -149,22 +164,36 @@ func validateSecretFiles(field string, files []SecretFile) []Fault {
 func validateMounts(field string, mounts []VolumeMount, volumes []Volume) []Fault {
 	var faults []Fault
 	seen := map[string]int{}
+	ofSecrets := func(m VolumeMount) bool {
+		return slices.ContainsFunc(volumes, func(v Volume) bool { return v.Name == m.Volume && v.Type == SecretFiles })
+	}
 	for i, m := range mounts {
-		bad := func(at, format string, args ...any) {
-			faults = append(faults, Fault{codeValue, fmt.Sprintf("%s[%d]%s", field, i, at), fmt.Sprintf(format, args...)})
+		bad := func(code, at, format string, args ...any) {
+			faults = append(faults, Fault{code, fmt.Sprintf("%s[%d]%s", field, i, at), fmt.Sprintf(format, args...)})
 		}
 		if !slices.ContainsFunc(volumes, func(v Volume) bool { return v.Name == m.Volume }) {
-			bad(".volumeName", "want the name of one of template.volumes, got %q", m.Volume)
+			bad(codeMount, ".volumeName", "want the name of one of template.volumes, got %q", m.Volume)
 		}
 		if why := badMountPath(m.Path); why != "" {
-			bad(".mountPath", "%s, got %q", why, m.Path)
+			bad(codeMountPath, ".mountPath", "%s, got %q", why, m.Path)
 		} else if first, taken := seen[path.Clean(m.Path)]; taken {
-			bad(".mountPath", "%q is the path of volumeMounts[%d] already", m.Path, first)
+			bad(codeMountPath, ".mountPath", "%q is the path of volumeMounts[%d] already", m.Path, first)
 		} else {
 			seen[path.Clean(m.Path)] = i
+			for j, outer := range mounts {
+				if ofSecrets(outer) && inside(path.Clean(m.Path), path.Clean(outer.Path)) {
+					bad(codeMountPath, ".mountPath", "%q is inside %q, the path of volumeMounts[%d]: nothing can be mounted in a volume of storageType Secret", m.Path, outer.Path, j)
+				}
+			}
+			for _, own := range ownPaths {
+				if ofSecrets(m) && inside(own, path.Clean(m.Path)) {
+					bad(codeMountPath, ".mountPath", "the platform mounts %s, which cannot be in a volume of storageType Secret, got %q; mount it in a folder of its own, or one file of it with subPath", own, m.Path)
+					break
+				}
+			}
 		}
-		if m.SubPath != "" && (strings.HasPrefix(m.SubPath, "/") || climbs(m.SubPath) || !plainPath(m.SubPath)) {
-			bad(".subPath", "want a path in the volume without '..' that does not start with /, got %q", m.SubPath)
+		if m.SubPath != "" && (strings.HasPrefix(m.SubPath, "/") || climbs(m.SubPath) || !plainPath(m.SubPath) || longPart(m.SubPath)) {
+			bad(codeMount, ".subPath", "want a path in the volume without '..' and parts of more than 255 bytes that does not start with /, got %q", m.SubPath)
 		}
 	}
 	return faults
@@ -173,8 +202,8 @@ func validateMounts(field string, mounts []VolumeMount, volumes []Volume) []Faul
 // badMountPath returns what is wrong with the path of a mount, or "".
 func badMountPath(p string) string {
 	switch clean := path.Clean(p); {
-	case !strings.HasPrefix(p, "/") || climbs(p) || !plainPath(p) || strings.Contains(p, ":"):
-		return "want a path from / without '..' and ':'"
+	case !strings.HasPrefix(p, "/") || climbs(p) || !plainPath(p) || strings.Contains(p, ":") || longPart(p):
+		return "want a path from / without '..', ':' and parts of more than 255 bytes"
 	case slices.Contains(ownPaths, clean), inside(clean, "/proc"), inside(clean, "/sys"), inside(clean, "/dev") && clean != "/dev/shm":
 		return "want a path that the platform does not mount itself"
 	}
@@ -184,6 +213,11 @@ func badMountPath(p string) string {
 // climbs says whether a path contains "..", even if it does not lead out of its folder: symbolic links, which the author
 // of an image or the user of a volume can make, decide where ".." leads.
 func climbs(p string) bool { return slices.Contains(strings.Split(p, "/"), "..") }
+
+// longPart says whether a part of a path is too long for the name of a file.
+func longPart(p string) bool {
+	return slices.ContainsFunc(strings.Split(p, "/"), func(part string) bool { return len(part) > maxFileName })
+}
 
 // plainPath says whether a path is possible on Linux and readable in a message.
 func plainPath(p string) bool {

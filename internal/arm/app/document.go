@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"penstock/internal/resource"
 )
 
 // deepest bounds how deeply values can be nested: more than any document of Azure needs, and much less than would exhaust
@@ -102,6 +104,42 @@ func read(dec *json.Decoder, depth int) (value, error) {
 		return v, err
 	}
 	return value{}, fmt.Errorf("unexpected %v", token)
+}
+
+// ReadPatch reads a JSON merge patch (RFC 7396). A field that is given twice is a fault, as in a whole document: which of
+// the two counts would be a guess.
+func ReadPatch(body []byte) (map[string]any, error) {
+	d := decoder{schema: codeBody}
+	v, err := parse(body)
+	switch {
+	case err != nil:
+		d.fault(codeBody, "", "%v", err)
+	case v.kind != object:
+		d.fault(codeBody, "", "want the fields to change as a JSON object, got %s", v)
+	default:
+		d.twice(v, "")
+	}
+	if len(d.faults) > 0 {
+		return nil, &resource.InvalidError{Faults: d.faults}
+	}
+	var fields map[string]any
+	return fields, json.Unmarshal(body, &fields)
+}
+
+// twice adds a fault for each field that is given twice. Names match in any case.
+func (d *decoder) twice(v value, path string) {
+	seen := map[string]bool{}
+	for _, m := range v.members {
+		at, key := join(path, m.name), strings.ToLower(m.name)
+		if seen[key] {
+			d.fault(d.schema, show(at), "is given twice")
+		}
+		seen[key] = true
+		d.twice(m.value, at)
+	}
+	for i, item := range v.items {
+		d.twice(item, fmt.Sprintf("%s[%d]", path, i))
+	}
 }
 
 // isEmpty says whether a value is null, "", [], {}, or an object that has only such values.

@@ -208,6 +208,10 @@ func (r *reader) secrets(list []Secret) (all []resource.AppSecret) {
 		if strings.Contains(or(s.Value, ""), "\x00") {
 			r.add(resource.Fault{Code: codeValue, Field: fmt.Sprintf("configuration.secrets[%d].value", i), Message: "want text without NUL characters"})
 		}
+		if s.Value != nil && *s.Value == "" {
+			r.add(resource.Fault{Code: "ContainerAppSecretInvalid", Field: fmt.Sprintf("configuration.secrets[%d].value", i),
+				Message: fmt.Sprintf("Container app secret(s) with name(s) '%s' are invalid: value or keyVaultUrl and identity should be provided. Leave value out to keep the stored one.", or(s.Name, ""))})
+		}
 		all = append(all, resource.AppSecret{Name: or(s.Name, ""), Value: resource.Secret(or(s.Value, ""))})
 	}
 	return all

@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"penstock/internal/resource"
 )
 
 // Login has the credentials for a registry. The zero value means none, which is enough for public images.
@@ -38,25 +40,12 @@ func (l Login) Key() string {
 
 // Docker Hub's names: the one that people write, and the host of its registry.
 const (
-	dockerHub    = "docker.io"
+	dockerHub    = resource.DockerHub
 	dockerHubAPI = "registry-1.docker.io"
 )
 
-// Host returns the registry that a server setting or the first part of an image name means. It has no scheme and path,
-// is in lower case, and is the same for all names of Docker Hub.
-func Host(server string) string {
-	_, rest, ok := strings.Cut(server, "://")
-	if !ok {
-		rest = server
-	}
-	host, _, _ := strings.Cut(rest, "/")
-	host = strings.ToLower(host)
-	switch host {
-	case "index.docker.io", dockerHubAPI, "www.docker.io", "hub.docker.com":
-		return dockerHub
-	}
-	return host
-}
+// Host returns the registry that a server setting or the first part of an image name means.
+func Host(server string) string { return resource.RegistryHost(server) }
 
 // Repository returns an image's repository as the registry names it.
 func Repository(host, repository string) string {

@@ -28,7 +28,7 @@ func (d disk) place(c local.Container, name string) (in disk, where, file string
 	for _, m := range c.Mounts {
 		at := path.Clean(m.Path)
 		if rest, ok := strings.CutPrefix(name, at+"/"); ok && len(at) > longest {
-			longest, where, file = len(at), "volume "+m.Volume, path.Join("/", m.SubPath, rest)
+			longest, where, file = len(at), "volume "+m.Volume, path.Join("/", m.Part(), rest)
 			in, writable = d, m.Type != resource.SecretFiles && !m.Storage.ReadOnly
 			if m.Type.OfStorage() {
 				in, where = *d.storages, "storage "+m.Storage.Folder

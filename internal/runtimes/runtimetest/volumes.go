@@ -17,6 +17,7 @@ func testVolumes(t *testing.T, m *machine) {
 	template.InitContainers[1].Mounts = []resource.VolumeMount{{Volume: "two", Path: "/in"}, {Volume: "one", Path: "/in/deep", SubPath: "a/b"}}
 	template.Containers[0].Mounts = []resource.VolumeMount{
 		{Volume: "two", Path: "/data/two"}, {Volume: "one", Path: "/data"}, {Volume: "one", Path: "/part", SubPath: "a"},
+		{Volume: "one", Path: "/whole", SubPath: "./"},
 	}
 	m.apply(t, w)
 	r := m.ready(t, w, 1)[0]
@@ -24,6 +25,7 @@ func testVolumes(t *testing.T, m *machine) {
 		t.Helper()
 		for path, want := range map[string]string{
 			"/data/hello": "from the first", "/data/a/b/hello": "from the second", "/part/b/hello": "from the second",
+			"/whole/hello":    "from the first",
 			"/data/two/hello": "", "/in/hello": "",
 		} {
 			status, got := m.file(t, r.Address, path)

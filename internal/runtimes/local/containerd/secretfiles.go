@@ -200,7 +200,6 @@ func (d *Driver) openSecrets(c *container, s *sandbox, i int, volume, subPath st
 		if err != nil {
 			return nil, err
 		}
-		subPath = path.Clean(subPath)
 		part := map[string]resource.Secret{}
 		for name, value := range all {
 			if name == subPath || strings.HasPrefix(name, subPath+"/") {

@@ -34,7 +34,11 @@ const volumeMode = 0o777
 // walked step by step from open folders, never through a symbolic link, and the result is bound by its descriptor.
 func (d *Driver) bindVolumes(c *container, s *sandbox, mounts []local.Mount) error {
 	for i, m := range mounts {
-		if err := d.bindVolume(c, s, i, m); err != nil {
+		err := d.bindVolume(c, s, i, m)
+		if at, ok := errors.AsType[*fs.PathError](err); ok && !m.Type.OfStorage() {
+			err = at.Err // its path is one of this machine, which says nothing to users
+		}
+		if err != nil {
 			return fmt.Errorf("volume %q: %w", m.Volume, err)
 		}
 	}
@@ -48,7 +52,7 @@ func (d *Driver) bindVolume(c *container, s *sandbox, i int, m local.Mount) erro
 	case resource.EmptyDir:
 		folder, err = d.openVolume(s, m.VolumeMount)
 	case resource.SecretFiles:
-		folder, err = d.openSecrets(c, s, i, m.Volume, m.SubPath)
+		folder, err = d.openSecrets(c, s, i, m.Volume, m.Part())
 	case resource.AzureFile, resource.NfsAzureFile:
 		folder, err = openStorage(m)
 	default:
@@ -138,8 +142,8 @@ func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error
 	}
 	// Not joined: with a joined path, a subPath of ../other would lead to another volume.
 	steps := []string{m.Volume}
-	if m.SubPath != "" {
-		steps = append(steps, strings.Split(path.Clean(m.SubPath), "/")...)
+	if part := m.Part(); part != "" {
+		steps = append(steps, strings.Split(part, "/")...)
 	}
 	return walk(dir, steps, int(s.FirstID))
 }
@@ -148,14 +152,15 @@ func (d *Driver) openVolume(s *sandbox, m resource.VolumeMount) (*os.File, error
 // folder may not.
 func openStorage(m local.Mount) (*os.File, error) {
 	dir, err := os.OpenFile(m.Storage.Folder, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil || m.SubPath == "" {
+	part := m.Part()
+	if err != nil || part == "" {
 		return dir, err
 	}
 	owner := 0
 	if m.Storage.ReadOnly {
 		owner = nobody
 	}
-	return walk(dir, strings.Split(path.Clean(m.SubPath), "/"), owner)
+	return walk(dir, strings.Split(part, "/"), owner)
 }
 
 // With owner nobody, no folders are created.
