@@ -73,4 +73,7 @@ bench-images: build ## what moving a 1.2 GB image costs, beside skopeo; as root
 bench-replicas: build ## what 200 replicas of a tiny app cost: time, memory, CPU at rest; as root
 	PENSTOCK_REPLICAS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m -v -run TestManyReplicas ./test/e2e/operate
 
-.PHONY: help up down build deb langdetect chat check check-nightly bench-handover bench-images bench-replicas fmt golden
+bench-zero: build ## what 100 apps at zero cost, 32 of them with a standby: memory, and CPU over 10 minutes; as root
+	PENSTOCK_APPS=100 PENSTOCK_REST=10m CGO_ENABLED=0 $(GO) test -count=1 -timeout 40m -v -run TestManyAppsAtZero ./test/e2e/operate
+
+.PHONY: help up down build deb langdetect chat check check-nightly bench-handover bench-images bench-replicas bench-zero fmt golden
