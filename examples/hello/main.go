@@ -65,6 +65,7 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	mux.HandleFunc("GET /file", s.file)
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /hang", s.hang)
+	mux.HandleFunc("/pause", s.pause)
 	mux.HandleFunc("GET /stream", s.stream)
 	mux.HandleFunc("POST /eat", s.eat)
 	mux.HandleFunc("POST /spin", s.spin)
@@ -171,6 +172,19 @@ func (s *server) file(w http.ResponseWriter, r *http.Request) {
 
 // hang never responds.
 func (s *server) hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// pause responds after ?ms=.
+func (s *server) pause(w http.ResponseWriter, r *http.Request) {
+	ms, ok := number(w, r, "ms")
+	if !ok {
+		return
+	}
+	select {
+	case <-time.After(time.Duration(ms) * time.Millisecond):
+		fmt.Fprintf(w, "paused for %d ms\n", ms)
+	case <-r.Context().Done():
+	}
+}
 
 // stream responds with a line every 50 ms for ?ms=.
 func (s *server) stream(w http.ResponseWriter, r *http.Request) {

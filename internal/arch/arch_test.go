@@ -86,10 +86,11 @@ var may = map[string][]string{
 	"doctor":          {"supervisor/port", "diskspace", "build"},
 	"bench":           {"resource", "runtimes/local", "runtimes/local/containerd", "network", "oci"},
 	"bench/proxy":     {"resource", "link", "ingress", "load"},
+	"bench/rollout":   {"bench/scaling", "load"},
 	"bench/scaling":   {"admin/wire", "ingress/room", "load", "resource", "scale", "sim"},
 	// clients
 	"load": {"histogram"},
-	"cli":  {"admin/wire", "arm/app", "arm/terminal", "backup", "build", "doctor", "bench", "bench/proxy", "bench/scaling", "load", "resource", "atomicfile"},
+	"cli":  {"admin/wire", "arm/app", "arm/terminal", "backup", "build", "doctor", "bench", "bench/proxy", "bench/rollout", "bench/scaling", "load", "resource", "atomicfile"},
 }
 
 // pure packages may not reach the outside world at all.

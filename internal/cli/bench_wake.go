@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,16 +19,13 @@ import (
 
 	"penstock/internal/admin/wire"
 	"penstock/internal/bench"
-	"penstock/internal/build"
 )
 
 type benchWakeOptions struct {
 	scope
-	program        string
-	port           int
+	benchHost
 	cycles, warmup int
 	server         bool
-	engines, data  string
 }
 
 func newBenchWakeCmd(env *Env) *cobra.Command {
@@ -45,12 +40,7 @@ own in a temporary folder and removes it, or uses the one of the data folder wit
 		Example: `  penstock bench wake examples/hello/bin/hello --cycles 50`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := env.settings(cmd)
-			if err != nil {
-				return err
-			}
-			o.engines, o.data = s.Engines, s.Data
-			if o.program, err = filepath.Abs(args[0]); err != nil {
+			if err := o.read(cmd, env, args[0]); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), env)
@@ -76,7 +66,7 @@ func (o *benchWakeOptions) run(ctx context.Context, env *Env) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.image(ctx, c); err != nil {
+	if err := o.image(ctx, c, benchWakeImage); err != nil {
 		return err
 	}
 	status, err := c.status(ctx)
@@ -144,62 +134,7 @@ func printWakes(w io.Writer, r bench.WakeResult) {
 	table(w, "STANDBY WAKES MIN P50 P95 P99 MAX P50/RUNC P95/RUNC P99/RUNC", rows)
 }
 
-// ownServer starts a server in a temporary folder, on ports of its own.
-func (o *benchWakeOptions) ownServer(ctx context.Context, env *Env) (stop func() error, err error) {
-	dir, err := os.MkdirTemp("", "penstock-wake-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // containers' users walk through it
-		return nil, err
-	}
-	o.data = filepath.Join(dir, "data")
-	run := func(ctx context.Context, command string) error {
-		cmd := exec.CommandContext(ctx, env.Exe, command)
-		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PENSTOCK_") })
-		cmd.Env = append(cmd.Env, "PENSTOCK_DATA="+o.data, "PENSTOCK_ENGINES="+o.engines,
-			"PENSTOCK_HTTP=127.0.0.1:0", "PENSTOCK_HTTPS=127.0.0.1:0", "PENSTOCK_ARM=127.0.0.1:0")
-		cmd.Stderr = env.Stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("penstock %s: %w", command, err)
-		}
-		return nil
-	}
-	stop = func() error {
-		if err := run(context.WithoutCancel(ctx), "down"); err != nil {
-			return err // and keep the folder with its log
-		}
-		return os.RemoveAll(dir)
-	}
-	if err := run(ctx, "up"); err != nil {
-		return nil, errors.Join(err, stop())
-	}
-	return stop, nil
-}
-
 const benchWakeImage = "bench-wake:1"
-
-// image builds the image of the program on the server.
-func (o *benchWakeOptions) image(ctx context.Context, c *Client) error {
-	dir, err := os.MkdirTemp("", "penstock-wake-image-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	program, err := os.ReadFile(o.program)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "program"), program, 0o755); err != nil {
-		return err
-	}
-	file := fmt.Sprintf("layers: [{name: program, from: program, to: /program}]\nentrypoint: [/program]\nports: [%d]\n", o.port)
-	if err := os.WriteFile(filepath.Join(dir, "image.yaml"), []byte(file), 0o644); err != nil {
-		return err
-	}
-	_, err = build.Build(ctx, build.Options{Dir: dir, Name: benchWakeImage, Registry: build.Registry{URL: c.endpoint.String(), Transport: c}})
-	return err
-}
 
 // app is the body of an app that goes to zero as soon as it may.
 func (o *benchWakeOptions) app(standby string) []byte {

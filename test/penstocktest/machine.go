@@ -5,7 +5,6 @@ package penstocktest
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/bench/rollout"
 	"penstock/internal/supervisor"
 )
 
@@ -161,76 +161,35 @@ func (m *Machine) Ask(t *testing.T, method, app, path, body string) (status int,
 	return resp.StatusCode, string(b)
 }
 
+// processes finds the server's processes.
+func (m *Machine) processes() rollout.Processes {
+	return rollout.Processes{Instance: m.Status.Instance}
+}
+
 // Processes returns the pids of all containers, by replica.
 func (m *Machine) Processes(t *testing.T) map[string]string {
 	t.Helper()
-	found := map[string]string{}
-	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
-		files, err := filepath.Glob(filepath.Join(root, "penstock-"+m.Status.Instance, "replicas", "*", "*", "cgroup.procs"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			pids, err := os.ReadFile(file)
-			if err != nil {
-				continue // ended meanwhile
-			}
-			found[filepath.Base(filepath.Dir(filepath.Dir(file)))] = strings.Join(strings.Fields(string(pids)), " ")
-		}
+	found, err := m.processes().Replicas()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return found
 }
 
 // Role returns the pid of one of the server's roles, the newest when an older one still drains; 0 when there is none.
-func (m *Machine) Role(t *testing.T, name string) (pid int) {
+func (m *Machine) Role(t *testing.T, name string) int {
 	t.Helper()
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", m.Supervisor(t)))
+	pid, err := m.processes().Role(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var newest uint64 // not the highest pid: they begin again at the lowest
-	for _, list := range lists {
-		children, err := os.ReadFile(list)
-		if err != nil {
-			continue // a thread that has ended
-		}
-		for child := range strings.FieldsSeq(string(children)) {
-			command, err := os.ReadFile("/proc/" + child + "/cmdline")
-			if err != nil || !strings.Contains(string(command), "role\x00"+name+"\x00") {
-				continue
-			}
-			n, err := strconv.Atoi(child)
-			if at := startTime(n); err == nil && at > newest {
-				pid, newest = n, at
-			}
-		}
-	}
 	return pid
-}
-
-// startTime returns when a process was started, in ticks since the machine was; 0 when it has ended.
-func startTime(pid int) uint64 {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // the name may have spaces
-	fields := strings.Fields(rest)
-	if len(fields) < 20 {
-		return 0
-	}
-	ticks, _ := strconv.ParseUint(fields[19], 10, 64) // field 22 of proc_pid_stat(5)
-	return ticks
 }
 
 // Supervisor returns the pid of the process that holds the listeners.
 func (m *Machine) Supervisor(t *testing.T) int {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("/run/penstock", m.Status.Instance, "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	pid, err := m.processes().Supervisor()
 	if err != nil {
 		t.Fatal(err)
 	}

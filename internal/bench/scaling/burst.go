@@ -59,7 +59,7 @@ type BurstRow struct {
 
 // RunBurst sends bursts to an app at zero.
 func RunBurst(ctx context.Context, o BurstOptions) (*Burst, error) {
-	out := &Burst{Machine: machine(), StartMS: ms(o.Start)}
+	out := &Burst{Machine: Here(), StartMS: ms(o.Start)}
 	type what struct {
 		behaviour resource.Behaviour
 		known     bool
@@ -78,7 +78,7 @@ func RunBurst(ctx context.Context, o BurstOptions) (*Burst, error) {
 			out.Rows = append(out.Rows, row)
 		}
 	}
-	out.Machine.LoadAfter = loadAverage()
+	out.Machine.End()
 	return out, nil
 }
 

@@ -63,7 +63,11 @@ type Machine struct {
 	LoadAfter  float64 `json:"loadAfter"`
 }
 
-func machine() Machine { return Machine{CPUs: runtime.NumCPU(), LoadBefore: loadAverage()} }
+// Here is this machine before a benchmark.
+func Here() Machine { return Machine{CPUs: runtime.NumCPU(), LoadBefore: loadAverage()} }
+
+// End reads how busy the machine is after the benchmark.
+func (m *Machine) End() { m.LoadAfter = loadAverage() }
 
 func (m Machine) String() string {
 	return fmt.Sprintf("%d CPUs, load %.1f before and %.1f after", m.CPUs, m.LoadBefore, m.LoadAfter)

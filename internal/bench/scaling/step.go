@@ -57,7 +57,7 @@ func goal(needed int) int { return max(needed+1, int(math.Floor(1.2*float64(need
 
 // RunStep raises the rate of requests at once.
 func RunStep(ctx context.Context, o StepOptions) (*Step, error) {
-	out := &Step{Machine: machine()}
+	out := &Step{Machine: Here()}
 	for _, factor := range o.Factors {
 		o.Progress(fmt.Sprintf("%dx, start times %v, both behaviours", factor, o.Starts))
 		var rows []StepRow
@@ -77,7 +77,7 @@ func RunStep(ctx context.Context, o StepOptions) (*Step, error) {
 		}
 		out.Rows = append(out.Rows, rows...)
 	}
-	out.Machine.LoadAfter = loadAverage()
+	out.Machine.End()
 	return out, nil
 }
 

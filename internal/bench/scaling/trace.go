@@ -67,7 +67,7 @@ type TraceRow struct {
 
 // RunTrace plays a trace against an app at zero, and through sim.
 func RunTrace(ctx context.Context, o TraceOptions) (_ *Trace, err error) {
-	out := &Trace{Machine: machine(), Trace: o.Name, Requests: len(o.Trace), Speed: o.Speed}
+	out := &Trace{Machine: Here(), Trace: o.Name, Requests: len(o.Trace), Speed: o.Speed}
 	speed := time.Duration(o.Speed)
 	// The server has whole seconds here.
 	cooldown := max(1, int((traceCooldown/speed).Round(time.Second)/time.Second))
@@ -119,7 +119,7 @@ func RunTrace(ctx context.Context, o TraceOptions) (_ *Trace, err error) {
 	if sum.Lag != nil {
 		out.LagMS = sum.Lag.P99
 	}
-	out.Machine.LoadAfter = loadAverage()
+	out.Machine.End()
 	return out, nil
 }
 

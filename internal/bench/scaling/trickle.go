@@ -58,7 +58,7 @@ type Trickle struct {
 
 // RunTrickle sends a request now and then to an app at zero, and lets all clients of another app but one leave.
 func RunTrickle(ctx context.Context, o TrickleOptions) (*Trickle, error) {
-	out := &Trickle{Machine: machine(), Speed: o.Speed, WindowMS: ms(o.Window)}
+	out := &Trickle{Machine: Here(), Speed: o.Speed, WindowMS: ms(o.Window)}
 	o.Progress(fmt.Sprintf("a request each %s for %s", trickleEvery/time.Duration(o.Speed), trickleFor/time.Duration(o.Speed)))
 	if err := o.trickle(ctx, out); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func RunTrickle(ctx context.Context, o TrickleOptions) (*Trickle, error) {
 	if err := o.fewer(ctx, out); err != nil {
 		return nil, err
 	}
-	out.Machine.LoadAfter = loadAverage()
+	out.Machine.End()
 	return out, nil
 }
 

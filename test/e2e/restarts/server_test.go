@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/bench/rollout"
 	"penstock/test/penstocktest"
 )
 
@@ -43,7 +44,7 @@ func killedRoles(t *testing.T, m *penstocktest.Machine) {
 	for _, role := range []struct {
 		name string
 		lost int64
-	}{{"control", 0}, {"ingress", 8 + 8 + penstocktest.StreamsOpen}} {
+	}{{"control", 0}, {"ingress", int64(rollout.InHand())}} {
 		stop := m.Press(t, "hello")
 		pid := m.Role(t, role.name)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
