@@ -19,6 +19,8 @@ for program in penstock containerd-shim-runc-v2 runc; do
 done
 install -d "$work/usr/bin"
 ln -s ../lib/penstock/penstock "$work/usr/bin/penstock"
+install -d "$work/usr/share/bash-completion/completions"
+bin/penstock completion bash >"$work/usr/share/bash-completion/completions/penstock"
 install -D -m 644 packaging/penstock.service "$work/lib/systemd/system/penstock.service"
 install -D -m 644 packaging/config.yaml "$work/etc/penstock/config.yaml"
 for doc in docs/operate.md docs/compatibility.md CHANGELOG.md; do

@@ -73,6 +73,7 @@ func check(line string) error {
 	env, more := commandLine(func(string) string { return "" }, strings.NewReader(""), io.Discard, io.Discard)
 	root := env.Root(more)
 	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	cmd, rest, err := root.Find(strings.Fields(line)[1:])
 	if err != nil {
 		return err
@@ -111,6 +112,7 @@ func commands(text string) []string {
 			if (block && len(pieces) == 1) || i%2 == 1 {
 				piece, _, _ = strings.Cut(piece, "#")
 				piece, _, _ = strings.Cut(piece, " -- ") // what follows is somebody else's command
+				piece, _, _ = strings.Cut(piece, " > ")  // the shell's
 				piece = strings.TrimPrefix(strings.TrimSpace(piece), "bin/")
 				piece, _, _ = strings.Cut(piece, "     ") // what follows is the next column of a drawing
 				if strings.HasPrefix(piece, "penstock ") && !strings.ContainsAny(piece, "$|<─◄") {

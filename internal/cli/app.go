@@ -24,14 +24,9 @@ func newAppCmd(env *Env) *cobra.Command {
 	return group(cmd)
 }
 
-// group makes a noun that is called without a verb print its help and fail as a usage error.
+// group makes a noun that is called without a verb fail as a usage error. Main reports a verb that does not exist.
 func group(cmd *cobra.Command) *cobra.Command {
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return UsageError(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
-		}
-		return UsageError(errors.New("a command is missing"))
-	}
+	cmd.RunE = func(*cobra.Command, []string) error { return UsageError(errors.New("a command is missing")) }
 	return cmd
 }
 

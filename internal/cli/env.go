@@ -97,6 +97,7 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 		newAppCmd(e), newJobCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
 		newDoctorCmd(e), newAzEnvCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)
+	e.completeNames(root)
 	root.SetIn(e.Stdin)
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
@@ -113,6 +114,9 @@ func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) in
 	}
 	if !e.began {
 		err = UsageError(err)
+	}
+	if unknown := unknownCommand(root, args); unknown != nil {
+		err = unknown
 	}
 	return e.fail(cmd, err)
 }

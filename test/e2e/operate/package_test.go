@@ -47,6 +47,11 @@ func TestPackage(t *testing.T) {
 		}
 	}
 
+	completion, err := os.ReadFile(filepath.Join(root, "usr/share/bash-completion/completions/penstock"))
+	if err != nil || !strings.Contains(string(completion), "bash completion V2 for penstock") {
+		t.Errorf("completion of bash: %.80s, %v", completion, err)
+	}
+
 	// Every path that the unit and the maintainer scripts name is in the package.
 	unit, err := os.ReadFile(filepath.Join(root, "lib/systemd/system/penstock.service"))
 	if err != nil {
