@@ -95,7 +95,7 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 	root.AddCommand(
 		newUpCmd(e), newInitCmd(e), newDownCmd(e), newTopCmd(e), newBackupCmd(e), newRestoreCmd(e),
 		newAppCmd(e), newJobCmd(e), newRevisionCmd(e), newReplicaCmd(e), newEnvironmentCmd(e), newImageCmd(e), newBuildCmd(e),
-		newDoctorCmd(e), newAzEnvCmd(e), newBenchCmd(e), newVersionCmd(e),
+		newDoctorCmd(e), newCACmd(e), newAzEnvCmd(e), newBenchCmd(e), newVersionCmd(e),
 	)
 	e.completeNames(root)
 	root.SetIn(e.Stdin)
