@@ -15,7 +15,7 @@ import (
 func TestTorch(t *testing.T) {
 	penstocktest.Nightly(t, "downloads 340 MiB of packages and takes minutes")
 	m := penstocktest.Boot(t)
-	if out, err := exec.Command("make", "-C", "../..", "example-torch").CombinedOutput(); err != nil {
+	if out, err := exec.Command("make", "-C", "../../..", "example-torch").CombinedOutput(); err != nil {
 		t.Fatalf("make example-torch: %v\n%s", err, out)
 	}
 	m.Must(t, "build", "-t", "torch:1", "../../../examples/torch")
