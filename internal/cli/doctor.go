@@ -21,9 +21,9 @@ func newDoctorCmd(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			running, err := env.Running(s.Data)
+			running, err := env.running(s.Data)
 			if err != nil {
-				return fmt.Errorf("data folder: %w", err)
+				return err
 			}
 			found := doctor.Run(cmd.Context(), doctor.Options{
 				Data:    s.Data,

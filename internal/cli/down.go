@@ -46,9 +46,9 @@ func instanceOf(data string) string {
 }
 
 func down(ctx context.Context, env *Env, data string) error {
-	pid, err := env.Running(data)
+	pid, err := env.running(data)
 	if err != nil {
-		return fmt.Errorf("data folder: %w", err)
+		return err
 	}
 	if pid == 0 {
 		env.removeHosts(ctx, instanceOf(data))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -244,6 +245,21 @@ func (e *Env) client(cmd *cobra.Command) (*Client, error) {
 	return e.clientOf(s.Data)
 }
 
+// asServersUser is the hint for a file that only the server's user may read.
+const asServersUser = "run this command as the user who runs the server"
+
+// running returns the pid of the server on a data folder, or 0 if there is none.
+func (e *Env) running(data string) (int, error) {
+	pid, err := e.Running(data)
+	if errors.Is(err, fs.ErrPermission) {
+		return 0, hint(fmt.Errorf("data folder: %w", err), asServersUser)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("data folder: %w", err)
+	}
+	return pid, nil
+}
+
 // clientOf returns a client of a data folder's server. Before its first change it says which server that is, unless it is the
 // one that a command without settings reaches.
 func (e *Env) clientOf(data string) (*Client, error) {
@@ -267,7 +283,7 @@ func clientOf(data string) (*Client, error) {
 	}
 	token, err := os.ReadFile(c.TokenFile)
 	if err != nil {
-		return nil, hint(fmt.Errorf("administrator's token: %w", err), "run this command as the user who runs the server")
+		return nil, hint(fmt.Errorf("administrator's token: %w", err), asServersUser)
 	}
 	return newClient(c.Endpoint, c.CA, strings.TrimSpace(string(token)))
 }

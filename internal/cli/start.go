@@ -26,9 +26,9 @@ const (
 
 // ensureServer returns a client of the data folder's server. It starts the server if none runs.
 func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string) (*Client, error) {
-	pid, err := e.Running(data)
+	pid, err := e.running(data)
 	if err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+		return nil, err
 	}
 	if pid != 0 {
 		for _, setting := range e.passOn(cmd) {

@@ -148,7 +148,7 @@ func (o *upOptions) sayWhere(ctx context.Context, cmd *cobra.Command, env *Env, 
 	if err != nil {
 		return err
 	}
-	pid, err := env.Running(local.Data)
+	pid, err := env.running(local.Data)
 	if err != nil {
 		return err
 	}

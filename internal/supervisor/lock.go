@@ -36,7 +36,7 @@ func (e *LockedError) Error() string {
 // The lock is an open file description lock (fcntl(2), F_OFD_SETLK). Unlike flock, it can be queried without being taken, so
 // a client that checks it does not disturb a server that starts.
 func lockData(data string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := openLock(filepath.Join(data, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
@@ -53,6 +53,20 @@ func lockData(data string) (*os.File, error) {
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock data folder %s: %w", data, err)
+	}
+	return f, nil
+}
+
+// openLock opens a lock file that no other user may open: who can read a file can lock it. Earlier versions made it
+// readable for all.
+func openLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(0o600); err != nil {
+		f.Close()
+		return nil, err
 	}
 	return f, nil
 }
@@ -99,7 +113,7 @@ func readPID(path string) int {
 // Exclusive waits until no other process of the role runs on the state folder; one of a killed server may run for another
 // moment. This process then keeps the role until it ends.
 func Exclusive(ctx context.Context, state, role string) error {
-	f, err := os.OpenFile(filepath.Join(state, role+".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := openLock(filepath.Join(state, role+".lock"))
 	if err != nil {
 		return fmt.Errorf("lock role: %w", err)
 	}

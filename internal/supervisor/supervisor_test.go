@@ -432,6 +432,28 @@ func TestOneServerADataFolder(t *testing.T) {
 	}
 }
 
+// Who can open a file can lock it, and so keep a server from starting.
+func TestLocksBelongToRoot(t *testing.T) {
+	dir := t.TempDir()
+	before := filepath.Join(dir, "lock") // as earlier versions made it
+	if err := os.WriteFile(before, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := supervisor.New(options(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := supervisor.Exclusive(t.Context(), s.State(), "control"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{before, filepath.Join(s.State(), "control.lock")} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: want it to be readable by root only, got %v, %v", path, info, err)
+		}
+	}
+}
+
 func TestTwoServersSideBySide(t *testing.T) {
 	a, b := begin(t, nil), begin(t, nil)
 	if a.Instance() == b.Instance() || a.State() == b.State() {
