@@ -140,13 +140,13 @@ func (d *Driver) create(ctx context.Context, want local.Container) (err error) {
 	if err := errors.Join(os.Chown(c.dir, 0, int(s.FirstID)), os.Chmod(c.dir, 0o710)); err != nil {
 		return err
 	}
-	if err := d.mountRoot(c, s, v); err != nil {
+	if err := d.mountRoot(ctx, c, s, v); err != nil {
 		return err
 	}
 	if err := d.bindVolumes(c, s, want.Mounts); err != nil {
 		return err
 	}
-	if err := writeHostFiles(c, s, want.Hostname); err != nil {
+	if err := d.bindHostFiles(c, s, want.Hostname); err != nil {
 		return err
 	}
 	record, spec, err := d.record(ctx, c, s, want, image)

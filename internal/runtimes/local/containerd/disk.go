@@ -72,7 +72,7 @@ func (d *disks) attach(ctx context.Context, image, dir string, limit int64) erro
 }
 
 // detach unmounts and removes what attach created.
-func (d *disks) detach(image, dir string) error {
+func (d *disks) detach(ctx context.Context, image, dir string) error {
 	for {
 		err := unix.Unmount(dir, 0)
 		if errors.Is(err, unix.EBUSY) {
@@ -88,7 +88,7 @@ func (d *disks) detach(image, dir string) error {
 	if err := os.Remove(image); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return removeTree(ctx, dir)
 }
 
 // template returns an empty file system of the given size. Copying its few blocks takes a millisecond; creating a file

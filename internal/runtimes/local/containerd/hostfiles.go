@@ -1,28 +1,45 @@
 package containerd
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // hostFiles are mounted to /etc of every container.
 var hostFiles = []string{"hosts", "hostname", "resolv.conf"}
 
-func writeHostFiles(c *container, s *sandbox, hostname string) error {
+// hostFilesAt is the folder of a container's run folder in which they are.
+const hostFilesAt = "etc"
+
+// bindHostFiles writes the files to the sandbox's disk, so that a container that writes to them fills its own disk, and
+// binds them to the run folder, through which the container's root can walk.
+func (d *Driver) bindHostFiles(c *container, s *sandbox, hostname string) error {
+	dir, at := filepath.Join(d.writable(c), hostFilesAt), c.path(hostFilesAt)
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Mkdir(at, 0o755)); err != nil {
+		return err
+	}
 	for name, text := range map[string]string{
 		"hosts":       hosts(s.Address, hostname),
 		"hostname":    hostname + "\n",
 		"resolv.conf": resolvConf(s.Gateway),
 	} {
-		if err := os.WriteFile(c.path(name), []byte(text), 0o644); err != nil {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
 		// The files belong to root inside the container. An idmapped mount would do that too, but for each such
 		// container containerd runs the shim once more to ask whether it supports them (20 ms).
-		if err := os.Chown(c.path(name), int(s.FirstID), int(s.FirstID)); err != nil {
+		if err := os.Chown(path, int(s.FirstID), int(s.FirstID)); err != nil {
 			return err
 		}
+	}
+	if err := unix.Mount(dir, at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", dir, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,8 +13,12 @@ import (
 
 // mountRoot mounts a container's root file system: the image's layers with a writable layer on the sandbox's disk.
 // containerd's own snapshots would lie outside that disk, and so outside its limit.
-func (d *Driver) mountRoot(c *container, s *sandbox, v view) error {
+func (d *Driver) mountRoot(ctx context.Context, c *container, s *sandbox, v view) error {
 	upper, work, root := filepath.Join(d.writable(c), "upper"), filepath.Join(d.writable(c), "work"), c.path("rootfs")
+	// What an earlier container of that name wrote.
+	if err := removeTree(ctx, d.writable(c)); err != nil {
+		return err
+	}
 	for _, dir := range []string{upper, work, root} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -41,12 +46,15 @@ func (d *Driver) mountRoot(c *container, s *sandbox, v view) error {
 	return nil
 }
 
-// unmountRoot removes the root file system and what was written to it.
+// unmountRoot removes the root file system. What was written to it stays on the sandbox's disk: if the container is
+// created again, it is removed then, and otherwise it goes with the disk, which needs no look at what is on it.
 func (d *Driver) unmountRoot(c *container) error {
-	if err := mount.UnmountAll(c.path("rootfs"), unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount root file system: %w", err)
+	for _, at := range []string{"rootfs", hostFilesAt} {
+		if err := mount.UnmountAll(c.path(at), unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", c.path(at), err)
+		}
 	}
-	return os.RemoveAll(d.writable(c))
+	return nil
 }
 
 // writable returns a container's folder on its sandbox's disk.

@@ -137,7 +137,7 @@ func (d *Driver) RemoveSandbox(ctx context.Context, replica string) error {
 func (d *Driver) undoSandbox(ctx context.Context, replica string) error {
 	err := errors.Join(
 		d.cfg.Network.Detach(ctx, replica),
-		d.disks.detach(d.imagePath(replica), d.diskDir(replica)),
+		d.disks.detach(ctx, d.imagePath(replica), d.diskDir(replica)),
 		d.cgroups.remove(filepath.Join(d.cfg.CgroupParent, replica)),
 	)
 	if err != nil {

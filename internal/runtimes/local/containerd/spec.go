@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -63,6 +63,10 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 	if err != nil {
 		return nil, err
 	}
+	who, home, err := lookUpUser(c.path("rootfs"), image.Config.User)
+	if err != nil {
+		return nil, err
+	}
 	env := make([]string, len(want.Env))
 	for i, v := range want.Env {
 		env[i] = v.Name + "=" + v.Value
@@ -73,10 +77,11 @@ func (d *Driver) spec(ctx context.Context, record *containers.Container, c *cont
 	}
 	options := []oci.SpecOpts{
 		oci.WithRootFSPath(c.path("rootfs")),
-		oci.WithImageConfig(client.NewImage(d.client, image.Record)),
+		withImage(who, image.Config),
 		oci.WithProcessArgs(command...),
 		oci.WithEnv(env),
 		withUnlessSet(append(hints, pathDefault)...),
+		withHome(home),
 		oci.WithHostname(want.Hostname),
 		oci.WithoutRunMount, // Docker has no such mount, and images have files there
 		oci.WithCapabilities(capabilities(s.Capabilities, s.FirstID != 0)),
@@ -153,7 +158,7 @@ func withHostFiles(c *container) oci.SpecOpts {
 	options := []string{"bind", "rw", "nosuid", "noexec", "nodev"}
 	mounts := make([]specs.Mount, len(hostFiles))
 	for i, name := range hostFiles {
-		mounts[i] = specs.Mount{Destination: "/etc/" + name, Type: "bind", Source: c.path(name), Options: options}
+		mounts[i] = specs.Mount{Destination: "/etc/" + name, Type: "bind", Source: filepath.Join(c.path(hostFilesAt), name), Options: options}
 	}
 	return oci.WithMounts(mounts)
 }
