@@ -350,6 +350,7 @@ func TestFlagsAndDetails(t *testing.T) {
 	tests := map[string]accesslog.Record{
 		"via_upstream":        {Status: 200, FirstByte: 1},
 		"direct_response":     {Status: 301},
+		"loop_detected":       {Status: 508},
 		"route_not_found":     {Status: 404, Flags: accesslog.FlagNoRoute},
 		"no_healthy_upstream": {Status: 503, Flags: accesslog.FlagNoHealthyUpstream},
 		"response_timeout":    {Status: 504, Flags: accesslog.FlagUpstreamTimeout},

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"net/http"
 	"strings"
 	"time"
 )
@@ -107,6 +108,8 @@ func (r *Record) Details() string {
 		return reset("protocol_error")
 	case r.Status > 0 && r.FirstByte > 0 && !has(FlagUpstreamTermination):
 		return "via_upstream" // also after a failed first try
+	case r.Status == http.StatusLoopDetected && r.Flags == 0 && r.Attempts == 0:
+		return "loop_detected" // a word of ours
 	case r.Proto == ProtoTCP && r.Flags == 0 && r.Attempts == 0:
 		return "rbac_access_denied"
 	case r.Proto == ProtoTCP && r.Flags == 0:

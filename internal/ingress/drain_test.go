@@ -153,7 +153,8 @@ func TestServeLeavesNothingBehind(t *testing.T) {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
-		if (strings.Contains(stack, "penstock/internal/ingress.") || strings.Contains(stack, "penstock/internal/ingress/")) && !strings.Contains(stack, "testing.tRunner") {
+		if (strings.Contains(stack, "penstock/internal/ingress.") || strings.Contains(stack, "penstock/internal/ingress/")) && !strings.Contains(stack, "testing.tRunner") &&
+			!strings.Contains(stack, "penstock/internal/ingress_test.") { // what the tests started themselves, whose paths look the same with -trimpath
 			t.Errorf("left behind:\n%s", stack)
 		}
 	}

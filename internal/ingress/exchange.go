@@ -35,6 +35,7 @@ type exchange struct {
 	origin      string
 	preflight   bool
 	certificate string // the client's, in the form that the replica gets
+	hops        string // what the replica is told of the apps that the request has been to
 	sticky      bool   // the client must come back to the same replica
 	affinity    string // the key of the replica that the client is told to come back to
 
@@ -141,6 +142,9 @@ func (x *exchange) serve() verdict {
 			if x.sticky = rt.policy.sticky; x.sticky {
 				x.ticket.Prefer = affinityOf(x.r)
 			}
+		}
+		if x.inLoop(rt) {
+			return over
 		}
 		x.stream = rt.http2 || rt.detect && x.r.ProtoMajor == 2 && isGRPC(x.r.Header)
 		x.websocket = !x.stream && wantsWebSocket(x.r)

@@ -62,7 +62,8 @@ type Ingress struct {
 	life      life
 	began     time.Time     // since when times are measured
 	clients   atomic.Uint64 // connections that were ever opened
-	own       *front.Queue  // connections to ports that lead to one app each, which doors accept
+	hops      *hops
+	own       *front.Queue // connections to ports that lead to one app each, which doors accept
 	doors     atomic.Pointer[Doors]
 
 	table atomic.Pointer[table] // never nil
@@ -85,6 +86,7 @@ func New(cfg Config) *Ingress {
 		began:    time.Now(),
 		life:     life{quiet: make(chan struct{}, 1)},
 		own:      front.NewQueue(ownPorts{}),
+		hops:     newHops(),
 	}
 	in.upstreams = upstream.NewClient(in.cfg.DialTimeout)
 	in.exchanges.New = func() any { return new(exchange) }
@@ -181,6 +183,7 @@ func (in *Ingress) Traffic() *link.Traffic {
 	for _, rm := range in.rooms {
 		rm.traffic(t)
 	}
+	t.Loops = in.hops.recent(time.Now())
 	return t
 }
 

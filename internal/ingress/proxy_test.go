@@ -26,11 +26,15 @@ func TestRequestHeaders(t *testing.T) {
 	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) { got = r.Header.Clone() })))
 	_, r := f.dial(t, "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close, x-mine, X-Forwarded-For\r\nX-Mine: 1\r\n"+
 		"Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers, deflate\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n"+
-		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Client-Cert: forged\r\n"+
+		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Penstock-Hops: forged\r\nX-Forwarded-Client-Cert: forged\r\n"+
 		"X-Request-Id: abc\r\nX-Kept: a\r\nX-Kept: b\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
 	if _, err := http.ReadResponse(r, nil); err != nil {
 		t.Fatal(err)
 	}
+	if hops := got["X-Penstock-Hops"]; len(hops) != 1 || len(hops[0]) != 22 {
+		t.Errorf("x-penstock-hops: got %q, want one entry", hops)
+	}
+	delete(got, "X-Penstock-Hops")
 	wanted := http.Header{
 		"X-Kept": {"a", "b"}, "X-Request-Id": {"abc"}, "X-Forwarded-For": {"1.2.3.4, 127.0.0.1"},
 		"X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"app.test"}, "Te": {"trailers"}, "Connection": {"TE"},

@@ -199,6 +199,7 @@ func (x *exchange) appendHead(b []byte) []byte {
 	b = appendField(b, "X-Forwarded-Proto", x.scheme)
 	b = appendField(b, "X-Forwarded-Host", r.Host)
 	b = appendField(b, "X-Request-Id", x.requestID())
+	b = appendField(b, hopsField, x.hops)
 	if x.certificate != "" {
 		b = appendField(b, "X-Forwarded-Client-Cert", x.certificate)
 	}
@@ -218,7 +219,8 @@ func ownField(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
 		"Transfer-Encoding", "Upgrade", "Http2-Settings", "Content-Length", "Expect", "Host",
-		"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Client-Cert", "X-Request-Id":
+		"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Client-Cert", "X-Request-Id",
+		hopsField:
 		return true
 	}
 	return false

@@ -98,6 +98,7 @@ func (x *exchange) streamRequest() *http.Request {
 	out.Header["X-Forwarded-Proto"] = []string{x.scheme}
 	out.Header["X-Forwarded-Host"] = []string{r.Host}
 	out.Header["X-Request-Id"] = []string{x.requestID()}
+	out.Header[hopsField] = []string{x.hops}
 	if x.certificate != "" {
 		out.Header["X-Forwarded-Client-Cert"] = []string{x.certificate}
 	}

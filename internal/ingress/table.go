@@ -43,6 +43,8 @@ type route struct {
 	policy        *policy
 	maxHeaders    int
 	targets       []target
+	hopID         uint64       // of the app, in entries of hopsField
+	firstHop      string       // the field of a request that comes to the app for the first time
 	total         int          // sum of the weights
 	unrouted      *guardedRoom // the app's, when there is no target
 
@@ -87,6 +89,8 @@ func (in *Ingress) build(t link.Table) *table {
 			app: r.App, allowInsecure: r.AllowInsecure, maxHeaders: cmp.Or(r.MaxHeaders, in.cfg.MaxHeaders),
 			policy: newPolicy(r.Policy), http2: r.Transport == resource.TransportHTTP2, detect: r.Transport == resource.TransportAuto,
 		}
+		rt.hopID = in.hops.id(r.App)
+		rt.firstHop = in.hops.entry(rt.hopID, 1)
 		next.maxHeaders = max(next.maxHeaders, rt.maxHeaders)
 		next.aim(rt, r.Targets, known, in)
 		if r.External {

@@ -218,6 +218,32 @@ func (h *Hub) Unopened(ctx context.Context, last []Unopened) ([]Unopened, error)
 	}
 }
 
+// Looped waits until a request was ended because it came to the same app again and again, at least every after told[app],
+// and returns that app and when. It ends with ctx.
+func (h *Hub) Looped(ctx context.Context, told map[string]time.Time, every time.Duration) (app string, at time.Time, err error) {
+	for {
+		h.mu.Lock()
+		heard := h.heard
+		for one := range maps.Values(h.traffic) {
+			last := one[len(one)-1]
+			for name, ago := range last.Loops {
+				if when := last.at.Add(-ago); when.Sub(told[name]) >= every && when.After(at) {
+					app, at = name, when
+				}
+			}
+		}
+		h.mu.Unlock()
+		if app != "" {
+			return app, at, nil
+		}
+		select {
+		case <-heard:
+		case <-ctx.Done():
+			return "", at, context.Cause(ctx)
+		}
+	}
+}
+
 // Answered reports whether a byte of a response has come from a replica since that time. Reports are up to reportEvery
 // old, so it is also true for bytes that came that much earlier, or twice that on a busy machine where the two roles
 // compete.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"penstock/internal/link"
@@ -195,6 +196,59 @@ func TestUnopenedPortsAreToldOnce(t *testing.T) {
 	if got := next(got); len(got) > 0 {
 		t.Errorf("got %v, want none", got)
 	}
+}
+
+func TestLoopsAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ln := make(pipes)
+		log := slog.New(slog.DiscardHandler)
+		hub := link.NewHub("a", log)
+		var wg sync.WaitGroup
+		wg.Go(func() { hub.Serve(ctx, ln) })
+		began := time.Now()
+		// One app has a loop at second 3, and another goes on from second 10 to 200.
+		ago := map[string]func(now time.Duration) time.Duration{
+			"/once": func(now time.Duration) time.Duration { return now - 3*time.Second },
+			"/on":   func(now time.Duration) time.Duration { return now - min(max(now, 10*time.Second), 200*time.Second) },
+		}
+		c := link.Client{
+			Dial: func(context.Context) (net.Conn, error) {
+				near, far := net.Pipe()
+				ln <- far
+				return near, nil
+			},
+			Apply: func(link.Table) {}, Report: func() link.Report { return link.Report{} },
+			Traffic: func() *link.Traffic {
+				t := &link.Traffic{Loops: map[string]time.Duration{}}
+				for app, of := range ago {
+					if d := of(time.Since(began)); d >= 0 && d < link.HeardFor {
+						t.Loops[app] = d
+					}
+				}
+				return t
+			},
+			Log: log,
+		}
+		wg.Go(func() { c.Run(ctx) })
+		told := map[string]time.Time{}
+		got := map[string][]int{}
+		limit, stop := context.WithTimeout(ctx, 5*time.Minute)
+		defer stop()
+		for {
+			app, at, err := hub.Looped(limit, told, time.Minute)
+			if err != nil {
+				break
+			}
+			told[app] = at
+			got[app] = append(got[app], int(at.Sub(began).Round(time.Second).Seconds()))
+		}
+		if !slices.Equal(got["/once"], []int{3}) || !slices.Equal(got["/on"], []int{10, 70, 130, 190}) {
+			t.Errorf("got %v, want one at second 3, and one each minute from second 10", got)
+		}
+		cancel()
+		wg.Wait()
+	})
 }
 
 func FuzzControlReadsReports(f *testing.F) {

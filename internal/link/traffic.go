@@ -21,6 +21,9 @@ type Traffic struct {
 	// Heard is how long ago a byte of a response last came from a replica, if that is within HeardFor. It is a duration
 	// and not a time, so changing the clock does not matter.
 	Heard map[string]time.Duration `json:"heard,omitempty"`
+	// Loops is how long ago a request was ended because it had come to the same app too often, by the app's resource ID, if
+	// that is within HeardFor.
+	Loops map[string]time.Duration `json:"loops,omitempty"`
 }
 
 // HeardFor is longer than any caller asks about.

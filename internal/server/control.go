@@ -361,6 +361,7 @@ func (c *control) openReconciler(ctx context.Context) error {
 		return c.reconciler.Run(reconciling, c.Ready)
 	})
 	c.onRun(func(ctx context.Context) error { c.reconciler.ReportPorts(ctx, c.hub); return nil })
+	c.onRun(func(ctx context.Context) error { c.reconciler.ReportLoops(ctx, c.hub); return nil })
 	c.onRun(c.haltReplicas)
 	return nil
 }

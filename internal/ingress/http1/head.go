@@ -102,7 +102,7 @@ func ForbiddenInTrailer(name string) bool {
 	switch name {
 	case "Connection", "Content-Length", "Content-Encoding", "Content-Range", "Content-Type", "Host", "Keep-Alive",
 		"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Authorization", "Set-Cookie",
-		"Cache-Control", "Location", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto":
+		"Cache-Control", "Location", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Penstock-Hops":
 		return true
 	}
 	return false
