@@ -71,7 +71,7 @@ var may = map[string][]string{
 	// front doors
 	"arm/terminal":     {},
 	"arm/app":          {"resource"},
-	"arm":              {"resource", "runtimes", "store", "logs", "accesslog", "pki", "arm/app", "arm/terminal"},
+	"arm":              {"resource", "runtimes", "store", "logs", "decisions", "accesslog", "pki", "arm/app", "arm/terminal"},
 	"admin":            {"decisions", "leak", "scale", "admin/wire", "backup", "link", "oci", "oci/remote", "resource", "runtimes", "weights"},
 	"admin/wire":       {},
 	"ingress":          {"resource", "link", "accesslog", "ingress/front", "ingress/http1", "ingress/room", "ingress/upstream", "atomicfile"},

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"penstock/internal/arm/app"
+	"penstock/internal/decisions"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
 	"penstock/internal/runtimes"
@@ -51,6 +52,11 @@ type System interface {
 	Read(ctx context.Context, q logs.EventQuery) iter.Seq2[resource.Event, error]
 }
 
+// Decisions has past scaling decisions.
+type Decisions interface {
+	Read(ctx context.Context, q decisions.Query) ([]decisions.Decision, error)
+}
+
 // Resolver makes DNS queries.
 type Resolver interface {
 	LookupCNAME(ctx context.Context, host string) (string, error)
@@ -71,6 +77,8 @@ type Config struct {
 	Images  Images
 	Console Console
 	System  System
+	// Decisions are about apps of the store. Those about deleted apps are not returned.
+	Decisions Decisions
 	// Requests is the folder of access records.
 	Requests string
 	Secrets  Sealer

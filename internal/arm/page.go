@@ -28,38 +28,53 @@ func pageQuery() []string { return []string{"$top", "$skipToken"} }
 
 // paged returns which of n entries, in the order of their keys, a request asks for, and the address of the next part. A
 // part begins after the last key of the one before, so that no entry is repeated or left out when others are added or
-// removed between two requests.
+// removed between two requests. The keys are resource IDs.
 func (c *call) paged(n int, key func(int) string) (from, to int, next string, err error) {
-	query := c.r.URL.Query()
-	top := ""
-	for name, values := range query {
+	top, last, err := c.part(func(last string) error {
+		_, err := resource.ParseID(last)
+		return err
+	})
+	if err != nil {
+		return 0, 0, "", err
+	}
+	if last != "" {
+		from = sort.Search(n, func(i int) bool { return key(i) > last })
+	}
+	if top == 0 || top >= n-from {
+		return from, n, "", nil
+	}
+	to = from + top
+	return from, to, c.nextPart(key(to - 1)), nil
+}
+
+// part returns the $top of a request, or 0 without one, and the key after which the part that it asks for begins, or ""
+// for the first part. check returns an error if a key is none.
+func (c *call) part(check func(key string) error) (top int, last string, err error) {
+	for name, values := range c.r.URL.Query() {
 		switch {
 		case strings.EqualFold(name, "$top"):
-			top = values[0]
-		case strings.EqualFold(name, "$skipToken"):
-			last, err := base64.RawURLEncoding.DecodeString(values[0])
-			if _, bad := resource.ParseID(string(last)); err != nil || bad != nil {
-				return 0, 0, "", refuse(http.StatusBadRequest, "InvalidSkipToken", "$skipToken: want the value in a nextLink, got '%s'.", values[0])
+			if top, err = strconv.Atoi(values[0]); err != nil || top < 1 {
+				return 0, "", refuse(http.StatusBadRequest, "InvalidQueryParameterValue", "$top: want a number from 1, got '%s'.", values[0])
 			}
-			from = sort.Search(n, func(i int) bool { return key(i) > string(last) })
+		case strings.EqualFold(name, "$skipToken"):
+			key, err := base64.RawURLEncoding.DecodeString(values[0])
+			if err != nil || check(string(key)) != nil {
+				return 0, "", refuse(http.StatusBadRequest, "InvalidSkipToken", "$skipToken: want the value in a nextLink, got '%s'.", values[0])
+			}
+			last = string(key)
 		}
 	}
-	if to = n; top == "" {
-		return from, to, "", nil
-	}
-	size, err := strconv.Atoi(top)
-	if err != nil || size < 1 {
-		return 0, 0, "", refuse(http.StatusBadRequest, "InvalidQueryParameterValue", "$top: want a number from 1, got '%s'.", top)
-	}
-	if size >= n-from {
-		return from, to, "", nil
-	}
-	to = from + size
+	return top, last, nil
+}
+
+// nextPart returns the address of the part of a list that begins after the key last.
+func (c *call) nextPart(last string) string {
+	query := c.r.URL.Query()
 	for name := range query {
 		if strings.EqualFold(name, "$skipToken") {
 			query.Del(name)
 		}
 	}
-	query.Set("$skipToken", base64.RawURLEncoding.EncodeToString([]byte(key(to-1))))
-	return from, to, c.endpoint() + c.r.URL.EscapedPath() + "?" + query.Encode(), nil
+	query.Set("$skipToken", base64.RawURLEncoding.EncodeToString([]byte(last)))
+	return c.endpoint() + c.r.URL.EscapedPath() + "?" + query.Encode()
 }

@@ -108,6 +108,8 @@ func newRoutes(kinds []resources) []route {
 	on(http.MethodPost, appPath+"/revisions/{revision}/restart", restartRevision)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas", listReplicas)
 	on(http.MethodGet, appPath+"/revisions/{revision}/replicas/{replica}", getReplica)
+	on(http.MethodGet, appPath+"/scalingDecisions", listDecisions).query = append(pageQuery(), "$filter")
+	on(http.MethodGet, appPath+"/scalingDecisions/{decision}", getDecision)
 
 	on(http.MethodPost, jobPath+"/getAuthtoken", getAuthToken)
 	on(http.MethodPost, jobPath+"/listSecrets", listJobSecrets)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"penstock/internal/arm"
+	"penstock/internal/decisions"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
 	"penstock/internal/seal"
@@ -39,6 +40,7 @@ type server struct {
 	store    *store.Store
 	console  *logs.Console
 	system   *logs.System
+	decided  *decisions.Log
 	requests string // folder of access records
 	config   arm.Config
 	touched  chan resource.ID
@@ -71,8 +73,11 @@ func start(t testing.TB, change ...func(s *server, cfg *arm.Config)) *server {
 	if s.system, err = logs.OpenSystem(filepath.Join(dir, "system"), logs.Limits{}, log); err != nil {
 		t.Fatal(err)
 	}
+	if s.decided, err = decisions.Open(filepath.Join(dir, "decisions"), log); err != nil {
+		t.Fatal(err)
+	}
 	s.config = arm.Config{
-		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Requests: s.requests, Secrets: box, Resolver: names{}, Cores: 4,
+		Store: s.store, Runtime: s, Images: s, Console: s.console, System: s.system, Decisions: s.decided, Requests: s.requests, Secrets: box, Resolver: names{}, Cores: 4,
 		Reconcile: func(id resource.ID) { s.touched <- id }, Token: token, Log: log,
 	}
 	for _, c := range change {
@@ -87,7 +92,7 @@ func start(t testing.TB, change ...func(s *server, cfg *arm.Config)) *server {
 		s.Close()
 		cancel()
 		wg.Wait()
-		for _, c := range []io.Closer{s.console, s.system, s.store} {
+		for _, c := range []io.Closer{s.console, s.system, s.decided, s.store} {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}

@@ -2,12 +2,14 @@ package decisions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,11 +175,31 @@ func (l *Log) Forget(app resource.ID) error {
 	return nil
 }
 
+// Place is where a decision is in the order of all decisions for an app. No two have the same.
+type Place struct {
+	At       time.Time
+	Revision string
+}
+
+// Place returns the place of d.
+func (d Decision) Place() Place { return Place{d.At, d.Revision} }
+
+// Compare returns a negative number if p comes before q, and 0 if they are the same.
+func (p Place) Compare(q Place) int {
+	return cmp.Or(p.At.Compare(q.At), strings.Compare(strings.ToLower(p.Revision), strings.ToLower(q.Revision)))
+}
+
 // Query selects the decisions for one app.
 type Query struct {
-	App   resource.ID
-	Since time.Time // older decisions are left out; zero means no limit
-	Limit int       // returns only the newest; 0 means all
+	App    resource.ID
+	Since  time.Time           // older decisions are left out; zero means no limit
+	Before Place               // this decision and later ones are left out; zero means no limit
+	Keep   func(Decision) bool // others are left out; nil keeps all
+	Limit  int                 // returns only the newest; 0 means all
+}
+
+func (q Query) selects(d Decision) bool {
+	return !d.At.Before(q.Since) && (q.Before == Place{} || d.Place().Compare(q.Before) < 0) && (q.Keep == nil || q.Keep(d))
 }
 
 // Read returns the decisions that q selects, oldest first.
@@ -199,10 +221,7 @@ func (l *Log) Read(ctx context.Context, q Query) ([]Decision, error) {
 			}
 			for line := range bytes.Lines(b.Payload) {
 				var d Decision
-				if json.Unmarshal(line, &d) != nil || d.App.Key() != q.App.Key() || d.At.Before(q.Since) {
-					continue
-				}
-				if !d.At.After(forgotten) {
+				if json.Unmarshal(line, &d) != nil || d.App.Key() != q.App.Key() || !d.At.After(forgotten) {
 					continue
 				}
 				if d.Forgotten {
@@ -210,10 +229,12 @@ func (l *Log) Read(ctx context.Context, q Query) ([]Decision, error) {
 					all = slices.DeleteFunc(all, func(was Decision) bool { return !was.At.After(d.At) })
 					continue
 				}
-				all = append(all, d)
+				if q.selects(d) {
+					all = append(all, d)
+				}
 			}
 			if q.Limit > 0 && len(all) > 2*q.Limit {
-				all = slices.Delete(all, 0, len(all)-q.Limit)
+				all = newest(all, q.Limit)
 			}
 			return true
 		})
@@ -224,10 +245,17 @@ func (l *Log) Read(ctx context.Context, q Query) ([]Decision, error) {
 	if n := r.Damaged(); n > 0 {
 		l.log.Warn("parts of the scaling decisions are damaged and were passed over", "dir", l.dir, "parts", n)
 	}
-	if q.Limit > 0 && len(all) > q.Limit {
-		all = all[len(all)-q.Limit:]
+	return newest(all, q.Limit), nil
+}
+
+// newest puts decisions in their order, and returns the last n of them, or all if n is 0. Those that were made at the
+// same time are recorded in any order.
+func newest(all []Decision, n int) []Decision {
+	slices.SortStableFunc(all, func(a, b Decision) int { return a.Place().Compare(b.Place()) })
+	if n > 0 && len(all) > n {
+		all = slices.Delete(all, 0, len(all)-n)
 	}
-	return all, nil
+	return all
 }
 
 // Close writes the rest of the queue and closes the files. Run must have ended.

@@ -74,6 +74,8 @@ func TestDecisionsSurviveARestart(t *testing.T) {
 		"the newest": {decisions.Query{App: chat, Limit: 1}, want[3:]},
 		"since":      {decisions.Query{App: chat, Since: want[2].At}, want[2:]},
 		"other app":  {decisions.Query{App: resource.AppID("s", "g", "none")}, nil},
+		"before one": {decisions.Query{App: chat, Before: want[2].Place(), Limit: 1}, want[1:2]},
+		"some":       {decisions.Query{App: chat, Keep: func(d decisions.Decision) bool { return d.To > 1 }, Limit: 1}, want[3:]},
 		"any case":   {decisions.Query{App: resource.AppID("S", "G", "CHAT")}, want},
 	}
 	for name, test := range tests {

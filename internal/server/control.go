@@ -408,6 +408,7 @@ func (c *control) openAPI(ctx context.Context) error {
 		Images:    c.machine.digests,
 		Console:   c.console,
 		System:    c.system,
+		Decisions: c.decisions,
 		Requests:  RequestsFolder(c.Data),
 		Secrets:   c.box,
 		Reconcile: c.reconciler.Touch,
