@@ -38,6 +38,8 @@ type Config struct {
 	Domain  string // parent of every app's host name
 	Runtime string // "containerd" or "fake"
 
+	LinkLocal bool // whether containers can reach link-local addresses beyond the machine
+
 	Storages map[string]string // folder of each "environment/storage"
 
 	MemoryReserve int64   // bytes of memory that are not available to containers
@@ -152,6 +154,15 @@ func settings() []setting {
 		text("tcp", "host (without a port) for connections to TCP apps (default: the host of --http)", func(c *Config) *string { return &c.TCP }),
 		text("domain", "parent domain of all apps' host names", func(c *Config) *string { return &c.Domain }),
 		text("runtime", "engine that runs containers: containerd or fake", func(c *Config) *string { return &c.Runtime }),
+		{"link-local", "whether containers can reach link-local addresses, such as the metadata service of a cloud's machine, which hands out its credentials: block or allow",
+			func(c *Config) string { return map[bool]string{false: "block", true: "allow"}[c.LinkLocal] },
+			func(c *Config, s string) error {
+				if s != "block" && s != "allow" {
+					return fmt.Errorf("want block or allow, got %q", s)
+				}
+				c.LinkLocal = s == "allow"
+				return nil
+			}},
 		storagesSetting(),
 		{"memory-reserve", "memory to keep free of containers, such as 1Gi",
 			func(c *Config) string { return formatBytes(c.MemoryReserve) },

@@ -102,7 +102,7 @@ func runControl(ctx context.Context, c roleConfig, in *supervisor.Inherited, log
 		Link:     in.Listeners["link"],
 		Public:   server.Public{Domain: c.Domain, HTTP: c.PublicHTTP, HTTPS: c.PublicHTTPS, HTTPHost: c.httpHost(), TCPHost: c.tcpHost()},
 		Inside:   c.Inside,
-		Engine:   server.EngineOptions{Runtime: c.Runtime, Dir: c.Engines},
+		Engine:   server.EngineOptions{Runtime: c.Runtime, Dir: c.Engines, LinkLocal: c.LinkLocal},
 		Images: server.ImageOptions{
 			Registries:    appimages.Registries{Insecure: c.RegistryInsecure, Mirrors: c.RegistryMirrors, CA: c.RegistryCA},
 			Policy:        oci.Policy{Superseded: c.ImagesSuperseded, Unused: c.ImagesUnused, Limit: c.ImagesLimit},

@@ -39,7 +39,9 @@ type Config struct {
 	// Exposed is the port on Host to which traffic for exposed ports of gateways is redirected; 0 means that no port
 	// can be exposed.
 	Exposed uint16
-	Log     *slog.Logger
+	// LinkLocal lets replicas reach link-local addresses beyond the machine, such as a cloud's metadata service.
+	LinkLocal bool
+	Log       *slog.Logger
 }
 
 func (c Config) validate() error {
@@ -121,7 +123,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err := n.addCatchAll(); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
-	rules := ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed}
+	rules := ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed, cfg.LinkLocal}
 	if err := installRules(rules); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}

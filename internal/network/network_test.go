@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"penstock/internal/network"
+	"penstock/internal/network/networktest"
 )
 
 func needRoot(t testing.TB) {
@@ -327,6 +328,36 @@ func TestOutboundPacketsLeaveWithTheHostsAddress(t *testing.T) {
 	inet := internet(t)
 	if err := dial(t, a, inet); err != nil {
 		t.Fatalf("replica to the internet: %v", err)
+	}
+}
+
+// A cloud gives credentials of the machine to whoever asks its metadata service.
+func TestReplicasDoNotReachMetadata(t *testing.T) {
+	for name, allowed := range map[string]bool{"blocked": false, "allowed": true} {
+		t.Run(name, func(t *testing.T) {
+			networktest.Run(t, func(t *testing.T, out *networktest.Gateway) {
+				n := open(t, network.Config{LinkLocal: allowed})
+				destroyAfter(t, n)
+				a := attach(t, n, "curious", "blue")
+				for _, to := range []string{"169.254.169.254:80", "169.254.0.1:53", "168.63.129.16:32526"} {
+					at := netip.MustParseAddrPort(to)
+					err := dial(t, a, at)
+					arrived := func() bool { return len(out.Arrived(netip.PrefixFrom(at.Addr(), 32))) > 0 }
+					switch {
+					case allowed:
+						for deadline := time.Now().Add(time.Minute); !arrived(); time.Sleep(time.Millisecond) {
+							if time.Now().After(deadline) {
+								t.Fatalf("%s: nothing arrived at the gateway", to)
+							}
+						}
+					case !errors.Is(err, syscall.ECONNREFUSED):
+						t.Errorf("%s: %v, want %v", to, err, syscall.ECONNREFUSED)
+					case arrived():
+						t.Errorf("%s: a packet left the machine", to)
+					}
+				}
+			})
+		})
 	}
 }
 

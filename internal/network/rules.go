@@ -20,7 +20,13 @@ type ruleSet struct {
 	host      netip.Addr   // on which services listen; invalid if there are none
 	services  []Service
 	exposed   uint16 // port on host for exposed ports; 0: none
+	linkLocal bool   // whether replicas can reach link-local addresses
 }
+
+// metadataAddresses are where a cloud tells its virtual machines who they are and gives them credentials: link-local
+// addresses (RFC 3927), of which all clouds use 169.254.169.254, and Azure's WireServer (Azure, "What is IP address
+// 168.63.129.16?").
+var metadataAddresses = []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("168.63.129.16/32")}
 
 // installRules replaces the instance's table in one transaction. The rules match bridges by the prefix of their names,
 // so the number of rules does not depend on the number of environments or replicas. (With a rule for each pair of
@@ -72,6 +78,12 @@ func installRules(r ruleSet) error {
 		}
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: all})
 	}
+	// refuse rejects packets, and resets TCP connections: an ICMP error that arrives while connect is still sending counts
+	// only after a retransmission, which takes a second.
+	refuse := func(ch *nftables.Chain, parts ...[]expr.Any) {
+		rule(ch, append(slices.Clone(parts), protocol("tcp"), reset())...)
+		rule(ch, append(slices.Clone(parts), reject())...)
+	}
 	fromBridge := name(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.bridges)
 	toBridge := name(expr.MetaKeyOIFNAME, expr.CmpOpEq, r.bridges)
 	// wrongDevice matches packets for a replica that would leave through a device other than a bridge: the bridge is
@@ -98,7 +110,7 @@ func installRules(r ruleSet) error {
 	if r.host.IsValid() {
 		rule(in, fromBridge, ipv4(), destination(r.host), redirected(), inSet(ports), accept())
 	}
-	rule(in, fromBridge, reject())
+	refuse(in, fromBridge)
 	if r.host.IsValid() {
 		// Otherwise a neighbour on the machine's network could reach it by using its link-layer address.
 		rule(in, name(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo\x00"), ipv4(), destination(r.host), drop())
@@ -108,7 +120,12 @@ func installRules(r ruleSet) error {
 	rule(forward, wrongDevice, reject()) // including packets of open connections
 	rule(forward, established(), accept())
 	rule(forward, fromBridge, spoofed(), drop())
-	rule(forward, toBridge, reject()) // from another environment or from outside
+	refuse(forward, toBridge) // from another environment or from outside
+	if !r.linkLocal {
+		for _, p := range metadataAddresses {
+			refuse(forward, fromBridge, ipv4(), destinedFor(p))
+		}
+	}
 
 	sent := chain("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
 	rule(sent, wrongDevice, reject())
@@ -356,7 +373,12 @@ func inSet(s *nftables.Set) []expr.Any {
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
-// reject answers at once, so that a client in a replica gets "connection refused" instead of a timeout.
+// reset ends a TCP connection. It can be used only on TCP.
+func reset() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+}
+
+// reject answers at once, so that a client in a replica gets an error instead of a timeout.
 func reject() []expr.Any {
 	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 }

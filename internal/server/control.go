@@ -76,6 +76,8 @@ type Public struct {
 type EngineOptions struct {
 	Runtime string // "containerd" or "fake"
 	Dir     string // folder of the shim and runc
+	// LinkLocal lets replicas reach link-local addresses beyond the machine.
+	LinkLocal bool
 }
 
 // ImageOptions configures where images come from and how long they are kept.

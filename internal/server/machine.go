@@ -108,8 +108,9 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			{Protocol: "udp", Port: 53, Local: o.Inside.Names},
 			{Protocol: "tcp", Port: 53, Local: o.Inside.NamesTCP},
 		},
-		Exposed: o.Inside.TCP,
-		Log:     o.Log,
+		Exposed:   o.Inside.TCP,
+		LinkLocal: o.Engine.LinkLocal,
+		Log:       o.Log,
 	})
 	if err != nil {
 		return nil, err
