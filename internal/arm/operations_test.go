@@ -26,23 +26,37 @@ import (
 // notHere are the operations of the SDK that are not built, alone or all of a client, with what they are answered. All
 // others are called by TestEachOperation and have to succeed; one that is built only has to leave this list.
 var notHere = map[string]string{
-	"BillingMeters.*":                       "404 InvalidResourceType",
-	"ConnectedEnvironments.*":               "404 InvalidResourceType",
-	"ConnectedEnvironmentsCertificates.*":   "404 InvalidResourceType",
-	"ConnectedEnvironmentsDaprComponents.*": "404 InvalidResourceType",
-	"ConnectedEnvironmentsStorages.*":       "404 InvalidResourceType",
-	"ContainerAppsAuthConfigs.*":            "404 InvalidResourceType",
-	"ContainerAppsDiagnostics.*":            "404 InvalidResourceType",
-	"ContainerAppsSessionPools.*":           "404 InvalidResourceType",
-	"ContainerAppsSourceControls.*":         "404 InvalidResourceType",
-	"DaprComponents.*":                      "404 InvalidResourceType",
-	"JavaComponents.*":                      "404 InvalidResourceType",
-	"Jobs.GetDetector":                      "404 InvalidResourceType",
-	"Jobs.NewListDetectorsPager":            "404 InvalidResourceType",
-	"Jobs.ProxyGet":                         "404 InvalidResourceType",
-	"ManagedCertificates.*":                 "404 InvalidResourceType",
-	"ManagedEnvironmentDiagnostics.*":       "404 InvalidResourceType",
-	"ManagedEnvironmentsDiagnostics.*":      "404 InvalidResourceType",
+	"ConnectedEnvironments.BeginCreateOrUpdate":       "400 FeatureNotSupported",
+	"ConnectedEnvironments.CheckNameAvailability":     "404 ResourceNotFound",
+	"ConnectedEnvironments.Get":                       "404 ResourceNotFound",
+	"ConnectedEnvironments.Update":                    "404 ResourceNotFound",
+	"ConnectedEnvironmentsCertificates.*":             "404 ParentResourceNotFound",
+	"ConnectedEnvironmentsDaprComponents.*":           "404 ParentResourceNotFound",
+	"ConnectedEnvironmentsStorages.*":                 "404 ParentResourceNotFound",
+	"ContainerAppsAuthConfigs.CreateOrUpdate":         "400 FeatureNotSupported",
+	"ContainerAppsAuthConfigs.Get":                    "404 ResourceNotFound",
+	"ContainerAppsDiagnostics.GetDetector":            "404 ResourceNotFound",
+	"ContainerAppsDiagnostics.GetRevision":            "404 InvalidResourceType",
+	"ContainerAppsDiagnostics.GetRoot":                "404 InvalidResourceType",
+	"ContainerAppsDiagnostics.NewListRevisionsPager":  "404 InvalidResourceType",
+	"ContainerAppsSessionPools.BeginCreateOrUpdate":   "400 FeatureNotSupported",
+	"ContainerAppsSessionPools.BeginUpdate":           "404 ResourceNotFound",
+	"ContainerAppsSessionPools.Get":                   "404 ResourceNotFound",
+	"ContainerAppsSourceControls.BeginCreateOrUpdate": "400 FeatureNotSupported",
+	"ContainerAppsSourceControls.Get":                 "404 ResourceNotFound",
+	"DaprComponents.CreateOrUpdate":                   "400 FeatureNotSupported",
+	"DaprComponents.Get":                              "404 ResourceNotFound",
+	"DaprComponents.ListSecrets":                      "404 ResourceNotFound",
+	"JavaComponents.BeginCreateOrUpdate":              "400 FeatureNotSupported",
+	"JavaComponents.BeginUpdate":                      "404 ResourceNotFound",
+	"JavaComponents.Get":                              "404 ResourceNotFound",
+	"Jobs.GetDetector":                                "404 ResourceNotFound",
+	"Jobs.ProxyGet":                                   "404 InvalidResourceType",
+	"ManagedCertificates.BeginCreateOrUpdate":         "400 FeatureNotSupported",
+	"ManagedCertificates.Get":                         "404 ResourceNotFound",
+	"ManagedCertificates.Update":                      "404 ResourceNotFound",
+	"ManagedEnvironmentDiagnostics.GetDetector":       "404 ResourceNotFound",
+	"ManagedEnvironmentsDiagnostics.GetRoot":          "404 InvalidResourceType",
 }
 
 // Each operation of each client of the Azure SDK for Go is either here and does what it says, down to the end of what it
@@ -172,7 +186,7 @@ func (w *caller) prepare() {
 }
 
 // operations are those of all clients, in an order in which each finds what it needs: what begins something first, what
-// deletes last and an environment after what is in it.
+// deletes last and an app or an environment after what is in it.
 func (w *caller) operations() []string {
 	var all []string
 	for i := range w.factory.NumMethod() {
@@ -185,6 +199,8 @@ func (w *caller) operations() []string {
 	rank := func(op string) int {
 		switch client, method, _ := strings.Cut(op, "."); {
 		case strings.HasSuffix(method, "Delete") && client == "ManagedEnvironments":
+			return 5
+		case strings.HasSuffix(method, "Delete") && (client == "ContainerApps" || client == "Jobs"):
 			return 4
 		case strings.HasSuffix(method, "Delete"):
 			return 3

@@ -20,6 +20,8 @@ type route struct {
 	stream bool
 	// open routes need neither a token nor an api-version.
 	open bool
+	// absent routes are those of types that are not here; see absentTypes.
+	absent bool
 	// query lists the query parameters beginning with $ that the route accepts.
 	query []string
 }
@@ -127,6 +129,7 @@ func newRoutes(kinds []resources) []route {
 	stream(appPath+"/eventstream", streamEvents)
 	stream(environmentPath+"/eventstream", streamEvents)
 	stream(appPath+"/requeststream", streamRequests)
+	absentRoutes(on)
 	return all
 }
 
