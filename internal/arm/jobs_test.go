@@ -319,7 +319,7 @@ func TestJobRefused(t *testing.T) {
 			"configuration.eventTriggerConfig.scale.maxExecutions: want at least minExecutions, which is 5, got 4"},
 		"polling backwards": {events(map[string]any{"pollingInterval": -1, "rules": []any{rule("external", map[string]any{"scalerAddress": "s:80"})}}),
 			"configuration.eventTriggerConfig.scale.pollingInterval: want 0 to 86400 seconds, got -1"},
-		"events of a manual job": {configure(func(c map[string]any) { c["eventTriggerConfig"] = map[string]any{} }), "configuration.eventTriggerConfig: want nothing, because triggerType is Manual"},
+		"events of a manual job": {configure(func(c map[string]any) { c["eventTriggerConfig"] = map[string]any{"parallelism": 2} }), "configuration.eventTriggerConfig: want nothing, because triggerType is Manual"},
 		"no trigger":             {configure(func(c map[string]any) { delete(c, "triggerType") }), "configuration.triggerType: want Manual, Schedule or Event"},
 		"no time limit":          {configure(func(c map[string]any) { delete(c, "replicaTimeout") }), "configuration.replicaTimeout: want the number of seconds"},
 		"no schedule":            {configure(func(c map[string]any) { c["triggerType"] = "Schedule" }), "configuration.scheduleTriggerConfig: want a cronExpression"},

@@ -137,7 +137,7 @@ func (s scalingServer) path(name string, more ...string) string {
 
 // Deploy implements scaling.Server.
 func (s scalingServer) Deploy(ctx context.Context, name string, body []byte) (string, error) {
-	body, err := withDefaults(body, s.s.path("managedEnvironments", defaultEnvironment))
+	body, err := withDefaults(body, s.s.path("managedEnvironments", defaultEnvironment), false)
 	if err != nil {
 		return "", err
 	}

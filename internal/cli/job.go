@@ -73,7 +73,7 @@ func newJobCreateCmd(env *Env, s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if body, err = withDefaults(body, s.path("managedEnvironments", environment)); err != nil {
+			if body, err = withDefaults(body, s.path("managedEnvironments", environment), cmd.Flags().Changed("environment")); err != nil {
 				return err
 			}
 			c, err := env.client(cmd)
@@ -82,7 +82,7 @@ func newJobCreateCmd(env *Env, s *scope) *cobra.Command {
 			}
 			path := s.path("jobs", name)
 			if err := c.change(cmd.Context(), http.MethodPut, path, body); err != nil {
-				return hint(err, "penstock job events %s", name)
+				return hint(explainEnvironment(err), "penstock job events %s", name)
 			}
 			doc, err := c.get(cmd.Context(), path, version())
 			if err != nil {
@@ -92,7 +92,7 @@ func newJobCreateCmd(env *Env, s *scope) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "job YAML; - reads stdin")
-	cmd.Flags().StringVar(&environment, "environment", defaultEnvironment, "environment, if the manifest does not name one")
+	cmd.Flags().StringVar(&environment, "environment", defaultEnvironment, "environment; replaces the one that the manifest names")
 	return cmd
 }
 

@@ -25,13 +25,16 @@ import (
 type upOptions struct {
 	scope
 	environment string
-	file        string
-	folder      string
-	image       string
-	name        string
-	port        int
-	timeout     time.Duration
-	hosts       bool
+	// otherEnvironment says that environment was given, and so replaces that of the manifest.
+	otherEnvironment bool
+
+	file    string
+	folder  string
+	image   string
+	name    string
+	port    int
+	timeout time.Duration
+	hosts   bool
 
 	health string // path that curl can ask for
 }
@@ -65,7 +68,7 @@ Then wait until the app is ready. Progress is printed to stderr, the URL to stdo
 		},
 	}
 	o.bind(cmd.Flags())
-	cmd.Flags().StringVar(&o.environment, "environment", defaultEnvironment, "environment, if the manifest does not name one")
+	cmd.Flags().StringVar(&o.environment, "environment", defaultEnvironment, "environment; replaces the one that the manifest names")
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "app manifest (Container Apps YAML); - reads stdin")
 	cmd.Flags().StringVar(&o.image, "image", "", "image to serve")
 	cmd.Flags().IntVar(&o.port, "port", 0, "with --image: port that it listens on (default: found when it runs)")
@@ -80,6 +83,7 @@ func (o *upOptions) run(ctx context.Context, cmd *cobra.Command, env *Env) error
 	if err := o.check(cmd); err != nil {
 		return err
 	}
+	o.otherEnvironment = cmd.Flags().Changed("environment")
 	var ws []write
 	var err error
 	// Read what is given first, so that a fault in it is reported before anything is started.
@@ -220,7 +224,7 @@ func (o *upOptions) manifest(env *Env) ([]write, error) {
 			return nil, fault("name: the app %s is in line %d already", m.Name, line)
 		}
 		lines[m.Name] = m.Line
-		body, err := withDefaults(m.Body, o.path("managedEnvironments", o.environment))
+		body, err := withDefaults(m.Body, o.path("managedEnvironments", o.environment), o.otherEnvironment)
 		if err != nil {
 			return nil, err
 		}
@@ -252,9 +256,9 @@ func readManifest(env *Env, file string) ([]byte, error) {
 	return b, nil
 }
 
-// withDefaults adds the environment and the location if the manifest of an app or a job has none, as az does. The rest
-// stays as it is written.
-func withDefaults(body []byte, environment string) ([]byte, error) {
+// withDefaults adds the environment and the location if the manifest of an app or a job has none, as az does. With replace,
+// the environment is the given one in any case. The rest stays as it is written.
+func withDefaults(body []byte, environment string, replace bool) ([]byte, error) {
 	doc := map[string]json.RawMessage{}
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
@@ -271,7 +275,10 @@ func withDefaults(body []byte, environment string) ([]byte, error) {
 	}
 	for _, name := range []string{"environmentId", "managedEnvironmentId"} {
 		var id string
-		if raw, ok := properties[fold(properties, name)]; ok && json.Unmarshal(raw, &id) == nil && id != "" {
+		key := fold(properties, name)
+		if replace {
+			delete(properties, key)
+		} else if raw, ok := properties[key]; ok && json.Unmarshal(raw, &id) == nil && id != "" {
 			return json.Marshal(doc)
 		}
 	}
@@ -284,6 +291,15 @@ func withDefaults(body []byte, environment string) ([]byte, error) {
 		return nil, err
 	}
 	return json.Marshal(doc)
+}
+
+// explainEnvironment adds to the error for an environment that is not on this server how to do without it. Manifests that
+// were made for Azure name one of Azure.
+func explainEnvironment(err error) error {
+	if e, ok := errors.AsType[*APIError](err); ok && e.Code == "ManagedEnvironmentNotFound" {
+		return fmt.Errorf("%w Or leave environmentId out to use %s, or override it with --environment", err, defaultEnvironment)
+	}
+	return err
 }
 
 // fold returns the key as the document spells it, because ARM's names are not case-sensitive.
@@ -302,7 +318,7 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, w write) err
 	began := time.Now()
 	_, answer, err := c.call(ctx, w.method, path, version(), w.body)
 	if err != nil {
-		return err
+		return explainEnvironment(err)
 	}
 	if len(answer) == 0 { // a PATCH is answered with 202 and no body
 		if answer, err = c.get(ctx, path, version()); err != nil {

@@ -115,7 +115,7 @@ func (o *upOptions) newBody(ctx context.Context, c *Client, name string) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	return withDefaults(body, o.path("managedEnvironments", o.environment))
+	return withDefaults(body, o.path("managedEnvironments", o.environment), false)
 }
 
 // imageBase returns the last part of an image's name, without tag and digest.

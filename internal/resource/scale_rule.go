@@ -16,6 +16,8 @@ import (
 type Scale struct {
 	Min int
 	Max int
+	// ZeroMin says that a Min of 0 was written as such. It has no effect: answers tell it from a Min that was not written.
+	ZeroMin bool `json:",omitempty"`
 	// Cooldown is how long no rule must have asked for a replica before the last one is removed. Polling is how often
 	// custom rules are measured.
 	Cooldown time.Duration

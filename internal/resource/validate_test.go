@@ -1,6 +1,7 @@
 package resource_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -196,6 +197,10 @@ func TestTemplatesAreEqual(t *testing.T) {
 	b.Containers[0].Env = []resource.EnvVar{}
 	if !a.Equal(b) {
 		t.Error("an empty list of variables makes another template")
+	}
+	b.Scale.ZeroMin, b.Containers[0].Stored = true, map[string]json.RawMessage{"imageType": json.RawMessage(`"ContainerImage"`)}
+	if !a.Equal(b) || !b.Scale.ZeroMin || b.Containers[0].Stored == nil {
+		t.Error("defaults that are written make another template, or are lost")
 	}
 	b.Containers[0].Image = "chat:2"
 	if a.Equal(b) {

@@ -24,7 +24,8 @@ const (
 
 // decoder fills structs from a document. It collects the faults, and the fields that have no effect.
 //
-// Field names match in any case, as in Azure. A field with the tag arm:"ro" is set by the server. Clients send such fields
+// Field names match in any case, as in Azure. null, [] and {} are accepted for every field that is known, and null
+// for every other: clients write all fields that they have read. A field with the tag arm:"ro" is set by the server. Clients send such fields
 // back because they have read them, and their values are ignored. The value of a field with arm:"secret" is accepted and
 // never stored. The value of a field with arm:"hidden" is used, but no fault shows it.
 type decoder struct {
@@ -41,7 +42,7 @@ func (d *decoder) fault(code, path, format string, args ...any) {
 
 // decode fills into from v. pattern is path with [] in place of every [n].
 func (d *decoder) decode(v value, into reflect.Value, path, pattern string) {
-	if v.kind == null {
+	if v.kind == null || v.isBare() && !holds(into.Type(), v.kind) {
 		return
 	}
 	wrong := func(want kind) { d.fault(d.schema, show(path), "want %s, got %s", want, v) }
@@ -138,6 +139,9 @@ func (d *decoder) object(v value, into reflect.Value, path, pattern string) {
 				d.weigh(field, m.value, at)
 				continue
 			}
+			if m.value.kind == null {
+				continue // a field of a newer api-version, which az prints as null
+			}
 			message := "unknown field; want " + names(into.Type())
 			if place := placeOf(d.root, m.name, ""); place != "" {
 				message += fmt.Sprintf("; did you mean %s?", show(place))
@@ -167,6 +171,20 @@ func (d *decoder) object(v value, into reflect.Value, path, pattern string) {
 		}
 		d.decode(m.value, into.FieldByIndex(f.Index), at, like)
 	}
+}
+
+// holds says whether a field of type t can be a list or an object.
+func holds(t reflect.Type, k kind) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Slice:
+		return k == list
+	case reflect.Map, reflect.Struct:
+		return k == object
+	}
+	return false
 }
 
 func (d *decoder) unbuilt(pattern string) (Field, bool) {

@@ -142,6 +142,11 @@ func (d *decoder) twice(v value, path string) {
 	}
 }
 
+// isBare says whether a value is [] or {}.
+func (v value) isBare() bool {
+	return v.kind == list && len(v.items) == 0 || v.kind == object && len(v.members) == 0
+}
+
 // isEmpty says whether a value is null, "", [], {}, or an object that has only such values.
 func (v value) isEmpty() bool {
 	switch v.kind {

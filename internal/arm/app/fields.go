@@ -39,11 +39,15 @@ func Fields() []Field {
 
 func appFields() []Field {
 	fields := []Field{
-		refused("kind", "workflow and function apps are other products"),
+		refused("kind", "workflow and function apps are other products").unless("containerapps or containerapp", words("containerapps", "containerapp")),
+		refused("plan", "nothing is bought in a marketplace"),
+		refused("sku", "a workload profile says how large a replica can be").unless("name: Consumption", hasOnly("name", words("Consumption"))),
+		refused("zones", "everything runs on one machine"),
 		refused("managedBy", "an app is not managed by another resource"),
 		refused("extendedLocation", "there are no custom locations"),
 		refused("identity", "managed identities are not supported, because nothing issues tokens").unless("type None", hasOnly("type", words("None"))),
 		refused("properties.workloadProfileType", "set workloadProfileName, the profile's name in the environment"),
+		refused("properties.delegatedIdentities", "managed identities are not supported, because nothing issues tokens"),
 		refused("properties.networking", "apps have no subnets"),
 		refused("properties.patchingConfiguration", "images are not patched"),
 		refused("configuration.activeRevisionsMode", "activating revisions by labels is not supported").unless("Single or Multiple", notWords("Labels")),
@@ -94,7 +98,7 @@ func jobFields() []Field {
 // ofJobsToo returns the beginnings of the paths that apps and jobs have in common.
 func ofJobsToo() []string {
 	return []string{
-		"extendedLocation", "identity", "configuration.secrets[]", "configuration.registries",
+		"extendedLocation", "plan", "sku", "zones", "properties.delegatedIdentities", "identity", "configuration.secrets[]", "configuration.registries",
 		"configuration.identitySettings", "template.volumes[]", "template.containers[]", "template.initContainers[]",
 	}
 }
@@ -104,6 +108,8 @@ func environmentFields() []Field {
 		refused("kind", "there is only one kind of environment"),
 		refused("identity", "managed identities are not supported, because nothing issues tokens").unless("type None", hasOnly("type", words("None"))),
 		refused("sku", "there is only one kind of environment").unless("name: Consumption", hasOnly("name", words("Consumption"))),
+		refused("plan", "nothing is bought in a marketplace"),
+		refused("zones", "an environment runs on one machine"),
 		refused("properties.environmentMode", "there is only one kind of environment"),
 		stored("properties.appLogsConfiguration", "logs stay on this server").unless("destination: none", hasOnly("destination", words("none"))),
 		stored("properties.zoneRedundant", "an environment runs on one machine").unless("false", isFalse),
@@ -113,6 +119,7 @@ func environmentFields() []Field {
 		refused("properties.internalLoadBalancerEnabled", "the ingress listens where the server's configuration says").unless("false", isFalse),
 		stored("properties.infrastructureResourceGroup", "there are no infrastructure resources to group"),
 		refused("properties.workloadProfiles[].workloadProfileType", "this machine is the node of every profile: its replicas get no GPU, its memory is not encrypted, and nobody else uses it").unless("Consumption, D4 to D32, E4 to E32", machineTypes),
+		refused("properties.workloadProfiles[].enableFips", "the cryptography of containers is not checked").unless("false", isFalse),
 		stored("properties.workloadProfiles[].maximumCount", "this machine is the one node of every profile, whatever minimumCount and maximumCount say").unless("0 or 1", numbers(0, 1)),
 		refused("properties.customDomainConfiguration.dnsSuffix", "the domain is set in the server's configuration"),
 		refused("properties.customDomainConfiguration.certificateValue", "the domain is set in the server's configuration"),

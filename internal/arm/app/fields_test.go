@@ -21,6 +21,13 @@ const environmentPath = "/subscriptions/s/resourceGroups/g/providers/Microsoft.A
 // samples holds, for every field that is not built, a value that asks for something.
 var samples = map[string]string{
 	resource.TypeApp + " kind":                                                                       `"functionapp"`,
+	resource.TypeApp + " plan":                                                                       `{"name":"x","publisher":"y"}`,
+	resource.TypeApp + " sku":                                                                        `{"name":"Premium"}`,
+	resource.TypeApp + " zones":                                                                      `["1"]`,
+	resource.TypeEnvironment + " plan":                                                               `{"name":"x","publisher":"y"}`,
+	resource.TypeEnvironment + " zones":                                                              `["1"]`,
+	resource.TypeEnvironment + " properties.workloadProfiles[].enableFips":                           `true`,
+	resource.TypeApp + " properties.delegatedIdentities":                                             `[{"identity":"x"}]`,
 	resource.TypeApp + " managedBy":                                                                  `"/subscriptions/s"`,
 	resource.TypeApp + " extendedLocation":                                                           `{"name":"x","type":"CustomLocation"}`,
 	resource.TypeApp + " identity":                                                                   `{"type":"SystemAssigned"}`,

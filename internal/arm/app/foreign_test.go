@@ -96,7 +96,7 @@ func TestParseManifests(t *testing.T) {
 	}
 	tests := map[string]struct{ file, want string }{
 		"a fault in the second":      {one + "---\nname: b\nbogus: 1\n", "line 35: bogus: unknown field"},
-		"a missing field's line":     {one + "---\nname: b\nproperties: []\n", "line 35: properties"},
+		"a missing field's line":     {one + "---\nname: b\nproperties: [1]\n", "line 35: properties"},
 		"a tab":                      {"name: a\nproperties:\n\ttemplate: {}\n", "line 3: want spaces for the indentation, got a tab"},
 		"a tab after spaces":         {"name: a\nproperties:\n \ttemplate: {}\n", "line 3: want spaces for the indentation, got a tab"},
 		"a list":                     {"- a\n", "line 1: want the fields of a container app"},

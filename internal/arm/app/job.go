@@ -124,9 +124,9 @@ func (r *reader) jobConfiguration(w JobConfiguration) resource.JobConfiguration 
 		trigger resource.Trigger
 		given   bool
 	}{
-		{"manualTriggerConfig", resource.TriggerManual, w.ManualTriggerConfig != nil},
-		{"scheduleTriggerConfig", resource.TriggerSchedule, w.ScheduleTriggerConfig != nil},
-		{"eventTriggerConfig", resource.TriggerEvent, w.EventTriggerConfig != nil},
+		{"manualTriggerConfig", resource.TriggerManual, or(w.ManualTriggerConfig, JobTrigger{}) != (JobTrigger{})},
+		{"scheduleTriggerConfig", resource.TriggerSchedule, or(w.ScheduleTriggerConfig, ScheduledTask{}) != (ScheduledTask{})},
+		{"eventTriggerConfig", resource.TriggerEvent, or(w.EventTriggerConfig, EventTrigger{}) != (EventTrigger{})},
 	} {
 		if other.given && other.trigger != c.Trigger {
 			bad(other.field, "want nothing, because triggerType is %s", c.Trigger)

@@ -14,6 +14,7 @@ type WorkloadProfile struct {
 	WorkloadProfileType *string `json:"workloadProfileType"`
 	MinimumCount        *int    `json:"minimumCount,omitempty"`
 	MaximumCount        *int    `json:"maximumCount,omitempty"`
+	EnableFips          *bool   `json:"enableFips,omitempty"` // is always false
 }
 
 // profiles converts the workload profiles of an environment.

@@ -167,7 +167,9 @@ func (r *reader) configuration(w Configuration) resource.Configuration {
 		r.add(resource.Fault{Code: codeValue, Field: "configuration.maxInactiveRevisions", Message: fmt.Sprintf("want 0 to 100, got %d", *n)})
 	}
 	c.MaxInactive = w.MaxInactiveRevisions
-	keep(&c.Stored, "dapr", w.Dapr)
+	if or(w.Dapr, Dapr{}) != (Dapr{}) {
+		keep(&c.Stored, "dapr", w.Dapr)
+	}
 	return c
 }
 
@@ -194,7 +196,7 @@ func (r *reader) policy(in *Ingress) resource.Policy {
 			Allow: enum(r, at+".action", rule.Action, "Allow", "Allow", "Deny") == "Allow",
 		})
 	}
-	if c := in.CorsPolicy; c != nil {
+	if c := in.CorsPolicy; c != nil && !reflect.ValueOf(*c).IsZero() {
 		p.CORS = &resource.CORS{
 			Origins: c.AllowedOrigins, Methods: c.AllowedMethods, Headers: c.AllowedHeaders, ExposedHeaders: c.ExposeHeaders,
 			MaxAge: c.MaxAge, Credentials: or(c.AllowCredentials, false),
@@ -235,6 +237,7 @@ func (r *reader) template(w Template) resource.Template {
 	}
 	if s := w.Scale; s != nil {
 		t.Scale.Min, t.Scale.Max = or(s.MinReplicas, 0), or(s.MaxReplicas, defaultMaxReplicas)
+		t.Scale.ZeroMin = s.MinReplicas != nil && *s.MinReplicas == 0
 		for _, wait := range []struct {
 			name string
 			got  *int

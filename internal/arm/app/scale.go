@@ -93,7 +93,7 @@ func ruleAuth(list []RuleAuth) (all []resource.RuleAuth) {
 // newScale returns the JSON of the scale section of a template.
 func newScale(s resource.Scale) *Scale {
 	w := &Scale{MaxReplicas: &s.Max, CooldownPeriod: wholeSeconds(s.Cooldown), PollingInterval: wholeSeconds(s.Polling)}
-	if s.Min > 0 {
+	if s.Min > 0 || s.ZeroMin {
 		w.MinReplicas = &s.Min
 	}
 	for _, rule := range s.Rules {

@@ -9,10 +9,11 @@ import (
 
 // Storage is Microsoft.App/managedEnvironments/storages.
 type Storage struct {
-	ID         string            `json:"id" arm:"ro"`
-	Name       string            `json:"name"`
-	Type       string            `json:"type" arm:"ro"`
-	SystemData *SystemData       `json:"systemData,omitempty" arm:"ro"`
+	ID         string      `json:"id" arm:"ro"`
+	Name       string      `json:"name"`
+	Type       string      `json:"type" arm:"ro"`
+	SystemData *SystemData `json:"systemData,omitempty" arm:"ro"`
+	AddedByAz
 	Properties StorageProperties `json:"properties"`
 }
 

@@ -16,6 +16,14 @@ type Tracked struct {
 	Location   string            `json:"location"`
 	Tags       map[string]string `json:"tags,omitempty"`
 	SystemData *SystemData       `json:"systemData,omitempty" arm:"ro"`
+	AddedByAz
+}
+
+// AddedByAz has the fields that az adds to the resources that it prints. They are not part of an answer.
+type AddedByAz struct {
+	ResourceGroup  string `json:"resourceGroup,omitempty" arm:"ro"`
+	SubscriptionID string `json:"subscriptionId,omitempty" arm:"ro"`
+	TenantID       string `json:"tenantId,omitempty" arm:"ro"`
 }
 
 // SystemData says when a resource was written. It does not say by whom, because all administrators have the same token.

@@ -32,6 +32,7 @@ type AppProperties struct {
 	Configuration              *Configuration `json:"configuration"`
 	Template                   *Template      `json:"template"`
 	EventStreamEndpoint        string         `json:"eventStreamEndpoint" arm:"ro"`
+	PatchingMode               string         `json:"patchingMode,omitempty" arm:"ro"` // of Azure's machines
 }
 
 // Configuration applies to all revisions of an app.
