@@ -306,12 +306,18 @@ func TestRules(t *testing.T) {
 		"cron within its window":   {custom("cron", map[string]string{"start": "0 0 * * *", "end": "59 23 * * *", "timezone": "UTC", "desiredReplicas": "4"}), 0, time.Minute, 4, ""},
 		"a type that is not known": {custom("kafka", nil), 0, time.Hour, 1, "not evaluated here: kafka"},
 		"a queue":                  {[]resource.ScaleRule{{Name: "r", AzureQueue: &resource.QueueRule{QueueName: "q"}}}, 0, time.Hour, 1, "not evaluated here: azureQueue"},
-		"an amount of cpu":         {custom("cpu", map[string]string{"type": "AverageValue", "value": "500m"}), 0, time.Hour, 1, "not evaluated here: cpu of type AverageValue"},
+		"an amount of cpu":         {custom("cpu", map[string]string{"type": "AverageValue", "value": "300m"}), 0.8, time.Minute, 4, "in vCPUs; cannot scale to or from zero"},
+		"no amount of cpu":         {custom("cpu", map[string]string{"type": "AverageValue", "value": "300m"}), 0, time.Hour, 1, "in vCPUs; cannot scale to or from zero"},
+		"memory at its target":     {custom("memory", map[string]string{"type": "AverageValue", "value": "550Mi"}), 0, time.Hour, 1, "in MiB; cannot scale to or from zero; within tolerance"},
+		"memory above its target":  {custom("memory", map[string]string{"type": "AverageValue", "value": "500Mi"}), 0, time.Minute, 4, "in MiB; cannot scale to or from zero"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := run(t, resource.Scale{Max: 4, Cooldown: 300 * time.Second, Polling: 30 * time.Second, Rules: test.rules}, nil)
+				w.mu.Lock()
+				w.usage.WorkingSet = 600 << 20
+				w.mu.Unlock()
 				w.look()
 				w.look()
 				time.Sleep(time.Second) // so that replicas are never measured and busy at the same instant

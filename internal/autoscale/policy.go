@@ -14,6 +14,8 @@ import (
 // answer in github.com/microsoft/azure-container-apps, issue 348.
 const implicitTarget = 10
 
+const mebibyte = 1 << 20 // the unit of memory rules of type AverageValue
+
 // policy returns the scaling policy of a revision. An app without ingress and rules scales to zero and stays there, as
 // in Azure.
 func policy(app resource.App, rev resource.Revision) scale.Policy {
@@ -76,10 +78,22 @@ func rule(r resource.ScaleRule, settings resource.Settings) scale.Rule {
 	case "tcp":
 		return request(scale.TCP, number(resource.ConcurrentConnections))
 	case "cpu", "memory":
-		if kind := c.Metadata["type"]; kind != "" && kind != "Utilization" {
+		switch kind := c.Metadata["type"]; kind {
+		case "", resource.Utilization:
+			out.Target = float64(number("value"))
+		case resource.AverageValue:
+			amount, err := resource.ParseQuantity(c.Metadata["value"])
+			if err != nil {
+				return other(fmt.Sprintf("%s (value: %v)", c.Type, err))
+			}
+			if c.Type == "memory" {
+				amount /= mebibyte
+			}
+			out.Target, out.Amount = amount, true
+		default:
 			return other(c.Type + " of type " + kind)
 		}
-		out.Kind, out.Target = scale.Kind(c.Type), float64(number("value"))
+		out.Kind = scale.Kind(c.Type)
 		return out
 	case "cron":
 		hours, err := window(c.Metadata)

@@ -76,7 +76,7 @@ func (s *Scaler) measured() (list []subject) {
 }
 
 // read measures the replicas of a revision. The value of a rule is the mean over the ready replicas, in percent of
-// their limit.
+// their limit, or in vCPUs or MiB.
 func (s *Scaler) read(ctx context.Context, one subject) (map[string]scale.Reading, gauge) {
 	var cpu, memory []float64
 	next := gauge{}
@@ -91,23 +91,33 @@ func (s *Scaler) read(ctx context.Context, one subject) (map[string]scale.Readin
 		next[name] = now
 		if before, ok := one.gauge[name]; ok && now.at.After(before.at) && now.nanos >= before.nanos {
 			cores := float64(now.nanos-before.nanos) / float64(now.at.Sub(before.at))
-			cpu = append(cpu, 100*cores*1000/float64(one.limits.MilliCPU))
+			cpu = append(cpu, cores)
 		}
-		memory = append(memory, 100*float64(u.WorkingSet)/float64(one.limits.Memory))
+		memory = append(memory, float64(u.WorkingSet))
 	}
 	readings := map[string]scale.Reading{}
 	for _, rule := range one.rules {
-		switch rule.Kind {
-		case scale.CPU:
-			readings[rule.Name] = mean(cpu, len(one.replicas), failed)
-		case scale.Memory:
-			readings[rule.Name] = mean(memory, len(one.replicas), failed)
+		var values []float64
+		var unit float64 // what a value of 1 is, in vCPUs or bytes
+		switch {
+		case rule.Kind == scale.CPU && rule.Amount:
+			values, unit = cpu, 1
+		case rule.Kind == scale.CPU:
+			values, unit = cpu, float64(one.limits.MilliCPU)/1000/100
+		case rule.Kind == scale.Memory && rule.Amount:
+			values, unit = memory, mebibyte
+		case rule.Kind == scale.Memory:
+			values, unit = memory, float64(one.limits.Memory)/100
+		default:
+			continue
 		}
+		readings[rule.Name] = mean(values, unit, len(one.replicas), failed)
 	}
 	return readings, next
 }
 
-func mean(values []float64, replicas int, failed error) scale.Reading {
+// mean returns the mean of values, counted in a unit.
+func mean(values []float64, unit float64, replicas int, failed error) scale.Reading {
 	if len(values) == 0 {
 		switch {
 		case failed != nil:
@@ -121,5 +131,5 @@ func mean(values []float64, replicas int, failed error) scale.Reading {
 	for _, v := range values {
 		sum += v
 	}
-	return scale.Reading{Value: sum / float64(len(values)), Replicas: len(values)}
+	return scale.Reading{Value: sum / float64(len(values)) / unit, Replicas: len(values)}
 }

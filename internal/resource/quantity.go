@@ -2,7 +2,10 @@ package resource
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -48,6 +51,32 @@ func FormatMemory(bytes int64) string {
 		}
 	}
 	return strconv.FormatInt(bytes, 10)
+}
+
+// quantities are the suffixes of Kubernetes' quantities.
+func quantities() map[string]float64 {
+	return map[string]float64{
+		"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+	}
+}
+
+var quantityForm = regexp.MustCompile(`^([0-9]{1,15}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([a-zA-Z]{0,2})$`)
+
+// ParseQuantity parses a Kubernetes quantity above 0, as scale rules have them: "500m", "1.5", "600Mi".
+func ParseQuantity(s string) (float64, error) {
+	parts := quantityForm.FindStringSubmatch(s)
+	if parts == nil {
+		return 0, fmt.Errorf("want a quantity, as in 500m, 1.5 or 600Mi, got %q", s)
+	}
+	factor, ok := quantities()[parts[2]]
+	number, err := strconv.ParseFloat(parts[1], 64)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("want a number with one of %s or without a unit, got %q", strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(quantities())), func(u string) bool { return u == "" }), ", "), s)
+	}
+	if number *= factor; !(number > 0) {
+		return 0, fmt.Errorf("want a quantity above 0, got %q", s)
+	}
+	return number, nil
 }
 
 // ParseCPU converts a number of vCPUs to thousandths. Azure accepts at most two decimals.

@@ -59,6 +59,29 @@ func FuzzParseMemory(f *testing.F) {
 	})
 }
 
+func TestParseQuantity(t *testing.T) {
+	for in, want := range map[string]float64{
+		"500m": 0.5, "1": 1, "1.5": 1.5, ".5": 0.5, "600Mi": 600 << 20, "1Gi": 1 << 30, "0.5Gi": 1 << 29, "1G": 1e9, "2k": 2000, "100000000": 1e8,
+		"": 0, "0": 0, "0m": 0, "-1": 0, "+1": 0, "1Mb": 0, "1mi": 0, "1 Gi": 0, "Gi": 0, "1e3": 0, "NaN": 0, "Inf": 0, "1_000": 0, ".": 0, "9999999999999999": 0, "１": 0,
+	} {
+		got, err := resource.ParseQuantity(in)
+		if got != want || (err == nil) != (want != 0) {
+			t.Errorf("ParseQuantity(%q) = %v, %v; want %v", in, got, err, want)
+		}
+	}
+}
+
+func FuzzParseQuantity(f *testing.F) {
+	for _, s := range []string{"500m", "1.5", ".5Gi", "0", "999999999999999Ti", "1Mb"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, err := resource.ParseQuantity(s); err == nil && !(n > 0 && n < 1e30) {
+			t.Errorf("%q is %v, want a number above 0", s, n)
+		}
+	})
+}
+
 func TestParseCPU(t *testing.T) {
 	for in, want := range map[float64]int64{0.25: 250, 0.5: 500, 4: 4000, 0.1: 100, 0.07: 70, 1.75: 1750, 0: 0, -1: 0, 0.125: 0, 1e9: 0} {
 		got, err := resource.ParseCPU(in)

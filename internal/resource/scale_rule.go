@@ -144,6 +144,12 @@ const (
 	ConcurrentConnections = "concurrentConnections"
 )
 
+// The types of cpu and memory rules, in their metadata: the value is a percentage of the limit, or vCPUs or bytes.
+const (
+	Utilization  = "Utilization"
+	AverageValue = "AverageValue"
+)
+
 // The types of custom rules that an external scaler measures, and their metadata.
 const (
 	External      = "external"
@@ -248,12 +254,17 @@ func (c CustomRule) validate(t Template) (faults []Fault) {
 		number(ConcurrentConnections, false)
 	case "cpu", "memory":
 		switch kind := c.Metadata["type"]; kind {
-		case "", "Utilization":
+		case "", Utilization:
 			number("value", true)
-		case "AverageValue":
-			bad("type", "want Utilization, got AverageValue, which is not built")
+		case AverageValue:
+			if _, err := ParseQuantity(c.Metadata["value"]); err != nil {
+				bad("value", "%v", err)
+			}
 		default:
-			bad("type", "want Utilization, got %q", kind)
+			bad("type", "want Utilization or AverageValue, got %q", kind)
+		}
+		if name, given := c.Metadata["containerName"]; given && (len(t.Containers) != 1 || t.Containers[0].Name != name) {
+			bad("containerName", "want nothing, or the name of the only container, because the containers of a replica are measured together, got %q", name)
 		}
 	case "azure-queue":
 		if c.Metadata["queueName"] == "" {

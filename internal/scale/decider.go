@@ -218,6 +218,9 @@ func (d *Decider) measured(r Rule, s Sample) Wish {
 	switch r.Kind {
 	case CPU, Memory:
 		w.Note = "cannot scale to or from zero"
+		if r.Amount {
+			w.Note = unit(r.Kind) + "; " + w.Note
+		}
 		w.Wanted, tolerated = utilization(reading, r.Target, s.Current)
 	default:
 		w.Target, w.Active, w.Note = reading.Target, reading.Active, reading.Note
@@ -234,6 +237,14 @@ func (d *Decider) measured(r Rule, s Sample) Wish {
 		w.note("within tolerance")
 	}
 	return w
+}
+
+// unit returns the unit of a rule about an amount.
+func unit(k Kind) string {
+	if k == CPU {
+		return "in vCPUs"
+	}
+	return "in MiB"
 }
 
 // invalid says why a reading has no value, or returns "".

@@ -54,6 +54,8 @@ type Rule struct {
 	// Target is the value per replica: requests, connections, or percent of cpu or memory. For cron it is the number of
 	// replicas inside Window. An external source reports its target with its value.
 	Target float64
+	// Amount says that a cpu or memory rule is not about percent but about vCPUs or MiB.
+	Amount bool
 	Metric Metric // of an http rule
 	Window Window // of a cron rule
 	// Type is the KEDA type of a rule of kind Other.
@@ -115,8 +117,8 @@ func (l Load) active() bool {
 
 // Reading is the value of a rule that is measured elsewhere: cpu, memory, external.
 type Reading struct {
-	// Value is the mean percentage over the ready replicas for cpu and memory, and the source's total for external
-	// rules.
+	// Value is the mean over the ready replicas for cpu and memory, in the unit of the rule, and the source's total for
+	// external rules.
 	Value float64
 	// Target is the value that an external source wants for each replica. It can change at any time.
 	Target float64

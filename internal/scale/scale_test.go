@@ -181,6 +181,37 @@ func TestCPUAndCron(t *testing.T) {
 	}
 }
 
+// A rule about an amount is computed as the Kubernetes autoscaler computes it (GetRawResourceReplicas): the mean over the
+// ready replicas by the target, times their number; within a tenth of the target nothing changes; never zero.
+func TestAmounts(t *testing.T) {
+	tests := map[string]struct {
+		rule    scale.Rule
+		value   float64
+		current int
+		want    int // after an hour
+	}{
+		"cpu above":        {scale.Rule{Kind: scale.CPU, Target: 0.5, Amount: true}, 0.8, 2, 4}, // ceil(2 x 0.8 / 0.5)
+		"cpu in tolerance": {scale.Rule{Kind: scale.CPU, Target: 0.5, Amount: true}, 0.55, 2, 2},
+		"cpu below":        {scale.Rule{Kind: scale.CPU, Target: 0.5, Amount: true}, 0.2, 5, 2},
+		"cpu idle":         {scale.Rule{Kind: scale.CPU, Target: 0.5, Amount: true}, 0, 5, 1},
+		"memory above":     {scale.Rule{Kind: scale.Memory, Target: 600, Amount: true}, 700, 2, 3},
+		"memory below":     {scale.Rule{Kind: scale.Memory, Target: 600, Amount: true}, 100, 3, 1},
+	}
+	for name, test := range tests {
+		test.rule.Name = "r"
+		for behaviour, p := range map[string]scale.Policy{"azure": azure([]scale.Rule{test.rule}, 0, 10), "fast": fast([]scale.Rule{test.rule}, 0, 10)} {
+			w := &world{Decider: scale.New(p, scale.State{}), current: test.current}
+			load := test.value * float64(test.current) // stays the same in all
+			for at := time.Duration(0); at <= time.Hour; at += 15 * time.Second {
+				w.at(at, scale.Load{}, map[string]scale.Reading{"r": {Value: load / float64(w.current), Replicas: w.current}})
+			}
+			if w.current != test.want {
+				t.Errorf("%s, %s: got %d replicas, want %d", name, behaviour, w.current, test.want)
+			}
+		}
+	}
+}
+
 func TestFailedSourceKeepsTheCount(t *testing.T) {
 	for name, p := range map[string]scale.Policy{"azure": azure(queue(), 0, 10), "fast": fast(queue(), 0, 10)} {
 		for what, r := range map[string]map[string]scale.Reading{

@@ -55,7 +55,7 @@ type ContainerMemory struct {
 type RuleState struct {
 	Name   string  `json:"name"`
 	Kind   string  `json:"kind"`   // "http", "tcp", "cpu", "memory", "cron", "external" or "other"
-	Value  float64 `json:"value"`  // requests, connections, percent or units of a source
+	Value  float64 `json:"value"`  // requests, connections, percent, vCPUs, MiB or units of a source
 	Target float64 `json:"target"` // per replica
 	Wanted int     `json:"wanted"` // replicas, or executions of a job
 	Active bool    `json:"active"` // it prevents scaling to zero

@@ -21,6 +21,7 @@ func TestScaleRulesRoundTrip(t *testing.T) {
 		"custom":      `[{"name":"a","custom":{"type":"azure-servicebus","metadata":{"queueName":"q","messageCount":"5"},"auth":[{"secretRef":"key","triggerParameter":"connection"}],"identity":"system"}}]`,
 		"cron":        `[{"name":"a","custom":{"type":"cron","metadata":{"timezone":"Asia/Seoul","start":"0 8 * * 1-5","end":"0 20 * * 1-5","desiredReplicas":"2"}}}]`,
 		"external":    `[{"name":"a","custom":{"type":"external-push","metadata":{"scalerAddress":"[2001:db8::1]:6000","enableTLS":"true","queue":"q"},"auth":[{"secretRef":"key","triggerParameter":"caCert"}]}}]`,
+		"an amount":   `[{"name":"a","custom":{"type":"memory","metadata":{"type":"AverageValue","value":"600Mi","containerName":"chat"}}}]`,
 		"cpu":         `[{"name":"a","custom":{"type":"cpu","metadata":{"type":"Utilization","value":"70"}}},{"name":"b","http":{"metadata":{"concurrentRequests":"7"}}}]`,
 	} {
 		t.Run(name, func(t *testing.T) {
