@@ -194,6 +194,21 @@ func TestReferrers(t *testing.T) {
 	}
 	s.collect(t)
 	list(signature, sbom)
+	// An index takes over the image that it lists, which stays a referrer until the index goes.
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: signature})
+	if err := remote.WriteIndex(s.ref(t, "team/app:signed"), index); err != nil {
+		t.Fatal(err)
+	}
+	s.collect(t)
+	list(signature, sbom)
+	if err := remote.Delete(s.ref(t, "team/app:signed")); err != nil {
+		t.Fatal(err)
+	}
+	list(sbom)
+	if err := remote.Put(s.ref(t, "team/app@"+digestOf(t, signature)), signature); err != nil {
+		t.Fatal(err)
+	}
+	list(signature, sbom)
 	if err := remote.Delete(s.ref(t, "team/app@"+digestOf(t, sbom))); err != nil {
 		t.Fatal(err)
 	}

@@ -103,6 +103,15 @@ func (im *Images) record(ctx context.Context, ref Reference) (images.Image, erro
 			return record, err
 		}
 	}
+	if ref.Digest != "" {
+		child, in, ok, err := im.stores.listed(ctx, ref)
+		if err != nil {
+			return images.Image{}, fmt.Errorf("image %q: %w", ref, err)
+		}
+		if ok {
+			return images.Image{Name: ref.storeName(), Target: child, CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt}, nil
+		}
+	}
 	records, err := im.stores.Images.List(ctx)
 	if err != nil {
 		return images.Image{}, fmt.Errorf("image %q: %w", ref, err)
@@ -115,18 +124,6 @@ func (im *Images) record(ctx context.Context, ref Reference) (images.Image, erro
 		}
 		if known.Tag != "" {
 			tags = append(tags, known.Tag)
-		}
-		if ref.Digest == "" || !images.IsIndexType(record.Target.MediaType) {
-			continue
-		}
-		m, err := im.stores.manifest(ctx, record.Target)
-		if err != nil {
-			continue // this index is damaged; the next one may not be
-		}
-		for _, child := range m.children {
-			if child.Digest == ref.Digest {
-				return images.Image{Name: ref.storeName(), Target: child, CreatedAt: record.CreatedAt, UpdatedAt: record.UpdatedAt}, nil
-			}
 		}
 	}
 	return images.Image{}, notFound(ref, tags)

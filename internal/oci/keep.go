@@ -45,6 +45,9 @@ func (s Stores) keep(ctx context.Context, ref Reference, m manifest, target ocis
 	}()
 	leased := leases.WithLease(ctx, lease.ID)
 	held := m.gcLabels()
+	if subject := labels[subjectLabel]; subject != "" {
+		held[subjectLabel] = subject // for when an index keeps it, and it has no record of its own
+	}
 	if err := content.WriteBlob(leased, s.Content, "penstock/manifest/"+target.Digest.String(), bytes.NewReader(raw), target, content.WithLabels(held)); err != nil {
 		return fmt.Errorf("store manifest: %w", err)
 	}
@@ -187,10 +190,10 @@ func (s Stores) checkReferences(ctx context.Context, m manifest, partial bool) e
 	var missing error
 	there := 0
 	for _, desc := range m.references() {
-		if m.index && images.IsIndexType(desc.MediaType) {
-			return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "%s: %v", desc.Digest, errNested)
-		}
 		info, err := s.Content.Info(ctx, desc.Digest)
+		if errdefs.IsNotFound(err) && !m.index && images.IsNonDistributable(desc.MediaType) {
+			continue // who pulls the image gets such a layer from elsewhere
+		}
 		if err != nil {
 			err = orUnknown(err, "MANIFEST_BLOB_UNKNOWN", "blob %s (%s): not in this server's store; push it before the manifest", desc.Digest, clip(desc.MediaType))
 			if _, unknown := errors.AsType[*protocolError](err); unknown && m.index && partial {
@@ -202,6 +205,11 @@ func (s Stores) checkReferences(ctx context.Context, m manifest, partial bool) e
 		there++
 		if info.Size != desc.Size {
 			return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "blob %s: the manifest says %d bytes, it has %d", desc.Digest, desc.Size, info.Size)
+		}
+		if m.index && images.IsIndexType(desc.MediaType) {
+			if err := s.checkNested(ctx, desc); err != nil {
+				return err
+			}
 		}
 	}
 	if there == 0 && missing != nil {
@@ -219,6 +227,18 @@ func (s Stores) checkReferences(ctx context.Context, m manifest, partial bool) e
 	}
 	if _, err := parseConfig(raw, len(m.layers)); err != nil {
 		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "config %s: %v", m.config.Digest, err)
+	}
+	return nil
+}
+
+// checkNested checks an index within an index.
+func (s Stores) checkNested(ctx context.Context, desc ocispec.Descriptor) error {
+	m, err := s.manifest(ctx, desc)
+	if err != nil {
+		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "%v", err)
+	}
+	if slices.ContainsFunc(m.children, func(d ocispec.Descriptor) bool { return images.IsIndexType(d.MediaType) }) {
+		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "%s: %v", desc.Digest, errDeep)
 	}
 	return nil
 }

@@ -78,6 +78,9 @@ type exporter struct {
 
 // image passes on a manifest and everything that it refers to.
 func (e *exporter) image(ctx context.Context, target ocispec.Descriptor) error {
+	if e.done[target.Digest] {
+		return nil
+	}
 	m, err := e.stores.manifest(ctx, target)
 	if err != nil {
 		return err
@@ -96,6 +99,9 @@ func (e *exporter) image(ctx context.Context, target ocispec.Descriptor) error {
 			}
 		} else {
 			err = e.blob(ctx, desc.Digest)
+			if errdefs.IsNotFound(err) && images.IsNonDistributable(desc.MediaType) {
+				continue
+			}
 		}
 		if err != nil {
 			return err

@@ -109,7 +109,9 @@ func (im *Images) collect(ctx context.Context, target ocispec.Descriptor, into *
 		if _, seen := into.blobs[child.Digest]; seen {
 			continue
 		}
-		if !images.IsManifestType(child.MediaType) {
+		if images.IsIndexType(child.MediaType) {
+			err = im.collect(ctx, child, into)
+		} else if !images.IsManifestType(child.MediaType) {
 			err = im.count(ctx, child, into)
 		} else if m, merr := im.stores.manifest(ctx, child); merr != nil {
 			err = merr

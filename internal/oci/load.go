@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -151,7 +152,7 @@ func (l *loader) index(ctx context.Context, raw []byte, as string) (names []stri
 		}
 		ref, err := ParseReference(name)
 		if err == nil {
-			err = l.image(ctx, ref, desc, false)
+			err = l.image(ctx, ref, desc, 0)
 		}
 		if err != nil {
 			return names, fmt.Errorf("image %q: %w", clip(name), err)
@@ -204,7 +205,7 @@ func (l *loader) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	return l.stores.loadBlob(ctx, file, ocispec.Descriptor{Digest: desc.Digest, Size: desc.Size})
 }
 
-func (l *loader) image(ctx context.Context, ref Reference, target ocispec.Descriptor, nested bool) error {
+func (l *loader) image(ctx context.Context, ref Reference, target ocispec.Descriptor, level int) error {
 	raw, err := l.manifest(ctx, target)
 	if err != nil {
 		return err
@@ -216,16 +217,19 @@ func (l *loader) image(ctx context.Context, ref Reference, target ocispec.Descri
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", target.Digest, err)
 	}
-	if m.index && nested {
-		return errNested
+	if m.index && level > 1 {
+		return errDeep
 	}
 	for _, desc := range m.references() {
 		if m.index && !l.has(ctx, desc.Digest) {
 			continue // a pulled image has only one platform, whose manifest is checked below
 		}
 		if m.index {
-			err = l.image(ctx, Reference{Host: ref.Host, Repository: ref.Repository, Digest: desc.Digest}, desc, true)
+			err = l.image(ctx, Reference{Host: ref.Host, Repository: ref.Repository, Digest: desc.Digest}, desc, level+1)
 		} else {
+			if images.IsNonDistributable(desc.MediaType) && !l.has(ctx, desc.Digest) {
+				continue
+			}
 			err = l.blob(ctx, desc)
 		}
 		if err != nil {

@@ -21,8 +21,12 @@ const (
 	maxReferences = 4096
 )
 
-// errNested rejects nested indexes, which no builder creates. A few small ones could be traversed in 4096^n ways.
+// errNested rejects an index within an index where an image is to be run. The registry stores one level of them, as the
+// specification demands, but nothing says which image of them this machine should run.
 var errNested = errors.New("want an index of images, got an index within an index")
+
+// errDeep rejects indexes that are nested deeper. A few small ones could be traversed in 4096^n ways.
+var errDeep = errors.New("want an index of images, or of indexes of images, got a deeper one")
 
 // manifest is what an image manifest or index refers to.
 type manifest struct {

@@ -38,6 +38,8 @@ func (r *Registry) getManifest(w http.ResponseWriter, req *http.Request, ref Ref
 			return orUnknown(err, "MANIFEST_UNKNOWN", "manifest %s: not in this server's store", ref)
 		}
 		target = record.Target
+	} else if err := r.checkThere(ctx, ref); err != nil {
+		return err
 	}
 	raw, mediaType, err := r.manifestBlob(ctx, target)
 	if err != nil {
@@ -50,6 +52,20 @@ func (r *Registry) getManifest(w http.ResponseWriter, req *http.Request, ref Ref
 	h.Set("ETag", `"`+target.Digest.String()+`"`)
 	_, _ = w.Write(raw) // fails only if the client has left
 	return nil
+}
+
+// checkThere checks that a repository has a manifest with a digest. Other repositories can have it, and a manifest that
+// was deleted stays in the store until it is collected.
+func (r *Registry) checkThere(ctx context.Context, ref Reference) error {
+	names, err := r.stores.names(ctx, ref)
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	_, _, ok, err := r.stores.listed(ctx, ref)
+	if err == nil && !ok {
+		err = refuse(http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest %s: not in this server's store", ref)
+	}
+	return err
 }
 
 // manifestBlob reads a manifest. A blob that is not a manifest is reported as not found.
@@ -130,6 +146,13 @@ func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, ref 
 	found, err := r.stores.remove(req.Context(), ref)
 	if err != nil {
 		return fmt.Errorf("delete image %s: %w", ref, err)
+	}
+	if !found && ref.Digest != "" {
+		if _, in, listed, err := r.stores.listed(req.Context(), ref); err != nil {
+			return fmt.Errorf("delete image %s: %w", ref, err)
+		} else if outer, ok := fromStoreName(in.Name); listed && ok {
+			return refuse(http.StatusMethodNotAllowed, "UNSUPPORTED", "manifest %s: it is part of %s; delete that", ref, outer)
+		}
 	}
 	if !found {
 		return refuse(http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest %s: not in this server's store", ref)

@@ -1,12 +1,14 @@
 package oci
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -40,6 +42,35 @@ func subjectOf(raw []byte) (digest.Digest, error) {
 	return doc.Subject.Digest, checkDescriptor("subject", *doc.Subject)
 }
 
+// listedReferrers adds the referrers that have no record of their own, because an index of the repository keeps them.
+func (r *Registry) listedReferrers(ctx context.Context, repository string, subject digest.Digest, known []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	var found []digest.Digest
+	err := r.stores.Content.Walk(ctx, func(info content.Info) error {
+		found = append(found, info.Digest)
+		return nil
+	}, fmt.Sprintf("labels.%q==%s", subjectLabel, subject))
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range found {
+		if slices.ContainsFunc(known, func(k ocispec.Descriptor) bool { return k.Digest == d }) {
+			continue
+		}
+		ref, err := inRepository(repository, d.String())
+		if err != nil {
+			return nil, err
+		}
+		child, _, ok, err := r.stores.listed(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			known = append(known, child)
+		}
+	}
+	return known, nil
+}
+
 // referrers responds with the manifests of a repository whose subject is dgst. The list can be empty.
 func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repository, dgst string) error {
 	d, err := parseDigest(dgst)
@@ -53,15 +84,20 @@ func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repositor
 	}
 	wanted := req.URL.Query().Get("artifactType")
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	var targets []ocispec.Descriptor
 	for _, record := range records {
-		ref, ok := fromStoreName(record.Name)
-		if !ok || ref.repository() != repository {
-			continue
+		if ref, ok := fromStoreName(record.Name); ok && ref.repository() == repository {
+			targets = append(targets, record.Target)
 		}
-		if slices.ContainsFunc(index.Manifests, func(m ocispec.Descriptor) bool { return m.Digest == record.Target.Digest }) {
+	}
+	if targets, err = r.listedReferrers(ctx, repository, d, targets); err != nil {
+		return err
+	}
+	for _, target := range targets {
+		if slices.ContainsFunc(index.Manifests, func(m ocispec.Descriptor) bool { return m.Digest == target.Digest }) {
 			continue // a second name of the same manifest
 		}
-		raw, mediaType, err := r.manifestBlob(ctx, record.Target)
+		raw, mediaType, err := r.manifestBlob(ctx, target)
 		if errdefs.IsNotFound(err) {
 			continue
 		}
@@ -83,7 +119,7 @@ func (r *Registry) referrers(w http.ResponseWriter, req *http.Request, repositor
 			return fmt.Errorf("referrers of %s: want at most %d, got more", d, maxReferrers)
 		}
 		index.Manifests = append(index.Manifests, ocispec.Descriptor{
-			MediaType: mediaType, Digest: record.Target.Digest, Size: int64(len(raw)), ArtifactType: doc.ArtifactType, Annotations: doc.Annotations,
+			MediaType: mediaType, Digest: target.Digest, Size: int64(len(raw)), ArtifactType: doc.ArtifactType, Annotations: doc.Annotations,
 		})
 	}
 	slices.SortFunc(index.Manifests, func(a, b ocispec.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })

@@ -326,7 +326,7 @@ func TestHostileRequests(t *testing.T) {
 		"config that is no JSON":        {http.MethodPut, manifestAt, strings.Replace(edit(config, notJSON), fmt.Sprintf(`"size":%d`, m.Config.Size), `"size":7`, 1), image, 400, "MANIFEST_INVALID"},
 		"fewer layers than diff IDs":    {http.MethodPut, manifestAt, string(raw[:bytes.Index(raw, []byte(`"layers":[`))]) + `"layers":[]}`, image, 400, "MANIFEST_INVALID"},
 		"index of what is missing":      {http.MethodPut, manifestAt, `{"schemaVersion":2,"manifests":[{"mediaType":"` + image + `","size":1,"digest":"` + zeros + `"}]}`, index, 404, "MANIFEST_BLOB_UNKNOWN"},
-		"index within an index":         {http.MethodPut, manifestAt, `{"schemaVersion":2,"manifests":[{"mediaType":"` + index + `","size":1,"digest":"` + zeros + `"}]}`, index, 400, "MANIFEST_INVALID"},
+		"index of a missing index":      {http.MethodPut, manifestAt, `{"schemaVersion":2,"manifests":[{"mediaType":"` + index + `","size":1,"digest":"` + zeros + `"}]}`, index, 404, "MANIFEST_BLOB_UNKNOWN"},
 		"manifest by another's digest":  {http.MethodPut, "/v2/app/manifests/" + zeros, string(raw), image, 400, "DIGEST_INVALID"},
 		"layer asked for as a manifest": {http.MethodGet, "/v2/app/manifests/" + layer, "", "", 404, "MANIFEST_UNKNOWN"},
 		"delete of an unknown tag":      {http.MethodDelete, "/v2/app/manifests/2", "", "", 404, "MANIFEST_UNKNOWN"},

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -63,6 +66,41 @@ func (s Stores) names(ctx context.Context, ref Reference) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// listed finds the manifest with ref's digest in an index of ref's repository, or in an index within one. It returns the
+// record of the outer index.
+func (s Stores) listed(ctx context.Context, ref Reference) (child ocispec.Descriptor, in images.Image, ok bool, err error) {
+	records, err := s.Images.List(ctx)
+	if err != nil {
+		return child, in, false, err
+	}
+	seen := map[digest.Digest]bool{}
+	var find func(target ocispec.Descriptor) bool
+	find = func(target ocispec.Descriptor) bool {
+		if seen[target.Digest] || !images.IsIndexType(target.MediaType) {
+			return false
+		}
+		seen[target.Digest] = true
+		m, err := s.manifest(ctx, target)
+		if err != nil {
+			return false // this index is damaged or not here; the next one may not be
+		}
+		for _, c := range m.children {
+			if c.Digest == ref.Digest {
+				child = c
+				return true
+			}
+		}
+		return slices.ContainsFunc(m.children, find)
+	}
+	for _, record := range records {
+		known, ours := fromStoreName(record.Name)
+		if ours && known.repository() == ref.repository() && find(record.Target) {
+			return child, record, true, nil
+		}
+	}
+	return child, in, false, nil
 }
 
 func ignoreNotFound(err error) error {

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -67,20 +68,39 @@ func (im *Images) Verify(ctx context.Context) (Verified, error) {
 // parts returns the digests of everything that an image should have in this store, as far as its manifests can be read.
 // A pulled index may have only some of its images here.
 func (im *Images) parts(ctx context.Context, target ocispec.Descriptor) []digest.Digest {
-	all := []digest.Digest{target.Digest}
-	m, err := im.stores.manifest(ctx, target)
-	if err != nil {
-		return all
-	}
-	for _, desc := range m.references() {
-		if !m.index {
-			all = append(all, desc.Digest)
-			continue
+	var all []digest.Digest
+	seen := map[digest.Digest]bool{}
+	add := func(d digest.Digest) bool {
+		if seen[d] {
+			return false
 		}
-		if _, err := im.stores.Content.Info(ctx, desc.Digest); !errdefs.IsNotFound(err) {
-			all = append(all, im.parts(ctx, desc)...)
+		seen[d] = true
+		all = append(all, d)
+		return true
+	}
+	there := func(desc ocispec.Descriptor) bool {
+		_, err := im.stores.Content.Info(ctx, desc.Digest)
+		return !errdefs.IsNotFound(err)
+	}
+	var visit func(target ocispec.Descriptor)
+	visit = func(target ocispec.Descriptor) {
+		if !add(target.Digest) {
+			return
+		}
+		m, err := im.stores.manifest(ctx, target)
+		if err != nil {
+			return
+		}
+		for _, desc := range m.references() {
+			switch {
+			case m.index && there(desc):
+				visit(desc)
+			case !m.index && (!images.IsNonDistributable(desc.MediaType) || there(desc)):
+				add(desc.Digest)
+			}
 		}
 	}
+	visit(target)
 	return all
 }
 
