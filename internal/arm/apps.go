@@ -38,6 +38,7 @@ func appKind() kind[resource.App] {
 				c.tellTraffic(now)
 			}
 			c.tellChangedSecrets(was, now)
+			c.tellRemovedDomains(was, now)
 		},
 		answer: func(c *call, a resource.App) (any, error) {
 			domain, err := c.domain(a.Environment)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock/internal/logs"
 	"penstock/internal/resource"
 	"penstock/internal/seal"
 )
@@ -193,4 +194,42 @@ func TestCustomDomains(t *testing.T) {
 		s.await(s.want(202, "DELETE", base+"/containerApps/"+app+version, ""), "Location")
 	}
 	s.want(200, "DELETE", id("site")+version, "")
+}
+
+func TestARemovedDomainIsTold(t *testing.T) {
+	s := start(t)
+	s.environment("e")
+	told := func() (messages []string) {
+		t.Helper()
+		for e, err := range s.system.Read(t.Context(), logs.EventQuery{App: resource.AppID(subscription, "ml", "chat")}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Reason == "CustomDomainsRemoved" {
+				messages = append(messages, e.Message)
+			}
+		}
+		return messages
+	}
+	for _, step := range []struct {
+		method, body string
+		told         int
+	}{
+		{"PUT", withDomains(`[{"name":"a.example.com"},{"name":"b.example.com"}]`), 0},
+		{"PUT", withDomains(`[{"name":"B.example.com"},{"name":"c.example.com"},{"name":"a.example.com"}]`), 0},
+		{"PATCH", `{"tags":{"a":"1"}}`, 0},
+		{"PUT", chat(nil), 1},
+		{"PATCH", `{"properties":{"configuration":{"ingress":{"customDomains":[{"name":"d.example.com"}]}}}}`, 1},
+		{"PATCH", `{"properties":{"configuration":{"ingress":null}}}`, 2},
+	} {
+		status := map[string]int{"PUT": 201, "PATCH": 202}[step.method]
+		s.await(s.want(status, step.method, chatPath, step.body), "Azure-AsyncOperation")
+		if got := told(); len(got) != step.told {
+			t.Fatalf("%s %s: got %q, want %d events", step.method, step.body, got, step.told)
+		}
+	}
+	got := told()
+	if !strings.Contains(got[0], "'b.example.com', 'c.example.com', 'a.example.com'") || !strings.Contains(got[1], "domains 'd.example.com';") {
+		t.Errorf("got %q, want the names", got)
+	}
 }

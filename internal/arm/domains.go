@@ -181,3 +181,28 @@ func checkName(c *call) error {
 	}
 	return nil
 }
+
+// tellRemovedDomains writes a warning event if a write took custom domains from an app. A PUT without them does that, which
+// is how deployments from templates lose domains that were added by hand.
+func (c *call) tellRemovedDomains(was, now resource.App) {
+	domains := func(a resource.App) []resource.CustomDomain {
+		if a.Configuration.Ingress == nil {
+			return nil
+		}
+		return a.Configuration.Ingress.Domains
+	}
+	var names []string
+	for _, d := range domains(was) {
+		if !slices.ContainsFunc(domains(now), func(kept resource.CustomDomain) bool { return kept.Name == d.Name }) {
+			names = append(names, "'"+d.Name+"'")
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	c.System.Append(resource.Event{
+		At: time.Now().UTC(), Warning: true, App: now.ID, Reason: "CustomDomainsRemoved", Source: "ContainerAppController",
+		Message: fmt.Sprintf("The last write removed the app's custom domains %s; requests for them are answered with the 404 page. "+
+			"A PUT replaces all settings: name the domains to keep in configuration.ingress.customDomains", strings.Join(names, ", ")),
+	})
+}

@@ -47,6 +47,8 @@ func TestSchedule(t *testing.T) {
 		}
 		return all
 	}
+	ended := running(1)
+	ended[0].State, ended[0].Ended = resource.ExecutionSucceeded, start.Add(time.Minute)
 	tests := map[string]struct {
 		cron       string
 		change     func(*resource.Job)
@@ -56,20 +58,21 @@ func TestSchedule(t *testing.T) {
 		starts     bool
 		warnings   string
 	}{
-		"not due yet":            {cron: "0 11 * * *", now: at("10:59:59"), next: at("11:00:00")},
-		"due now":                {cron: "0 11 * * *", now: at("11:00:00"), due: at("11:00:00"), next: at("11:00:00").AddDate(0, 0, 1), starts: true},
-		"due a moment ago":       {cron: "0 * * * *", now: at("11:00:59"), due: at("11:00:00"), next: at("12:00:00"), starts: true},
-		"late":                   {cron: "0 * * * *", now: at("11:01:00"), due: at("11:00:00"), next: at("12:00:00"), starts: true, warnings: "ExecutionLate"},
-		"missed two of three":    {cron: "*/10 * * * *", now: at("10:30:05"), due: at("10:30:00"), next: at("10:40:00"), starts: true, warnings: "ScheduleMissed"},
-		"as late as can be":      {cron: "0 11 * * *", now: at("12:00:00"), due: at("11:00:00"), next: at("11:00:00").AddDate(0, 0, 1), starts: true, warnings: "ExecutionLate"},
-		"too late":               {cron: "0 11 * * *", now: at("12:00:01"), due: at("11:00:00"), next: at("11:00:00").AddDate(0, 0, 1), warnings: "ScheduleMissed"},
-		"handled already":        {cron: "0 * * * *", change: func(j *resource.Job) { j.LastDue = at("11:00:00") }, now: at("11:30:00"), next: at("12:00:00")},
-		"an older schedule":      {cron: "0 * * * *", change: func(j *resource.Job) { j.LastDue = start.Add(-time.Hour) }, now: at("10:30:00"), next: at("11:00:00")},
-		"stored before a crash":  {cron: "0 * * * *", executions: []resource.Execution{scheduled("").NewExecution(resource.ScheduledName("batch", at("11:00:00")), resource.Template{}, start)}, now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00")},
-		"99 have not ended":      {cron: "0 * * * *", executions: running(resource.MaxUnfinished - 1), now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00"), starts: true},
-		"100 have not ended":     {cron: "0 * * * *", executions: running(resource.MaxUnfinished), now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00"), warnings: "ExecutionSkipped"},
-		"suspended":              {cron: "0 * * * *", change: func(j *resource.Job) { j.Suspended = true }, now: at("11:00:05")},
-		"started by users alone": {cron: "0 * * * *", change: func(j *resource.Job) { j.Configuration.Trigger = resource.TriggerManual }, now: at("11:00:05")},
+		"not due yet":              {cron: "0 11 * * *", now: at("10:59:59"), next: at("11:00:00")},
+		"due now":                  {cron: "0 11 * * *", now: at("11:00:00"), due: at("11:00:00"), next: at("11:00:00").AddDate(0, 0, 1), starts: true},
+		"due a moment ago":         {cron: "0 * * * *", now: at("11:00:59"), due: at("11:00:00"), next: at("12:00:00"), starts: true},
+		"late":                     {cron: "0 * * * *", now: at("11:01:00"), due: at("11:00:00"), next: at("12:00:00"), starts: true, warnings: "ExecutionLate"},
+		"missed two of three":      {cron: "*/10 * * * *", now: at("10:30:05"), due: at("10:30:00"), next: at("10:40:00"), starts: true, warnings: "ScheduleMissed"},
+		"as late as can be":        {cron: "0 11 * * *", now: at("12:00:00"), due: at("11:00:00"), next: at("11:00:00").AddDate(0, 0, 1), starts: true, warnings: "ExecutionLate"},
+		"too late":                 {cron: "0 11 * * *", now: at("12:00:01"), due: at("11:00:00"), next: at("11:00:00").AddDate(0, 0, 1), warnings: "ScheduleMissed"},
+		"handled already":          {cron: "0 * * * *", change: func(j *resource.Job) { j.LastDue = at("11:00:00") }, now: at("11:30:00"), next: at("12:00:00")},
+		"an older schedule":        {cron: "0 * * * *", change: func(j *resource.Job) { j.LastDue = start.Add(-time.Hour) }, now: at("10:30:00"), next: at("11:00:00")},
+		"stored before a crash":    {cron: "0 * * * *", executions: []resource.Execution{scheduled("").NewExecution(resource.ScheduledName("batch", at("11:00:00")), resource.Template{}, start)}, now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00")},
+		"99 have not ended":        {cron: "0 * * * *", executions: running(resource.MaxUnfinished - 1), now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00"), starts: true, warnings: "ExecutionsOverlap"},
+		"the one before has ended": {cron: "0 * * * *", executions: ended, now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00"), starts: true},
+		"100 have not ended":       {cron: "0 * * * *", executions: running(resource.MaxUnfinished), now: at("11:00:05"), due: at("11:00:00"), next: at("12:00:00"), warnings: "ExecutionSkipped"},
+		"suspended":                {cron: "0 * * * *", change: func(j *resource.Job) { j.Suspended = true }, now: at("11:00:05")},
+		"started by users alone":   {cron: "0 * * * *", change: func(j *resource.Job) { j.Configuration.Trigger = resource.TriggerManual }, now: at("11:00:05")},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

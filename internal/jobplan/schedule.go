@@ -25,7 +25,7 @@ type Due struct {
 	// Start is the execution to create, or nil if none starts. It has the same name each time, so that creating it
 	// again after a crash does not start it twice.
 	Start *resource.Execution
-	// Warnings are about scheduled times that were missed or are late.
+	// Warnings are about scheduled times that were missed, are late, or come before earlier executions have ended.
 	Warnings []Warning
 	// Next is the next scheduled time, or zero when the job has no active schedule.
 	Next time.Time
@@ -71,6 +71,10 @@ func Schedule(job resource.Job, executions []resource.Execution, now time.Time) 
 	default:
 		if late >= lateReported {
 			warn(name, "ExecutionLate", "The execution that was due at %s begins %s late", at, late.Round(time.Second))
+		}
+		if unfinished > 0 {
+			warn(name, "ExecutionsOverlap", "The execution that was due at %s begins while %d of the job have not ended; "+
+				"they run beside each other. If they must not, let the schedule leave more time", at, unfinished)
 		}
 		e := job.NewExecution(name, job.Template, now)
 		e.Due = due.At
