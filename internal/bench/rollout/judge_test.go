@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func TestJudge(t *testing.T) {
 
 // The records of a load come in pieces of any length.
 func TestSeen(t *testing.T) {
-	const text = `{"n":0,"scheduledNs":0}` + "\n" + `{"n":1,"scheduledNs":5,"error":"cut","detail":"x"}` + "\n" + `{"n":2,"scheduledNs":5,"error":"stopped"}` + "\n"
+	const text = `{"n":0,"scheduledNs":0,"sentNs":3,"lastByteNs":9}` + "\n" + `{"n":3,"sentNs":8,"lastByteNs":9}` + "\n" + `{"n":1,"scheduledNs":5,"lastByteNs":99,"error":"cut","detail":"x"}` + "\n" + `{"n":2,"scheduledNs":5,"error":"stopped"}` + "\n"
 	for size := 1; size <= len(text); size++ {
 		var s seen
 		for rest := []byte(text); len(rest) > 0; {
@@ -52,8 +53,20 @@ func TestSeen(t *testing.T) {
 			}
 			rest = rest[len(piece):]
 		}
-		if s.requests.Load() != 3 || len(s.failed) != 1 || s.failed[0].N != 1 || s.failed[0].Detail != "x" {
-			t.Errorf("pieces of %d: %d requests, failed %+v", size, s.requests.Load(), s.failed)
+		if s.requests.Load() != 4 || s.slowest.N != 0 || s.slowest.LastByte != 9 || len(s.failed) != 1 || s.failed[0].N != 1 || s.failed[0].Detail != "x" {
+			t.Errorf("pieces of %d: %d requests, slowest %+v, failed %+v", size, s.requests.Load(), s.slowest, s.failed)
+		}
+	}
+}
+
+// A slow request names the changes that were made while it was under way.
+func TestSlowest(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(1000+int64(s), 0) }
+	changes := []change{{"kills of control", at(0), at(2)}, {"revision switches", at(2), at(5)}, {"scale-ins", at(5), at(9)}, {"scale-ins", at(9), at(10)}}
+	got := during([]Slow{{Kind: "GET", Sent: at(3), MS: 1000}, {Kind: "POST", Sent: at(4), MS: 5500}, {Kind: "GET", Sent: at(11), MS: 500}}, changes)
+	for i, want := range []string{"revision switches", "revision switches, scale-ins", ""} {
+		if is := strings.Join(got[i].During, ", "); is != want {
+			t.Errorf("request %d: got %q, want %q", i, is, want)
 		}
 	}
 }

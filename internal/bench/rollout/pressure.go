@@ -149,6 +149,16 @@ func (p *Pressure) failures() (list []failure) {
 	return list
 }
 
+// slowest is the answered request of each kind that took longest.
+func (p *Pressure) slowest() (list []Slow) {
+	for _, g := range p.groups {
+		if r := g.seen.slowest; r.LastByte > 0 {
+			list = append(list, Slow{Kind: g.name, Sent: g.summary.Started.Add(r.Sent), MS: ms(r.LastByte - r.Sent)})
+		}
+	}
+	return list
+}
+
 // String is a table of the kinds, with what failed by its cause.
 func (p *Pressure) String() string {
 	var b strings.Builder
@@ -178,11 +188,12 @@ func (p *Pressure) String() string {
 // mostKept bounds the failures of a group that are kept. A run with more has failed anyway.
 const mostKept = 100_000
 
-// seen reads the records of a load: it counts them, and keeps those of failures.
+// seen reads the records of a load: it counts them, and keeps the slowest and those of failures.
 type seen struct {
 	requests atomic.Int64
 	rest     []byte // a record of which the end is still to come
 	failed   []load.Record
+	slowest  load.Record // that was answered
 }
 
 // Write implements io.Writer. The load calls it one after the other.
@@ -195,14 +206,18 @@ func (s *seen) Write(text []byte) (int, error) {
 			return n, nil
 		}
 		s.requests.Add(1)
-		if line = append(s.rest, line...); bytes.Contains(line, []byte(`"error":`)) {
-			var r load.Record
-			if err := json.Unmarshal(line, &r); err != nil {
-				return 0, err
+		line = append(s.rest, line...)
+		var r load.Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return 0, err
+		}
+		switch {
+		case r.Error == "":
+			if r.LastByte-r.Sent > s.slowest.LastByte-s.slowest.Sent {
+				s.slowest = r
 			}
-			if r.Error != load.Stopped && len(s.failed) < mostKept {
-				s.failed = append(s.failed, r)
-			}
+		case r.Error != load.Stopped && len(s.failed) < mostKept:
+			s.failed = append(s.failed, r)
 		}
 		s.rest, text = line[:0], rest
 	}

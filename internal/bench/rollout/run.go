@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,7 @@ type Result struct {
 	Answered int64           `json:"answered"`
 	Longest  float64         `json:"longestMs"`
 	Done     []Done          `json:"done"`
+	Slowest  []Slow          `json:"slowest"` // of each kind of client
 	Failures []Cause         `json:"failures"`
 	// Lost are the failures that nothing excuses.
 	Lost int `json:"lost"`
@@ -67,6 +69,35 @@ type Done struct {
 	What    string  `json:"what"`
 	Count   int     `json:"count"`
 	Longest float64 `json:"longestMs"` // of one, until the app or the role was as it should be
+}
+
+// Slow is an answered request that took long.
+type Slow struct {
+	Kind   string    `json:"kind"`
+	Sent   time.Time `json:"sent"`
+	MS     float64   `json:"ms"`
+	During []string  `json:"during"` // what was done to the server meanwhile
+}
+
+// change is something that was done to the server.
+type change struct {
+	what     string
+	from, to time.Time
+}
+
+// during names the changes that were made while each request was under way.
+func during(list []Slow, changes []change) []Slow {
+	for i := range list {
+		s := &list[i]
+		s.During = []string{}
+		end := s.Sent.Add(time.Duration(s.MS * float64(time.Millisecond)))
+		for _, c := range changes {
+			if c.from.Before(end) && s.Sent.Before(c.to) && !slices.Contains(s.During, c.what) {
+				s.During = append(s.During, c.what)
+			}
+		}
+	}
+	return list
 }
 
 // Cause are failures of one kind.
@@ -115,10 +146,11 @@ func (k *kill) explains(f failure) bool {
 // bench is a run.
 type bench struct {
 	Options
-	done  map[string]*Done
-	kills []kill
-	env   int // of the revision
-	url   string
+	done    map[string]*Done
+	changes []change
+	kills   []kill
+	env     int // of the revision
+	url     string
 }
 
 const (
@@ -166,6 +198,7 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 		out.Requests, out.Answered, out.Longest = out.Requests+answered+failed, out.Answered+answered, max(out.Longest, ms(longest))
 		failures = append(failures, l.failures()...)
 	}
+	out.Slowest = during(p.slowest(), b.changes)
 	out.judge(failures, b.kills)
 	out.Lost += int(out.Requests-out.Answered) - len(failures) // those that were too many to keep
 	for _, what := range slices.Sorted(maps.Keys(b.done)) {
@@ -273,6 +306,7 @@ func (b *bench) all(ctx context.Context, to Target, loads *[]*Pressure) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
+		b.changes = append(b.changes, change{what, began, time.Now()})
 		d := b.done[what]
 		d.Count += n
 		d.Longest = max(d.Longest, ms(time.Since(began)))
@@ -453,6 +487,11 @@ func (r *Result) WriteText(w io.Writer) {
 	fmt.Fprintln(w, r.clients)
 	for _, d := range r.Done {
 		fmt.Fprintf(w, "%5d %-26s the longest took %.1f s\n", d.Count, d.What, d.Longest/1000)
+	}
+	fmt.Fprintln(w)
+	for _, s := range r.Slowest {
+		fmt.Fprintf(w, "the slowest of %s: %.0f ms, sent at %s; meanwhile: %s\n",
+			s.Kind, s.MS, s.Sent.UTC().Format("15:04:05.000"), cmp.Or(strings.Join(s.During, ", "), "nothing"))
 	}
 	fmt.Fprintln(w)
 	if len(r.Failures) == 0 {
