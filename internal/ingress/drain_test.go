@@ -218,6 +218,11 @@ func TestTableOutlivesTheIngress(t *testing.T) {
 	if got := f.Report(); !got.Covers("test", 7) {
 		t.Errorf("got %+v, want version 7", got)
 	}
+	table.Version = 9
+	f.Apply(table)
+	if err := f.LoadTable(path); err != nil || !f.Report().Covers("test", 9) {
+		t.Errorf("got %+v, %v, want the newer table to stay", f.Report(), err)
+	}
 	for name, text := range map[string]string{"garbage": "{", "another format": `{"format":2}`} {
 		os.WriteFile(path, []byte(text), 0o600)
 		if err := f.LoadTable(path); err == nil {

@@ -75,7 +75,7 @@ func (in *Ingress) Table() (t link.Table, ok bool) {
 	return in.last, in.applied
 }
 
-// LoadTable applies the table that SaveTable kept. Without a file there is nothing to do.
+// LoadTable applies the table that SaveTable kept, unless there is a table already. Without a file there is nothing to do.
 func (in *Ingress) LoadTable(path string) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,6 +91,10 @@ func (in *Ingress) LoadTable(path string) error {
 	if f.Format != tableFormat {
 		return fmt.Errorf("load routes from %s: want format %d, got %d", path, tableFormat, f.Format)
 	}
-	in.Apply(f.Table)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.applied {
+		in.apply(f.Table)
+	}
 	return nil
 }

@@ -100,6 +100,11 @@ func New(cfg Config) *Ingress {
 func (in *Ingress) Apply(t link.Table) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.apply(t)
+}
+
+// apply is called with mu held.
+func (in *Ingress) apply(t link.Table) {
 	next := in.build(t)
 	in.table.Store(next)
 

@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -54,29 +57,32 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 		defer stop()
 	}
 	in := ingress.New(config)
-	path := RoutesFile(o.State)
-	if err := in.LoadTable(path); err != nil {
-		o.Log.Warn("the last routes cannot be read; waiting for control's", "err", err)
-	}
 
 	doors := in.Doors(o.Ports, o.InsideTCP)
 	// While draining, the ingress still reports which replicas it uses, so that control does not stop them.
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
 	names := resolver.New(resolver.Config{Upstreams: resolver.FromFile("/etc/resolv.conf"), Log: o.Log})
-	if t, ok := in.Table(); ok {
-		names.Apply(t)
-	}
+	var applying sync.Mutex
+	told, away := make(chan struct{}), make(chan struct{})
+	isTold, isAway := sync.OnceFunc(func() { close(told) }), sync.OnceFunc(func() { close(away) })
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer unlink()
 	client := link.Client{
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "unix", o.ControlSocket)
+			conn, err := d.DialContext(ctx, "unix", o.ControlSocket)
+			if err != nil {
+				isAway()
+			}
+			return conn, err
 		},
 		Apply: func(t link.Table) {
+			applying.Lock()
 			in.Apply(t)
 			names.Apply(t)
+			applying.Unlock()
+			isTold()
 			doors.Follow()
 		},
 		Report: func() link.Report {
@@ -90,6 +96,17 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	wg.Go(func() { client.Run(linked) })
+	path := RoutesFile(o.State)
+	if unheard(ctx, path, told, away) {
+		applying.Lock()
+		if err := in.LoadTable(path); err != nil {
+			o.Log.Warn("the last routes cannot be read; waiting for control's", "err", err)
+		}
+		if t, ok := in.Table(); ok {
+			names.Apply(t)
+		}
+		applying.Unlock()
+	}
 	wg.Go(func() { in.KeepTable(ctx, path) }) // while this ingress drains, the next one does this
 	o.Ready()
 	resolving, done := context.WithCancel(context.WithoutCancel(ctx))
@@ -114,4 +131,26 @@ func RunIngress(ctx context.Context, o IngressOptions) error {
 	})
 	group.Go(func() error { return names.Serve(resolving, o.Names, o.NamesTCP) })
 	return group.Wait()
+}
+
+// tableWithin is how long a new ingress waits for the table of a control that can be reached, before it uses the last one.
+const tableWithin = time.Second
+
+// unheard waits for control's first table, and reports whether the kept one in the file is needed instead, because control is away or has
+// none yet. The kept one may be a moment older than what the last ingress routed by: replicas that it names may be gone, and other
+// replicas may have their addresses.
+func unheard(ctx context.Context, file string, told, away <-chan struct{}) bool {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	limit := time.NewTimer(tableWithin)
+	defer limit.Stop()
+	select {
+	case <-told:
+		return false
+	case <-away:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return true
 }
