@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -189,6 +190,14 @@ func buildLayers(ctx context.Context, store *cache, dir *os.Root, spec Spec, opt
 		if err := compile(ctx, layerSpec, opts); err != nil {
 			return nil, 0, fmt.Errorf("layers[%d].go (%s): %w", i, layerSpec.Name, err)
 		}
+	}
+	for i, layerSpec := range spec.Layers { // before a base is made, which can take minutes
+		if _, err := dir.Stat(filepath.FromSlash(layerSpec.From)); errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, fmt.Errorf("layers[%d] (%s): %w", i, layerSpec.Name, errMissing(dir, layerSpec)))
+		}
+	}
+	if len(failed) > 0 {
+		return nil, 0, errors.Join(failed...)
 	}
 	below, err := openBase(ctx, store, dir, spec.Base, opts)
 	if err != nil {

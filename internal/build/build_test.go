@@ -330,6 +330,17 @@ func TestWhatCannotBeALayer(t *testing.T) {
 			}
 		})
 	}
+	t.Run("all that is missing, before a base is made", func(t *testing.T) {
+		t.Setenv("PATH", "") // without mmdebstrap, making the base would fail
+		p := newProject(t, map[string]string{build.SpecFile: `
+base: {debian: {suite: bookworm, packages: [hello]}}
+layers: [{name: l, from: x, to: /x}, {name: there, from: y, to: /y}, {name: m, from: z/z, to: /z}]`, "y": ""})
+		_, err := build.Build(t.Context(), p.options(s))
+		want := []string{`layers[0] (l): from: want a file or folder, got "x"`, `layers[2] (m): from: want a file or folder, got "z/z"`}
+		if err == nil || !strings.Contains(err.Error(), want[0]) || !strings.Contains(err.Error(), want[1]) || strings.Contains(err.Error(), "mmdebstrap") {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	})
 	t.Run("links are kept and not followed", func(t *testing.T) {
 		p := newProject(t, map[string]string{build.SpecFile: "layers: [{name: l, from: x, to: /x, owner: 5}]", "x/a": ""})
 		must(os.Symlink(outside, filepath.Join(p.dir, "x/l")))

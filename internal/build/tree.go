@@ -33,6 +33,10 @@ type entry struct {
 	link string // target of a symbolic link
 }
 
+func errMissing(dir *os.Root, spec LayerSpec) error {
+	return fmt.Errorf("from: want a file or folder, got %q, which does not exist in %s; penstock build compiles and downloads nothing, so make it first", spec.From, dir.Name())
+}
+
 // openTree finds the files of a layer. Links in the path of from are followed if they stay inside dir. Links below from are
 // kept as links. The caller closes the tree.
 func openTree(ctx context.Context, dir *os.Root, spec LayerSpec) (*tree, error) {
@@ -40,7 +44,7 @@ func openTree(ctx context.Context, dir *os.Root, spec LayerSpec) (*tree, error) 
 	info, err := dir.Stat(from)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("from: want a file or folder, got %q, which does not exist in %s; penstock build compiles and downloads nothing, so make it first", spec.From, dir.Name())
+		return nil, errMissing(dir, spec)
 	case err != nil:
 		return nil, fmt.Errorf("from: want a file or folder inside %s, got %q: %w", dir.Name(), spec.From, err)
 	case info.Mode().IsRegular():
