@@ -30,8 +30,8 @@ type base struct {
 func openBase(ctx context.Context, store *cache, dir *os.Root, spec BaseSpec, opts Options) (*base, error) {
 	switch {
 	case spec.Debian != nil:
-		d := &debian{cache: store, spec: *spec.Debian, epoch: opts.Epoch, refresh: opts.Refresh, say: func(what string) {
-			opts.report(Progress{Layer: what, Stage: StageTool})
+		d := &debian{cache: store, spec: *spec.Debian, epoch: opts.Epoch, refresh: opts.Refresh, say: func(what, detail string) {
+			opts.report(Progress{Layer: what, Stage: StageTool, Detail: detail})
 		}}
 		layers, hashed, err := d.layers(ctx)
 		if err != nil {

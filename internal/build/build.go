@@ -38,6 +38,8 @@ type Progress struct {
 	Stage Stage
 	Done  int64 // bytes
 	Total int64
+	// Detail, if not empty, is what a tool does now.
+	Detail string
 }
 
 // Stage is the current step of a layer.

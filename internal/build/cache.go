@@ -35,15 +35,15 @@ func DefaultCache() (string, error) {
 	return filepath.Join(dir, "penstock", "build"), nil
 }
 
-// cache stores packed layers by digest (layers/sha256-<hex>) and facts about them by fingerprint (index/<hex>.json). Files
-// are created by rename and never changed, so concurrent or killed builds do no harm. At worst they do work twice.
+// cache stores packed layers by digest (layers/sha256-<hex>), facts about them by fingerprint (index/<hex>.json), and Debian
+// packages by address (debs/<hex>). Files are created by rename and never changed, so concurrent or killed builds do no harm. At worst they do work twice.
 type cache struct {
 	dir string
 }
 
 func openCache(dir string) (*cache, error) {
 	c := &cache{dir: dir}
-	for _, sub := range []string{"layers", "index"} {
+	for _, sub := range []string{"layers", "index", "debs"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("build cache: %w", err)
 		}
@@ -146,7 +146,7 @@ func (c *cache) write(sub string, fill func(f *os.File) (path string, err error)
 // clean removes files that no build has used for long. It ignores errors and leaves such files to the next build, because a
 // cache that is too large must not make a successful build fail.
 func (c *cache) clean(now time.Time) {
-	for _, sub := range []string{"layers", "index"} {
+	for _, sub := range []string{"layers", "index", "debs"} {
 		entries, err := os.ReadDir(filepath.Join(c.dir, sub))
 		if err != nil {
 			continue

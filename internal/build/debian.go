@@ -45,7 +45,7 @@ type debian struct {
 	spec    DebianSpec
 	epoch   time.Time
 	refresh bool
-	say     func(what string)
+	say     func(what, detail string)
 }
 
 func (d *debian) layers(ctx context.Context) (layers []*layer, hashed int64, err error) {
@@ -127,7 +127,8 @@ func (d *debian) lookup(fingerprint string) (l debianLayer, ok bool) {
 
 // make runs mmdebstrap and packs what differs from the layer below.
 func (d *debian) make(ctx context.Context, fingerprint string, packages []string, below debianLayer) (l debianLayer, hashed int64, err error) {
-	d.say(strings.TrimSpace("making Debian " + d.spec.Suite + " " + strings.Join(packages, " ")))
+	what := strings.TrimSpace("making Debian " + d.spec.Suite + " " + strings.Join(packages, " "))
+	d.say(what, "")
 	tree := &rootfs{
 		epoch: d.epoch, made: time.Now().Truncate(time.Second), drop: droppedOfDebian,
 		through: map[string]func([]byte) []byte{
@@ -162,7 +163,7 @@ func (d *debian) make(ctx context.Context, fingerprint string, packages []string
 		if err != nil {
 			return "", err
 		}
-		_, err = tool.run(ctx, func(out io.Reader) error {
+		_, err = d.run(ctx, tool, what, func(out io.Reader) error {
 			_, err := tree.pack(ctx, out, io.MultiWriter(plain, compressor))
 			return err
 		})
@@ -182,6 +183,18 @@ func (d *debian) make(ctx context.Context, fingerprint string, packages []string
 	return l, hashed, d.cache.remember(fingerprint, l)
 }
 
+// run runs the tool with the cache of packages, and reports what it does.
+func (d *debian) run(ctx context.Context, tool *mmdebstrap, what string, read func(tar io.Reader) error) (said string, err error) {
+	progress := &debianProgress{tell: func(detail string) { d.say(what, detail) }}
+	p, err := openPackages(d.cache, progress.part)
+	if err != nil {
+		return "", err
+	}
+	tool.proxy, tool.line = p.url(), progress.line
+	said, err = tool.run(ctx, read)
+	return said, errors.Join(err, p.close(err != nil))
+}
+
 // entries reads the entries of a layer.
 func (d *debian) entries(ctx context.Context, l debianLayer) (map[string]entrySum, error) {
 	f, err := os.Open(d.cache.layerPath(l.blob))
@@ -199,12 +212,13 @@ func (d *debian) entries(ctx context.Context, l debianLayer) (map[string]entrySu
 
 // resolve asks the archive for its current versions.
 func (d *debian) resolve(ctx context.Context, packages []string) (map[string]string, error) {
-	d.say("asking for the versions of " + strings.TrimSpace("Debian "+d.spec.Suite+" "+strings.Join(packages, " ")))
-	args := []string{"--variant=essential", "--simulate", "--verbose"}
+	what := "asking for the versions of " + strings.TrimSpace("Debian "+d.spec.Suite+" "+strings.Join(packages, " "))
+	d.say(what, "")
+	args := []string{"--variant=essential", "--simulate"}
 	if len(packages) > 0 {
 		args = append(args, "--include="+strings.Join(packages, ","))
 	}
-	said, err := d.tool(args...).run(ctx, func(out io.Reader) error {
+	said, err := d.run(ctx, d.tool(args...), what, func(out io.Reader) error {
 		_, err := io.Copy(io.Discard, out)
 		return err
 	})

@@ -7,9 +7,15 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +58,14 @@ for arg; do
   --setup-hook=*) tree=more.tar; mkdir tree; sh -c "${arg#--setup-hook=}" exec tree; ls tree >/dev/null ;;
   esac
 done
+if [ -e $here/fetch ]; then
+  echo "I: downloading packages with apt..." >&2
+  echo "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded." >&2
+  for url in $(cat $here/fetch); do env -u no_proxy -u NO_PROXY curl -sSf -o "${url##*/}" "$url" >&2; done
+  echo "I: extracting archives..." >&2
+  echo "Unpacking libc6:amd64 (2.36-9) ..." >&2
+  echo "Setting up libc6:amd64 (2.36-9) ..." >&2
+fi
 if [ -e $here/fail ]; then echo "E: Unable to locate package nginxx" >&2; exit 25; fi
 [ "$(id -u)" = 0 ] && [ -z "${SECRET:-}" ] && [ $$ = 1 ] && ! [ -w $here ]
 cat $here/$tree
@@ -204,6 +218,98 @@ func TestDebianLayers(t *testing.T) {
 			t.Errorf("its folder %q is left: %v", dir, err)
 		}
 	})
+}
+
+// Packages are downloaded once, whatever list they are part of, and what the tool does is reported.
+func TestDebianPackagesAreDownloadedOnce(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is missing")
+	}
+	tool := newStandIn(t)
+	s := newServer(t)
+	var mu sync.Mutex
+	asked := map[string]int{}
+	archive := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.URL.Path]++
+		mu.Unlock()
+		if r.Header.Get("Proxy-Authorization") != "" {
+			t.Error("the archive gets the proxy's password")
+		}
+		switch r.URL.Path {
+		case "/gone.deb":
+			http.NotFound(w, r)
+		case "/half.deb":
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "half")
+		default:
+			w.Header().Set("Content-Length", strconv.Itoa(3<<20))
+			_, _ = w.Write(bytes.Repeat([]byte("p"), 3<<20))
+		}
+	}))
+	t.Cleanup(archive.Close)
+	tool.write(t, "system.tar", tarOf(t, system()...))
+	tool.write(t, "more.tar", tarOf(t, append(system(), file("./usr/nginx", "server"))...))
+	cache := t.TempDir()
+	try := func(list string, urls ...string) (details []string, err error) {
+		t.Helper()
+		p := newProject(t, map[string]string{"image.yaml": "base: {debian: {suite: bookworm, packages: " + list + "}}\ncmd: [sh]\n"})
+		tool.write(t, "fetch", []byte(archive.URL+strings.Join(urls, " "+archive.URL)))
+		opts := (&project{dir: p.dir, cache: cache}).options(s)
+		opts.Progress = func(now build.Progress) {
+			mu.Lock()
+			defer mu.Unlock()
+			details = append(details, now.Detail)
+		}
+		_, err = build.Build(t.Context(), opts)
+		return details, err
+	}
+	count := func(path string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return asked[path]
+	}
+	has := func(details []string, wants ...string) {
+		t.Helper()
+		for _, want := range wants {
+			if !slices.Contains(details, want) {
+				t.Errorf("got %q, want %q", details, want)
+			}
+		}
+	}
+
+	details, err := try("[]", "/Packages", "/pool/a_1.deb", "/pool/b_1.deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(details, "downloading", "downloading, 1 of 2 packages, 3.0 MiB downloaded", "extracting, 2 of 2 packages, 6.0 MiB downloaded",
+		"unpacking libc6 (1 of 2), 6.0 MiB downloaded", "setting up libc6 (1 of 2), 6.0 MiB downloaded")
+	details, err = try("[nginx]", "/Packages", "/pool/a_1.deb", "/pool/c_1.deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(details, "downloading, 1 of 2 packages, 0.0 MiB downloaded, 1 from the cache", "extracting, 2 of 2 packages, 3.0 MiB downloaded, 1 from the cache")
+	if count("/pool/a_1.deb") != 1 || count("/pool/c_1.deb") != 1 || count("/Packages") != 2 {
+		t.Errorf("got these requests: %v, want each package once and lists each time", asked)
+	}
+	// What has not come whole is not kept.
+	for _, bad := range []string{"/gone.deb", "/half.deb"} {
+		for range 2 {
+			if _, err := try("[redis]", bad); err == nil || !strings.Contains(err.Error(), "curl") {
+				t.Errorf("%s: got %v", bad, err)
+			}
+		}
+		if count(bad) != 2 {
+			t.Errorf("%s: got %d requests, want one for each try", bad, count(bad))
+		}
+	}
+	// After a failure no kept package is trusted that was used.
+	if _, err := try("[redis]", "/pool/a_1.deb", "/gone.deb"); err == nil || count("/pool/a_1.deb") != 1 {
+		t.Errorf("got %v, %d requests for a package that was kept", err, count("/pool/a_1.deb"))
+	}
+	if _, err := try("[redis]", "/pool/a_1.deb"); err != nil || count("/pool/a_1.deb") != 2 {
+		t.Errorf("got %v, %d requests, want a second one", err, count("/pool/a_1.deb"))
+	}
 }
 
 // What a tree must not have, whoever made it.

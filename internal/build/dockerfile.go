@@ -43,6 +43,7 @@ type dockerBuild struct {
 	to    *url.URL
 	bases []serverBase
 	dir   string // temporary folder of this build
+	line  func(string)
 }
 
 // serverBase is a base image of the Dockerfile that the server has.
@@ -64,10 +65,10 @@ func buildDockerfile(ctx context.Context, opts Options, tag name.Tag, to *url.UR
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	switch {
 	case buildah != "" && (buildctl == "" || len(b.bases) > 0): // BuildKit's daemon cannot reach the server
-		opts.report(Progress{Layer: "building the Dockerfile with buildah", Stage: StageTool})
+		b.reports("building the Dockerfile with buildah")
 		return b.buildah(ctx, buildah, store)
 	case buildctl != "":
-		opts.report(Progress{Layer: "building the Dockerfile with BuildKit", Stage: StageTool})
+		b.reports("building the Dockerfile with BuildKit")
 		return b.buildkit(ctx, buildctl, store)
 	}
 	return Result{}, errNoBuilder
@@ -160,10 +161,20 @@ func (b *dockerBuild) registries(g *gate) []byte {
 		serverDomain, g.host+"/"+g.secret)
 }
 
+// reports reports a step, and from then on the last line that the builder printed.
+func (b *dockerBuild) reports(what string) {
+	b.opts.report(Progress{Layer: what, Stage: StageTool})
+	b.line = func(line string) {
+		if line = strings.TrimSpace(line); line != "" {
+			b.opts.report(Progress{Layer: what, Stage: StageTool, Detail: line})
+		}
+	}
+}
+
 func (b *dockerBuild) run(ctx context.Context, path string, env []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(cmd.Environ(), env...)
-	var said limitedBuffer
+	said := limitedBuffer{line: b.line}
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {

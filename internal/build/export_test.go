@@ -24,6 +24,27 @@ func PackTree(ctx context.Context, tree []byte) (layer, above []byte, err error)
 	return first.Bytes(), second.Bytes(), nil
 }
 
+// PackageProxy opens a proxy for packages with its cache in dir.
+func PackageProxy(dir string) (url string, end func() error, err error) {
+	store, err := openCache(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	p, err := openPackages(store, func(int64, bool, bool) {})
+	if err != nil {
+		return "", nil, err
+	}
+	return p.url(), func() error { return p.close(false) }, nil
+}
+
+// ToolDetails returns what is reported for a tool's messages.
+func ToolDetails(said []byte) (details []string) {
+	p := &debianProgress{tell: func(detail string) { details = append(details, detail) }}
+	b := limitedBuffer{line: p.line}
+	_, _ = b.Write(said) // it never fails
+	return details
+}
+
 type memory map[string][]byte
 
 func (m memory) open(name string) (io.ReadCloser, error) {

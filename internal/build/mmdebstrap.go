@@ -42,6 +42,8 @@ type mmdebstrap struct {
 	suite   string
 	sources []string
 	onto    io.Reader // tar of the initial tree; nil for an empty one
+	proxy   string    // for http
+	line    func(string)
 }
 
 // run passes the tar that the tool writes to read, and returns the tool's messages.
@@ -56,9 +58,9 @@ func (m *mmdebstrap) run(ctx context.Context, read func(tar io.Reader) error) (s
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Args = slices.Concat(cmd.Args, []string{"--mode=root", "--format=tar"}, excluded, m.args)
-	cmd.Dir, cmd.Env = dir, environment(dir)
-	var log limitedBuffer
+	cmd.Args = slices.Concat(cmd.Args, []string{"--mode=root", "--format=tar", "--verbose"}, excluded, m.args)
+	cmd.Dir, cmd.Env = dir, environment(dir, m.proxy)
+	log := limitedBuffer{line: m.line}
 	cmd.Stderr = &log
 	copied := make(chan struct{})
 	if m.onto != nil {
@@ -112,14 +114,17 @@ func (m *mmdebstrap) run(ctx context.Context, read func(tar io.Reader) error) (s
 }
 
 // environment returns the tool's variables. Packages' scripts get none of the user's variables except those for proxies.
-func environment(dir string) []string {
+func environment(dir, proxy string) []string {
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + dir, "TMPDIR=" + dir,
+		// The tree is made from nothing if the machine fails, so dpkg need not wait for the disk after each file (dpkg(1)).
+		"DPKG_FORCE=unsafe-io",
+		"http_proxy=" + proxy, // an option of apt would stay in the tree
 		// The tool sets this time on newer files, which identifies files that were created during the build.
 		fmt.Sprintf("SOURCE_DATE_EPOCH=%d", time.Now().Unix()),
 	}
 	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); slices.Contains(proxies, strings.ToLower(name)) {
+		if name, _, _ := strings.Cut(v, "="); slices.Contains(proxies, strings.ToLower(name)) && strings.ToLower(name) != "http_proxy" {
 			env = append(env, v)
 		}
 	}
@@ -131,12 +136,31 @@ func lastLines(said string) string {
 	return strings.Join(lines[max(0, len(lines)-saidLines):], "\n")
 }
 
-// limitedBuffer keeps the last bytes written to it.
-type limitedBuffer struct{ bytes.Buffer }
+// limitedBuffer keeps the last bytes written to it, and passes each line on.
+type limitedBuffer struct {
+	line func(string) // may be nil
+
+	kept  bytes.Buffer // not embedded: io.Copy would write to it directly
+	begun []byte       // of a line
+}
+
+func (b *limitedBuffer) String() string { return b.kept.String() }
+
+// longestLine is how much of a line is passed on.
+const longestLine = 1 << 10
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if over := b.Len() + len(p) - saidLimit; over > 0 {
-		b.Next(over)
+	for rest := p; b.line != nil && len(rest) > 0; {
+		part, after, ended := bytes.Cut(rest, []byte{'\n'})
+		b.begun = append(b.begun, part[:min(len(part), longestLine-len(b.begun))]...)
+		if !ended {
+			break
+		}
+		b.line(string(bytes.TrimRight(b.begun, "\r")))
+		b.begun, rest = b.begun[:0], after
 	}
-	return b.Buffer.Write(p)
+	if over := b.kept.Len() + len(p) - saidLimit; over > 0 {
+		b.kept.Next(over)
+	}
+	return b.kept.Write(p)
 }

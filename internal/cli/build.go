@@ -59,7 +59,11 @@ func (o *buildOptions) build(cmd *cobra.Command, env *Env, c *Client, dir string
 		}
 		epoch = time.Unix(seconds, 0)
 	}
-	p := &buildProgress{out: env.Stderr, seen: map[string]bool{}}
+	line := newBar(env.Stderr)
+	p := &buildProgress{out: line, seen: map[string]time.Time{}}
+	alive, end := context.WithCancel(cmd.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { line.pulse(alive, p.text) })
 	r, err := build.Build(cmd.Context(), build.Options{
 		Dir:      dir,
 		Name:     o.name,
@@ -68,10 +72,12 @@ func (o *buildOptions) build(cmd *cobra.Command, env *Env, c *Client, dir string
 		Refresh:  o.refresh,
 		Progress: p.take,
 		Pull: func(ctx context.Context, image string) error {
-			_, _, err := env.pull(ctx, c, wire.PullRequest{Image: image})
+			_, _, err := env.pull(ctx, c, line, wire.PullRequest{Image: image})
 			return err
 		},
 	})
+	end()
+	wg.Wait()
 	if err != nil {
 		return build.Result{}, err
 	}
@@ -99,32 +105,56 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.http.Transport.RoundTrip(r)
 }
 
-// buildProgress prints the start of each step that takes long enough to be noticed.
+// buildProgress prints the start of each step that takes long enough to be noticed, and knows what is going on.
 type buildProgress struct {
 	out io.Writer
 
 	mu   sync.Mutex
-	seen map[string]bool
+	seen map[string]time.Time // when a step began
+	now  build.Progress
 }
 
 // worthSaying is the layer size from which a step takes about a second or more.
 const worthSaying = 64 << 20
 
-func (p *buildProgress) take(now build.Progress) {
-	if now.Total < worthSaying && now.Stage != build.StageTool {
-		return
+// stepOf names a step.
+func stepOf(p build.Progress) string {
+	if p.Stage == build.StageTool {
+		return p.Layer
 	}
-	key := string(now.Stage) + " " + now.Layer
+	verb := cmp.Or(map[build.Stage]string{build.StageBuild: "packing", build.StagePush: "pushing"}[p.Stage], string(p.Stage))
+	return verb + " layer " + p.Layer
+}
+
+func (p *buildProgress) take(now build.Progress) {
+	key := stepOf(now)
 	p.mu.Lock()
-	first := !p.seen[key]
-	p.seen[key] = true
+	_, seen := p.seen[key]
+	if !seen {
+		p.seen[key] = time.Now()
+	}
+	p.now = now
 	p.mu.Unlock()
 	switch {
-	case !first:
+	case seen:
 	case now.Stage == build.StageTool:
-		fmt.Fprintln(p.out, now.Layer)
-	default:
-		verb := cmp.Or(map[build.Stage]string{build.StageBuild: "packing", build.StagePush: "pushing"}[now.Stage], string(now.Stage))
-		fmt.Fprintf(p.out, "%s layer %s (%s)\n", verb, now.Layer, bytesText(now.Total))
+		fmt.Fprintln(p.out, key)
+	case now.Total >= worthSaying:
+		fmt.Fprintf(p.out, "%s (%s)\n", key, bytesText(now.Total))
 	}
+}
+
+// text says what is going on, and for how long.
+func (p *buildProgress) text(at time.Time) string {
+	p.mu.Lock()
+	now, began := p.now, p.seen[stepOf(p.now)]
+	p.mu.Unlock()
+	took := at.Sub(began).Round(time.Second)
+	switch {
+	case began.IsZero():
+		return ""
+	case now.Stage == build.StageTool:
+		return fmt.Sprintf("  %s  %s", took, cmp.Or(now.Detail, now.Layer))
+	}
+	return fmt.Sprintf("  %s  %s, %s of %s", took, stepOf(now), bytesText(now.Done), bytesText(now.Total))
 }

@@ -44,7 +44,7 @@ have an image on the server beforehand.`,
 			if err != nil {
 				return err
 			}
-			end, raw, err := env.pull(cmd.Context(), c, asked)
+			end, raw, err := env.pull(cmd.Context(), c, newBar(env.Stderr), asked)
 			if err != nil {
 				return err
 			}
@@ -59,8 +59,8 @@ have an image on the server beforehand.`,
 	return cmd
 }
 
-// pull makes the server pull an image, and shows the progress.
-func (e *Env) pull(ctx context.Context, c *Client, asked wire.PullRequest) (wire.PullEnd, json.RawMessage, error) {
+// pull makes the server pull an image, and shows the progress on the bar.
+func (e *Env) pull(ctx context.Context, c *Client, b *bar, asked wire.PullRequest) (wire.PullEnd, json.RawMessage, error) {
 	body, err := json.Marshal(asked)
 	if err != nil {
 		return wire.PullEnd{}, nil, err
@@ -70,12 +70,11 @@ func (e *Env) pull(ctx context.Context, c *Client, asked wire.PullRequest) (wire
 		return wire.PullEnd{}, nil, err
 	}
 	defer resp.Body.Close()
-	return e.followPull(resp.Body)
+	return followPull(resp.Body, b)
 }
 
 // followPull shows the progress of a pull until it ends.
-func (e *Env) followPull(body io.Reader) (end wire.PullEnd, raw json.RawMessage, err error) {
-	b := newBar(e.Stderr)
+func followPull(body io.Reader, b *bar) (end wire.PullEnd, raw json.RawMessage, err error) {
 	defer b.show("")
 	in := bufio.NewScanner(body)
 	for in.Scan() {

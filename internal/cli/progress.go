@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"penstock/internal/admin/wire"
 )
@@ -34,8 +36,11 @@ type bar struct {
 	out  io.Writer
 	live bool
 
-	mu    sync.Mutex
-	shown string
+	mu      sync.Mutex
+	shown   string
+	line    string    // what show was given
+	idle    string    // shown while there is no line
+	printed time.Time // when the last line was written
 }
 
 func newBar(out io.Writer) *bar { return &bar{out: out, live: isTerminal(out)} }
@@ -49,6 +54,7 @@ func (b *bar) Write(p []byte) (int, error) {
 		fmt.Fprint(b.out, eraseLine)
 	}
 	n, err := b.out.Write(p)
+	b.printed = time.Now()
 	if b.shown != "" {
 		fmt.Fprint(b.out, b.shown)
 	}
@@ -59,10 +65,71 @@ func (b *bar) Write(p []byte) (int, error) {
 func (b *bar) show(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.live && line != b.shown {
+	b.line = line
+	b.refresh()
+}
+
+func (b *bar) refresh() {
+	if line := cmp.Or(b.line, b.idle); b.live && line != b.shown {
 		fmt.Fprint(b.out, eraseLine, line)
 		b.shown = line
 	}
+}
+
+// quietLimit is how long nothing is printed, at most, while a command waits.
+const quietLimit = 4 * time.Second
+
+// pulse shows that the command is alive until ctx ends: on a terminal in the status line, otherwise with a line whenever nothing
+// was printed for quietLimit. text returns what is going on; "" prints nothing.
+func (b *bar) pulse(ctx context.Context, text func(now time.Time) string) {
+	b.mu.Lock()
+	b.printed = time.Now()
+	b.mu.Unlock()
+	ticker := time.NewTicker(quietLimit / 8)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			b.mu.Lock()
+			b.idle = ""
+			b.refresh()
+			b.mu.Unlock()
+			return
+		case now := <-ticker.C:
+			line := text(now)
+			b.mu.Lock()
+			if b.live {
+				b.idle = clip(line)
+				b.refresh()
+			} else if line = cmp.Or(b.line, line); line != "" && now.Sub(b.printed) >= quietLimit {
+				b.printed = now
+				fmt.Fprintln(b.out, printable(line))
+			}
+			b.mu.Unlock()
+		}
+	}
+}
+
+// lineWidth is the width of a terminal that a status line must fit in. A longer line could not be erased.
+const lineWidth = 79
+
+// printable removes the control characters of text that may come from another program.
+func printable(line string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, line)
+}
+
+// clip makes a line that is not too wide.
+func clip(line string) string {
+	all := []rune(printable(line))
+	if len(all) > lineWidth {
+		return string(all[:lineWidth-3]) + "..."
+	}
+	return string(all)
 }
 
 // followPulls shows the server's pulls on the bar until ctx ends.

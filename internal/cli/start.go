@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -78,7 +79,16 @@ func (e *Env) ensureServer(ctx context.Context, cmd *cobra.Command, data string)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Wait() }() // this goroutine may outlive the call, but the process ends soon
+	alive, end := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		newBar(e.Stderr).pulse(alive, func(now time.Time) string {
+			return fmt.Sprintf("  %s  the server starts", now.Sub(began).Round(time.Second))
+		})
+	})
 	c, err := e.awaitServer(ctx, data, ended, startLimit)
+	end()
+	wg.Wait()
 	if err != nil {
 		e.quote(filepath.Join(data, logFile), before)
 		return nil, err

@@ -346,7 +346,7 @@ func (o *upOptions) apply(ctx context.Context, env *Env, c *Client, w write) err
 		}
 	})
 	wg.Go(func() { followPulls(follow, c, line) })
-	wg.Go(func() { steps.remind(follow) })
+	wg.Go(func() { line.pulse(follow, steps.text) })
 	a, err := awaitReady(ctx, c, path)
 	// When the app is ready its last event may still be on its way.
 	linger, stop := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -463,35 +463,16 @@ type steps struct {
 	since time.Time // events before it belong to an earlier change
 
 	mu      sync.Mutex
-	printed time.Time // when the last line was
-	last    string    // the previous event
-	message string    // its message
-	trouble string    // the latest warning
+	last    string // the previous event
+	message string // its message
+	trouble string // the latest warning
 }
 
-// quietLimit is how long nothing is printed while the app is not ready.
-const quietLimit = 30 * time.Second
-
-// remind prints a line whenever nothing else was printed for quietLimit, until ctx ends.
-func (s *steps) remind(ctx context.Context) {
+// text says how long the app has been waited for, and what happened last.
+func (s *steps) text(now time.Time) string {
 	s.mu.Lock()
-	s.printed = time.Now()
-	s.mu.Unlock()
-	ticker := time.NewTicker(quietLimit / 30)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			s.mu.Lock()
-			if now.Sub(s.printed) >= quietLimit {
-				s.printed = now
-				fmt.Fprintf(s.out, "  still waiting after %s; last: %s\n", now.Sub(s.began).Round(time.Second), cmp.Or(s.trouble, s.message, "nothing has happened yet"))
-			}
-			s.mu.Unlock()
-		}
-	}
+	defer s.mu.Unlock()
+	return fmt.Sprintf("  still waiting after %s; last: %s", now.Sub(s.began).Round(time.Second), cmp.Or(s.trouble, s.message, "nothing has happened yet"))
 }
 
 func (s *steps) take(doc json.RawMessage) error {
@@ -511,7 +492,7 @@ func (s *steps) take(doc json.RawMessage) error {
 	if what == s.last {
 		return nil // a probe fails the same way every second
 	}
-	s.last, s.message, s.printed = what, e.Msg, time.Now()
+	s.last, s.message = what, e.Msg
 	took := ""
 	if e.DurationMs > 0 {
 		took = time.Duration(e.DurationMs * float64(time.Millisecond)).Round(time.Millisecond).String()
