@@ -2,6 +2,8 @@ package arm
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -79,6 +81,9 @@ func (c *call) allGroups(subscription string) (map[string]group, error) {
 	for _, g := range made {
 		one := newGroup(g.ID.Subscription, g.ID.Group, g.Location, g.Tags)
 		one.meta = g.Meta
+		if !g.Deleted.IsZero() {
+			one.Properties.ProvisioningState = string(resource.Deleting)
+		}
 		found[groupKey(g.ID.Subscription, g.ID.Group)] = one
 	}
 	return found, nil
@@ -159,6 +164,9 @@ func putGroup(c *call) error {
 	}
 	id := resource.GroupID(c.vars["subscription"], c.vars["group"])
 	written, err := c.Store.Groups().Put(c.r.Context(), id, func(g *resource.Group, exists bool) error {
+		if err := c.undeletedGroup(id.Subscription, id.Group); err != nil {
+			return err
+		}
 		location := app.RegionName(wanted.Location)
 		if err := c.precondition(status == http.StatusOK, g.Meta); err != nil {
 			return err
@@ -179,25 +187,120 @@ func putGroup(c *call) error {
 	return nil
 }
 
+// deleteGroup marks the group and all that is in it as deleted. Reconcile removes the apps and jobs, then the environments,
+// then the group.
 func deleteGroup(c *call) error {
-	g, err := c.group()
+	found, err := c.group()
 	if err != nil {
 		return err
 	}
-	if err := c.precondition(true, g.meta); err != nil {
-		return err
-	}
-	contents, err := c.contents(c.vars["subscription"], c.vars["group"])
+	id := resource.GroupID(c.vars["subscription"], c.vars["group"])
+	var op store.Operation
+	var touch []resource.ID
+	err = c.Store.DeleteGroup(c.r.Context(), id, func(g *resource.Group, exists bool) error {
+		if !exists {
+			g.Meta = nextMeta(g.Meta, resource.Meta{ID: id, Location: found.Location}, time.Now().UTC())
+		}
+		if err := c.precondition(true, g.Meta); err != nil {
+			return err
+		}
+		if err := c.separable(id); err != nil {
+			return err
+		}
+		contents, err := c.contents(id.Subscription, id.Group)
+		if err != nil {
+			return err
+		}
+		touch = touch[:0]
+		for _, m := range contents {
+			touch = append(touch, m.ID)
+		}
+		if g.Deleted.IsZero() {
+			g.Deleted = time.Now().UTC()
+		}
+		return nil
+	}, func(g resource.Group) store.Operation {
+		op = newOperation(g.Meta, "delete")
+		return op
+	})
 	if err != nil {
 		return err
 	}
-	if len(contents) > 0 {
-		return refuse(http.StatusConflict, "ResourceGroupNotEmpty",
-			"Deleting a resource group with its resources is not built: there are %d resources in '%s', the first is %s '%s'; delete them first.",
-			len(contents), c.vars["group"], contents[0].ID.Type, contents[0].ID.Name)
+	for _, id := range append(touch, id) {
+		c.Reconcile(id)
 	}
-	if err := c.Store.Groups().Delete(c.r.Context(), resource.GroupID(c.vars["subscription"], c.vars["group"])); err != nil {
+	h := c.w.Header()
+	h.Set("Location", fmt.Sprintf("%s/subscriptions/%s/operationresults/%s?api-version=%s", c.endpoint(), id.Subscription, op.ID, c.r.URL.Query().Get("api-version")))
+	h.Set("Retry-After", "1")
+	c.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// separable refuses to delete a group while an app or a job of another group is in one of its environments.
+func (c *call) separable(group resource.ID) error {
+	environments, err := c.Store.Environments().List(c.r.Context(), store.Scope{Subscription: group.Subscription, Group: group.Group})
+	if err != nil {
 		return err
+	}
+	for _, e := range environments {
+		var in []resource.ID
+		apps, err := c.appsIn(c.r.Context(), e.ID)
+		if err != nil {
+			return err
+		}
+		for _, a := range apps {
+			in = append(in, a.ID)
+		}
+		jobs, err := c.jobsIn(c.r.Context(), e.ID)
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			in = append(in, j.ID)
+		}
+		for _, other := range in {
+			if groupKey(other.Subscription, other.Group) != groupKey(group.Subscription, group.Group) {
+				return refuse(http.StatusConflict, "ResourceGroupDeletionBlocked",
+					"Deletion of resource group '%s' failed: '%s' of the resource group '%s' is in its environment '%s'; delete that first.",
+					group.Group, other, other.Group, e.ID.Base())
+			}
+		}
+	}
+	return nil
+}
+
+// undeletedGroup refuses a write in a group that is being deleted. It is called inside the transaction of the write.
+func (c *call) undeletedGroup(subscription, name string) error {
+	g, err := c.Store.Groups().Get(c.r.Context(), resource.GroupID(subscription, name))
+	if errors.Is(err, resource.ErrNotFound) {
+		return nil
+	}
+	if err == nil && !g.Deleted.IsZero() {
+		err = refuse(http.StatusConflict, "ResourceGroupBeingDeleted",
+			"The resource group '%s' is in deprovisioning state and cannot perform this operation; write again when it is gone.", name)
+	}
+	return err
+}
+
+// getGroupResult answers the polls of the deletion of a group.
+func getGroupResult(c *call) error {
+	op, err := c.operation()
+	if err != nil {
+		return err
+	}
+	if !op.Resource.Is(resource.TypeGroup) {
+		return refuse(http.StatusNotFound, "OperationNotFound", "The operation '%s' is not one of a resource group.", op.ID)
+	}
+	g, err := c.Store.Groups().Get(c.r.Context(), op.Resource)
+	switch {
+	case errors.Is(err, resource.ErrNotFound):
+	case err != nil:
+		return err
+	case !g.Deleted.IsZero() && !g.Deleted.After(op.Started):
+		c.w.Header().Set("Location", c.endpoint()+c.r.URL.RequestURI())
+		c.w.Header().Set("Retry-After", "1")
+		c.w.WriteHeader(http.StatusAccepted)
+		return nil
 	}
 	c.w.WriteHeader(http.StatusOK)
 	return nil

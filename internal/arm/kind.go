@@ -331,6 +331,9 @@ func (k kind[T]) store(c *call, what string, body []byte, base *resource.Meta) (
 		if err := c.precondition(exists, before); err != nil {
 			return err
 		}
+		if err := c.undeletedGroup(id.Subscription, id.Group); err != nil {
+			return err
+		}
 		if exists {
 			if err := k.writable(*v); err != nil {
 				return err

@@ -113,8 +113,6 @@ func TestGroupsStay(t *testing.T) {
 		t.Errorf("after a restart: %s", a.body)
 	}
 	s.want(200, "PUT", path+version, `{"location":"koreacentral"}`)
-	s.want(200, "DELETE", path+version, "")
-	s.want(404, "GET", path+version, "")
 }
 
 func TestProviderOperations(t *testing.T) {

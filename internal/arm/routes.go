@@ -75,6 +75,7 @@ func newRoutes(kinds []resources) []route {
 	on(http.MethodGet, groupPath, getGroup)
 	on(http.MethodHead, groupPath, headGroup)
 	on(http.MethodDelete, groupPath, deleteGroup)
+	on(http.MethodGet, "subscriptions/{subscription}/operationresults/{operation}", getGroupResult)
 
 	var namespaces []string
 	for _, k := range kinds {

@@ -500,6 +500,7 @@ func (r *Reconciler) delete(ctx context.Context, app resource.App, revisions []r
 	if err := r.cfg.Store.Apps().Delete(ctx, app.ID); err != nil {
 		return err
 	}
+	r.left(app.ID, app.Environment)
 	r.engine.forget(app.ID.Key())
 	return nil
 }

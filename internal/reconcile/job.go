@@ -121,7 +121,11 @@ func (r *Reconciler) deleteJob(ctx context.Context, job resource.Job, executions
 	if err := r.cfg.Forget(job.ID); err != nil {
 		return err
 	}
-	return r.cfg.Store.Jobs().Delete(ctx, job.ID)
+	if err := r.cfg.Store.Jobs().Delete(ctx, job.ID); err != nil {
+		return err
+	}
+	r.left(job.ID, job.Environment)
+	return nil
 }
 
 // history is how many succeeded executions, and how many others, are kept after they have ended

@@ -13,7 +13,6 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -160,7 +159,7 @@ func New(cfg Config) *Reconciler {
 	return &Reconciler{cfg: cfg, queue: newQueue(), retries: map[string]time.Duration{}, departures: departures{by: map[string]*departure{}}, courses: courses{by: map[string]*course{}}, table: newTable()}
 }
 
-// Touch requests a pass over an app, a job or an environment. It never blocks.
+// Touch requests a pass over an app, a job, an environment or a resource group. It never blocks.
 func (r *Reconciler) Touch(id resource.ID) { r.queue.touch(id) }
 
 // Run reconciles until ctx ends. It reconciles everything once before it publishes the first routes, so that ingresses
@@ -210,6 +209,10 @@ func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	if err != nil {
 		return nil, err
 	}
+	groups, err := r.cfg.Store.Groups().List(ctx, store.Scope{})
+	if err != nil {
+		return nil, err
+	}
 	var all []resource.ID
 	for _, e := range environments {
 		all = append(all, e.ID)
@@ -222,6 +225,9 @@ func (r *Reconciler) first(ctx context.Context) ([]resource.ID, error) {
 	for _, j := range jobs {
 		all = append(all, j.ID)
 		known[j.ID.Key()] = true
+	}
+	for _, g := range groups {
+		all = append(all, g.ID)
 	}
 	for _, id := range all {
 		r.once(ctx, id)
@@ -269,6 +275,8 @@ func (r *Reconciler) once(ctx context.Context, id resource.ID) {
 		err = r.job(ctx, id)
 	case id.Is(resource.TypeEnvironment):
 		err = r.environment(ctx, id)
+	case id.Is(resource.TypeGroup):
+		err = r.group(ctx, id)
 	default:
 		r.cfg.Log.Error("nothing reconciles this type", "id", id)
 		return
@@ -288,6 +296,35 @@ func (r *Reconciler) once(ctx context.Context, id resource.ID) {
 	r.cfg.Log.Error("reconcile failed", "id", id, "err", err, "again_in", wait)
 }
 
+// group removes a deleted resource group when nothing is left in it.
+func (r *Reconciler) group(ctx context.Context, id resource.ID) error {
+	g, err := r.cfg.Store.Groups().Get(ctx, id)
+	if err != nil || g.Deleted.IsZero() {
+		return err
+	}
+	in := store.Scope{Subscription: id.Subscription, Group: id.Group}
+	apps, err := r.cfg.Store.Apps().List(ctx, in)
+	if err != nil || len(apps) > 0 {
+		return err
+	}
+	jobs, err := r.cfg.Store.Jobs().List(ctx, in)
+	if err != nil || len(jobs) > 0 {
+		return err
+	}
+	environments, err := r.cfg.Store.Environments().List(ctx, in)
+	if err != nil || len(environments) > 0 {
+		return err
+	}
+	return r.cfg.Store.Groups().Delete(ctx, id)
+}
+
+// left requests passes over the environment and the group of an app or a job that is gone: if they are deleted, they wait
+// for it.
+func (r *Reconciler) left(id, environment resource.ID) {
+	r.Touch(environment)
+	r.Touch(resource.GroupID(id.Subscription, id.Group))
+}
+
 func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 	env, err := r.cfg.Store.Environments().Get(ctx, id)
 	if err != nil {
@@ -299,15 +336,13 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 		if err != nil {
 			return err
 		}
-		if len(apps) > 0 {
-			return fmt.Errorf("environment %s: app %s is still in it", id.Base(), apps[0].ID.Base())
-		}
 		jobs, err := r.cfg.Store.Jobs().List(ctx, store.Scope{})
 		if err != nil {
 			return err
 		}
-		if i := slices.IndexFunc(jobs, func(j resource.Job) bool { return j.Environment.Equal(id) }); i >= 0 {
-			return fmt.Errorf("environment %s: job %s is still in it", id.Base(), jobs[i].ID.Base())
+		jobs = slices.DeleteFunc(jobs, func(j resource.Job) bool { return !j.Environment.Equal(id) })
+		if len(apps)+len(jobs) > 0 {
+			return nil // they are being deleted too; the last one requests another pass
 		}
 		certificates, err := r.cfg.Store.Certificates().List(ctx, store.Scope{Parent: id})
 		if err != nil {
@@ -334,6 +369,7 @@ func (r *Reconciler) environment(ctx context.Context, id resource.ID) error {
 		if err := r.cfg.Store.Environments().Delete(ctx, id); err != nil {
 			return err
 		}
+		r.Touch(resource.GroupID(id.Subscription, id.Group))
 	case resource.InProgress:
 		_, err := r.cfg.Store.Environments().Observe(ctx, id, func(_ resource.Environment, status *resource.EnvironmentStatus) error {
 			if status.DefaultDomain == "" {
