@@ -30,6 +30,11 @@ const (
 	// steadyWindow is the longest rate window, and meanWindow the longest one over which requests on replicas are averaged.
 	steadyWindow = 30 * time.Second
 	meanWindow   = 10 * time.Second
+	// lastWindow is the time whose load limits what longer windows say, so that a load that has ended no longer counts. Chance makes
+	// it too low now and then. That does not matter if the scale-in window has room for manyLast of them, since its largest count
+	// holds. Ingresses report about once a second, and a window of exactly a second would often take in two reports.
+	lastWindow = 750 * time.Millisecond
+	manyLast   = 20
 	// unlikelyNone is the number of expected arrivals at which a window without any is still possible: 1 case in 50.
 	unlikelyNone = 4
 )
@@ -56,6 +61,7 @@ func (d *Decider) fast(s Sample, out *Decision) {
 	d.hold(s, out, desired)
 
 	out.Next = s.At.Add(lookEvery)
+	out.sooner(out.Until)
 	if s.Load != (Load{}) || out.Wanted != s.Current {
 		return
 	}
@@ -121,9 +127,6 @@ func (d *Decider) demand(s Sample, target float64) (value float64, n int) {
 		if w.length <= meanWindow {
 			mean = busy.Seconds() / took.Seconds() // over the longest of these windows that is known
 		}
-		if w.length == time.Second {
-			lately = mean
-		}
 		arrived := likely(float64(came), w.deviations)
 		// A load that has lasted for a while will probably last as long again. Requests that came all at once will not.
 		late, _, _, _ := learned.history.over(w.length / 2)
@@ -133,8 +136,16 @@ func (d *Decider) demand(s Sample, target float64) (value float64, n int) {
 		value = math.Max(value, math.Min(needed, math.Max(present, most)))
 		// The most that a window allows also limits the longer ones, so that a load that has ended no longer counts.
 		most = math.Min(most, (float64(came)+w.deviations*math.Sqrt(float64(came))+unlikelyNone)/took.Seconds()*service)
+		if w.length >= lastWindow && math.IsInf(lately, 1) {
+			if came, busy, took, ok := learned.history.over(lastWindow); ok {
+				if lately = math.Max(float64(came)*service, busy.Seconds()) / took.Seconds(); d.policy.ScaleIn < manyLast*lastWindow {
+					lately += 2*math.Sqrt(lately) + 1
+				}
+				most = math.Min(most, lately)
+			}
+		}
 	}
-	mean = math.Min(mean, lately+2*math.Sqrt(lately)+1)
+	mean = math.Min(mean, lately)
 	// Waiting requests that the arrivals' replicas cannot take must be served within the time that a replica takes to
 	// start.
 	late := float64(l.Waiting) - math.Max(0, value-float64(l.InFlight))

@@ -224,22 +224,41 @@ func TestFastDoesNotFlap(t *testing.T) {
 	}
 }
 
-// With one client that sends one request after the other, ten replicas become one within the window and two seconds.
-func TestFastScalesInUnderATrickle(t *testing.T) {
-	d := learned(fast(http(10, scale.InFlight), 0, 10), 50*time.Millisecond, time.Second)
-	current := 10
-	var at, done time.Duration
-	for ; at < 2*time.Minute && done == 0; at += 50 * time.Millisecond {
-		got := d.Decide(scale.Sample{
-			At: t0.Add(at), Current: current,
-			Load: scale.Load{Arrived: 1, Completed: 1, Served: 50 * time.Millisecond, Busy: 50 * time.Millisecond, InFlight: 1},
-		})
-		if current = got.Wanted; current == 1 {
-			done = at
+// If all clients leave but one, which sends one request after the other, many replicas become one within the window and two seconds.
+func TestFastScalesInUnderOneClient(t *testing.T) {
+	for _, c := range []struct {
+		service time.Duration
+		target  float64
+	}{{50 * time.Millisecond, 1}, {50 * time.Millisecond, 10}, {200 * time.Millisecond, 2}, {time.Second, 4}, {5 * time.Second, 10}} {
+		clients := int(10 * c.target)
+		d := learned(fast(http(c.target, scale.InFlight), 0, 10), c.service, time.Second)
+		const left = 20 * time.Second
+		current := 10
+		var one time.Duration
+		for at := time.Duration(0); at < 3*time.Minute && one == 0; at += 50 * time.Millisecond {
+			n := clients
+			if at >= left {
+				n = 1
+			}
+			l := scale.Load{Busy: time.Duration(n) * 50 * time.Millisecond, InFlight: n}
+			for client := range n {
+				// They send their requests evenly over the time that one takes.
+				if phase := time.Duration(client) * c.service / time.Duration(n); at%c.service == (phase - phase%(50*time.Millisecond)) {
+					l.Arrived, l.Completed, l.Served = l.Arrived+1, l.Completed+1, l.Served+c.service
+				}
+			}
+			got := d.Decide(scale.Sample{At: t0.Add(at), Current: current, Load: l})
+			if current = got.Wanted; at < left && current < 10 {
+				t.Fatalf("target %v, service %v: %d replicas for %d clients after %v", c.target, c.service, current, clients, at)
+			}
+			if at >= left && current == 1 {
+				one = at - left
+			}
 		}
-	}
-	if done < resource.FastScaleInWindow || done > resource.FastScaleInWindow+2*time.Second {
-		t.Errorf("one replica after %v, want between %v and 2 s later", done, resource.FastScaleInWindow)
+		// They were needed until the last of them had their answers.
+		if one < resource.FastScaleInWindow || one > resource.FastScaleInWindow+2*time.Second {
+			t.Errorf("target %v, service %v: one replica after %v, want between %v and 2 s later", c.target, c.service, one, resource.FastScaleInWindow)
+		}
 	}
 }
 
