@@ -82,7 +82,7 @@ func decisionQuery(app resource.ID, values url.Values, now time.Time) (decisions
 func explained(rev resource.Revision, e scale.Explanation, decided []decisions.Decision, memory []leak.Memory) wire.RevisionScale {
 	name := rev.Name()
 	s := wire.RevisionScale{
-		Revision: name, Behaviour: string(e.Policy.Behaviour), MinReplicas: e.Policy.Min, MaxReplicas: e.Policy.Max,
+		Revision: name, Created: rev.Created.UTC(), Behaviour: string(e.Policy.Behaviour), MinReplicas: e.Policy.Min, MaxReplicas: e.Policy.Max,
 		CooldownSeconds: e.Policy.Cooldown.Seconds(), WindowSeconds: e.Policy.ScaleIn.Seconds(),
 		Wanted: e.Wanted, Replicas: e.Current, Ready: e.Ready, Held: e.Held, HeldBy: e.HeldBy, Reason: e.Last.Reason, Bound: string(e.Last.Bound), Until: e.Last.Until,
 		Rules: []wire.RuleState{}, Changes: []wire.ScaleChange{}, Memory: []wire.ContainerMemory{},
@@ -112,6 +112,7 @@ func ruleStates(wishes []scale.Wish) []wire.RuleState {
 	for _, r := range wishes {
 		all = append(all, wire.RuleState{
 			Name: r.Rule, Kind: string(r.Kind), Value: r.Value, Target: r.Target, Wanted: r.Wanted, Active: r.Active, Failed: r.Failed, Note: r.Note,
+			Window: r.Hours, WindowChanges: r.Changes.UTC(),
 		})
 	}
 	return all

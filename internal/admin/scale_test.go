@@ -26,7 +26,7 @@ func TestScale(t *testing.T) {
 			Wanted: 3, Current: 2, Ready: 1, Held: 1, HeldBy: "waiting for memory",
 			Last: scale.Decision{
 				Reason: "because", Bound: scale.BoundScaleIn, Until: at,
-				Wishes: []scale.Wish{{Rule: "users", Kind: scale.HTTP, Value: 12, Target: 10, Wanted: 2, Active: true, Note: "note"}},
+				Wishes: []scale.Wish{{Rule: "users", Kind: scale.HTTP, Value: 12, Target: 10, Wanted: 2, Active: true, Note: "note", Hours: "from to", Changes: at}},
 			},
 			Learned: scale.Learned{Service: 1500 * time.Microsecond, Start: 2 * time.Second},
 		},
@@ -54,7 +54,7 @@ func TestScale(t *testing.T) {
 	}) {
 		t.Errorf("memory: got %+v", r.Memory)
 	}
-	if len(r.Rules) != 1 || r.Rules[0] != (wire.RuleState{Name: "users", Kind: "http", Value: 12, Target: 10, Wanted: 2, Active: true, Note: "note"}) {
+	if len(r.Rules) != 1 || r.Rules[0] != (wire.RuleState{Name: "users", Kind: "http", Value: 12, Target: 10, Wanted: 2, Active: true, Note: "note", Window: "from to", WindowChanges: at}) {
 		t.Errorf("rules: got %+v", r.Rules)
 	}
 	if len(r.Changes) != 1 || r.Changes[0] != (wire.ScaleChange{At: at, From: 0, To: 3, Behaviour: "fast", Rule: "users", Value: 12, Target: 10, Wanted: 2, Bound: "minReplicas", Reason: "woken"}) {

@@ -328,6 +328,12 @@ func TestRules(t *testing.T) {
 				}
 				synctest.Wait()
 				e, _ := w.Explain(revID)
+				if cron := test.rules[0].Custom; cron != nil && cron.Type == "cron" {
+					end := time.Now().UTC().Truncate(24 * time.Hour).Add(24*time.Hour - time.Minute)
+					if got := e.Last.Wishes[0]; got.Hours != "0 0 * * * to 59 23 * * * UTC" || !got.Changes.Equal(end) {
+						t.Errorf("the window is %q and changes at %v, want its metadata and %v", got.Hours, got.Changes, end)
+					}
+				}
 				if w.count() != test.want || !strings.Contains(e.Last.Wishes[0].Note, test.note) {
 					t.Errorf("%d replicas (%+v), want %d and a note with %q", w.count(), e.Last, test.want, test.note)
 				}

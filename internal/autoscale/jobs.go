@@ -85,6 +85,9 @@ func (s *Scaler) ExplainJob(id resource.ID) (wishes []scale.Wish) {
 	for _, r := range j.job.Configuration.Scale.Rules {
 		converted := rule(r, resource.Settings{})
 		w := scale.Wish{Rule: r.Name, Kind: converted.Kind}
+		if w.Hours = converted.Hours; converted.Window != nil {
+			w.Changes = converted.Window.Change(time.Now())
+		}
 		state := j.sources[r.Name]
 		switch _, evaluated := j.source(r); {
 		case !evaluated:

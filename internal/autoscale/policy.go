@@ -101,6 +101,7 @@ func rule(r resource.ScaleRule, settings resource.Settings) scale.Rule {
 			return other(fmt.Sprintf("cron (%v)", err))
 		}
 		out.Kind, out.Window, out.Target = scale.Cron, hours, float64(number("desiredReplicas"))
+		out.Hours = fmt.Sprintf("%s to %s %s", c.Metadata["start"], c.Metadata["end"], c.Metadata["timezone"])
 		return out
 	case resource.External, resource.ExternalPush:
 		out.Kind = scale.External

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,11 +64,12 @@ func printScale(w io.Writer, s wire.Scale, now time.Time) {
 		}
 		if len(r.Rules) > 0 {
 			fmt.Fprintln(w)
-			printRules(w, r.Rules)
+			printRules(w, r.Rules, now)
 		}
 		printMemory(w, r)
+		fmt.Fprintf(w, "\nReplicas in the last hour: %s\n", chart(r, now))
 		if len(r.Changes) > 0 {
-			fmt.Fprintf(w, "\nReplicas in the last hour: %s\n\n", chart(r, now))
+			fmt.Fprintln(w)
 			var rows [][]string
 			for _, c := range r.Changes[max(0, len(r.Changes)-10):] {
 				count := fmt.Sprintf("%d to %d", c.From, c.To)
@@ -122,43 +124,70 @@ func estimate(s float64) string {
 	return fmt.Sprintf("%.0f s", d.Seconds())
 }
 
-func printRules(w io.Writer, rules []wire.RuleState) {
+func printRules(w io.Writer, rules []wire.RuleState, now time.Time) {
 	var rows [][]string
 	for _, rule := range rules {
 		value, target := number(rule.Value), number(rule.Target)
 		if rule.Kind == "other" || rule.Failed {
 			value, target = "", ""
 		}
-		rows = append(rows, []string{rule.Name, rule.Kind, value, target, fmt.Sprint(rule.Wanted), yes(rule.Active), rule.Note})
+		rows = append(rows, []string{rule.Name, rule.Kind, value, target, fmt.Sprint(rule.Wanted), yes(rule.Active), ruleNote(rule, now)})
 	}
 	table(w, "RULE KIND VALUE TARGET WANTED ACTIVE NOTE", rows)
 }
 
-// chart draws the largest count of each minute of the last hour.
+// ruleNote returns the remark about a rule, with the window of a cron rule and when it changes.
+func ruleNote(rule wire.RuleState, now time.Time) string {
+	if rule.Window == "" {
+		return rule.Note
+	}
+	change, note := "begins", rule.Window
+	if rule.Active {
+		change = "ends"
+	}
+	if at := rule.WindowChanges; at.IsZero() {
+		note += "; never changes again"
+	} else {
+		note += fmt.Sprintf("; %s %s UTC, in %s", change, at.UTC().Format("2006-01-02 15:04"), estimate(at.Sub(now).Seconds()))
+	}
+	if rule.Note != "" {
+		note += "; " + rule.Note
+	}
+	return note
+}
+
+// chart draws the largest count of each minute of the last hour, as far as the revision existed.
 func chart(r wire.RevisionScale, now time.Time) string {
 	const minutes = 60
 	counts := make([]int, minutes)
 	known := make([]bool, minutes)
-	if len(r.Changes) == 0 {
-		return ""
+	// held are the counts in their order, each with the time from which on it held.
+	type held struct {
+		since time.Time
+		n     int
+	}
+	first := r.Wanted
+	if len(r.Changes) > 0 {
+		first = r.Changes[0].From
+	}
+	all := []held{{r.Created, first}}
+	for _, c := range r.Changes {
+		all = append(all, held{c.At, c.To})
 	}
 	at := func(m int) time.Time { return now.Add(time.Duration(m-minutes) * time.Minute) }
 	for m := range minutes {
 		from, to := at(m), at(m+1)
-		for i, c := range r.Changes {
+		for i, h := range all {
 			end := now
-			if i+1 < len(r.Changes) {
-				end = r.Changes[i+1].At
+			if i+1 < len(all) {
+				end = all[i+1].since
 			}
-			if c.At.Before(to) && end.After(from) {
-				counts[m], known[m] = max(counts[m], c.To), true
+			if h.since.Before(to) && end.After(from) {
+				counts[m], known[m] = max(counts[m], h.n), true
 			}
 		}
 	}
-	most := 1
-	for _, n := range counts {
-		most = max(most, n)
-	}
+	most := slices.Max(counts)
 	bars := []rune("▁▂▃▄▅▆▇█")
 	var b strings.Builder
 	for m, n := range counts {

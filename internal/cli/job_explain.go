@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +39,7 @@ func newJobExplainCmd(env *Env, s *scope) *cobra.Command {
 					fmt.Fprintln(w, "Events do not start this job: its trigger is another one, or it is suspended.")
 					return
 				}
-				printRules(w, scale.Rules)
+				printRules(w, scale.Rules, time.Now())
 			})
 		},
 	}

@@ -100,7 +100,7 @@ func (d *Decider) azureWish(r Rule, s Sample) Wish {
 		}
 	case Cron:
 		// KEDA's cron scaler reports desiredReplicas as a value with a target of 1.
-		w.Active = r.Window.Active(s.At)
+		w.schedule(r, s.At)
 		if w.Target = 1; w.Active {
 			w.Value = r.Target
 		}

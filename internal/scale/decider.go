@@ -261,6 +261,11 @@ func invalid(r Rule, reading Reading, ok bool) string {
 	return ""
 }
 
+// schedule fills in whether the window of a cron rule is active.
+func (w *Wish) schedule(r Rule, at time.Time) {
+	w.Active, w.Hours, w.Changes = r.Window.Active(at), r.Hours, r.Window.Change(at)
+}
+
 // note adds a remark to a wish.
 func (w *Wish) note(what string) {
 	if w.Note != "" {

@@ -101,7 +101,7 @@ func (d *Decider) fastWish(r Rule, s Sample) Wish {
 		w.Wanted = ceil(w.Value / r.Target)
 	case Cron:
 		// A schedule is a count, not a load. It is applied exactly.
-		if w.Active = r.Window.Active(s.At); w.Active {
+		if w.schedule(r, s.At); w.Active {
 			w.Wanted = max(1, int(r.Target))
 		}
 	case Other:

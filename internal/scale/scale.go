@@ -58,6 +58,8 @@ type Rule struct {
 	Amount bool
 	Metric Metric // of an http rule
 	Window Window // of a cron rule
+	// Hours is the window of a cron rule for people, as in "0 8 * * 1-5 to 0 20 * * 1-5 Asia/Seoul".
+	Hours string
 	// Type is the KEDA type of a rule of kind Other.
 	Type string
 }
@@ -168,6 +170,9 @@ type Wish struct {
 	Active bool
 	// Note is a remark for people: why there is no value, or what the rule cannot do.
 	Note string
+	// Hours is the window of a cron rule for people. Changes is when it begins or ends next; zero if never.
+	Hours   string
+	Changes time.Time
 	// Failed is set if the rule's source gave no value.
 	Failed bool
 }

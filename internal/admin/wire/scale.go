@@ -17,6 +17,7 @@ type JobScale struct {
 // RevisionScale is the number of replicas of a revision, and why.
 type RevisionScale struct {
 	Revision        string            `json:"revision"`
+	Created         time.Time         `json:"created"`
 	Behaviour       string            `json:"behaviour"` // "fast" or "azure"
 	MinReplicas     int               `json:"minReplicas"`
 	MaxReplicas     int               `json:"maxReplicas"`
@@ -61,6 +62,10 @@ type RuleState struct {
 	Active bool    `json:"active"` // it prevents scaling to zero
 	Failed bool    `json:"failed,omitempty"`
 	Note   string  `json:"note,omitempty"` // a remark about the rule
+	// Window of a cron rule is its start, end and time zone, as in "0 8 * * 1-5 to 0 20 * * 1-5 Asia/Seoul".
+	// WindowChanges is when it begins or ends next.
+	Window        string    `json:"window,omitempty"`
+	WindowChanges time.Time `json:"windowChanges,omitzero"`
 }
 
 // ScaleChange is a decision that changed the count, the deciding rule or the bound. From and To are the same if the
