@@ -235,3 +235,41 @@ func TestOldInactiveRevisionsAreDeleted(t *testing.T) {
 		t.Error("the app has lost its route")
 	}
 }
+
+// As in Azure, a write may send all traffic to a revision that is inactive. It does not make the app ready, and an event
+// says so.
+func TestTrafficToInactiveRevisionsOnly(t *testing.T) {
+	w := newWorld(t)
+	v1 := resource.Traffic{Revision: "chat--v1", Weight: 100}
+	w.put(multiple("v1", v1))
+	w.put(multiple("v2", v1))
+	w.setActive("chat--v1", false)
+	w.until("v1 is inactive", func() bool { return len(w.running("chat--v1")) == 0 })
+	told := func() []resource.Event {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.Clone(w.events)
+	}
+	before := len(told())
+	app := w.put(func(a *resource.App) { a.Tags = map[string]string{"team": "ml"} })
+	if app.Provisioning() != resource.Succeeded {
+		t.Fatalf("%s: %s", app.Provisioning(), app.ProvisioningError())
+	}
+	w.until("an event says so", func() bool { return w.saw("TrafficToInactiveRevisions") })
+	for _, e := range told()[before:] {
+		if e.Reason == "ContainerAppReady" {
+			t.Errorf("the app is called ready: %s", e.Message)
+		}
+		if e.Reason == "TrafficToInactiveRevisions" && !strings.Contains(e.Message, "(chat--v1)") {
+			t.Errorf("the event names no revision: %s", e.Message)
+		}
+	}
+	// One of two is enough.
+	w.put(func(a *resource.App) {
+		a.Configuration.Ingress.Traffic = []resource.Traffic{{Revision: "chat--v1", Weight: 50}, {Revision: "chat--v2", Weight: 50}}
+	})
+	w.until("the app is ready again", func() bool {
+		all := told()
+		return all[len(all)-1].Reason == "ContainerAppReady"
+	})
+}
