@@ -89,6 +89,11 @@ func changeApp(c *call, a *resource.App, exists bool, wanted *resource.App) erro
 	if err := c.checkPorts(ctx, *wanted); err != nil {
 		return err
 	}
+	settings, err := environment.Settings(wanted.Tags)
+	if err != nil {
+		return err
+	}
+	wanted.Template.SetDefaultResources(settings.Behaviour)
 	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}

@@ -142,7 +142,7 @@ func getAuthToken(c *call) error {
 	token := authToken{
 		ID:         of.ID.String(),
 		Name:       of.ID.Base(),
-		Type:       of.ID.Type,
+		Type:       of.ID.Type + "/accesstoken",
 		Location:   of.Location,
 		Properties: authTokenProperties{Token: c.streamToken(of.ID, expires), Expires: app.Time{Time: expires}},
 	}

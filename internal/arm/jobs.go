@@ -49,6 +49,11 @@ func changeJob(c *call, j *resource.Job, exists bool, wanted *resource.Job) erro
 	if err != nil {
 		return err
 	}
+	settings, err := environment.Settings(wanted.Tags)
+	if err != nil {
+		return err
+	}
+	wanted.Template.SetDefaultResources(settings.Behaviour)
 	if faults := resource.ValidateProfile(wanted.Profile, wanted.Template, environment); len(faults) > 0 {
 		return &resource.InvalidError{Faults: faults}
 	}

@@ -41,7 +41,7 @@ func TestSecretsAreWrittenAndReadByListSecretsOnly(t *testing.T) {
 			t.Errorf("%s answers with the value: %s", what, body)
 		}
 	}
-	if !strings.Contains(string(got.body), `"secrets":[{"name":"key"},{"name":"other"}]`) || !strings.Contains(string(got.body), `{"name":"KEY","secretRef":"key"}`) {
+	if !strings.Contains(string(got.body), `"secrets":[{"name":"key"},{"name":"other"}]`) || !strings.Contains(string(got.body), `{"name":"KEY","value":"","secretRef":"key"}`) {
 		t.Errorf("names and references are not answered: %s", got.body)
 	}
 	if want := `{"value":[{"name":"key","value":"` + value + `"},{"name":"other","value":"second"}]}`; listed() != want {

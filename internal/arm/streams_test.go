@@ -170,6 +170,9 @@ func TestStreamToken(t *testing.T) {
 	if got := granted.get(t, "properties", "logStreamEndpoint"); got != s.URL {
 		t.Errorf("streams are at %v", got)
 	}
+	if got := granted.get(t, "type"); got != "Microsoft.App/containerApps/accesstoken" {
+		t.Errorf("its type is %v", got)
+	}
 	get := func(path, token string) int {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+path, nil)
 		if err != nil {

@@ -68,7 +68,21 @@ func (p *policy) admits(a netip.Addr) bool {
 }
 
 // permits says whether pages of an origin may use the app.
-func (c *cors) permits(origin string) bool { return c.all || slices.Contains(c.origins, origin) }
+func (c *cors) permits(origin string) bool {
+	return c.all || slices.ContainsFunc(c.origins, func(pattern string) bool { return originMatches(pattern, origin) })
+}
+
+// originMatches says whether an origin is the one of the pattern, or of a host below "https://*.chat.example". The domain
+// itself is not below. Scheme and port have to be the same.
+func originMatches(pattern, origin string) bool {
+	scheme, domain, below := strings.Cut(pattern, "://*.")
+	if !below {
+		return pattern == origin
+	}
+	host, ok := strings.CutPrefix(origin, scheme+"://")
+	name, under := strings.CutSuffix(host, "."+domain)
+	return ok && under && name != "" && !strings.ContainsAny(name, "/:@")
+}
 
 // answerBeforeRoute answers requests that the app's policy denies, and CORS preflights. It says whether it did.
 func (x *exchange) answerBeforeRoute(p *policy) bool {

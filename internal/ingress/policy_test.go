@@ -56,13 +56,25 @@ func TestIPRules(t *testing.T) {
 }
 
 func TestCORS(t *testing.T) {
+	const own = "https://app.example"
 	age := 600
 	few := &resource.CORS{
 		Origins: []string{"https://chat.example", "http://localhost:3000"}, Methods: []string{"GET", "POST"}, Headers: []string{"content-type", "x-key"},
 		ExposedHeaders: []string{"x-total"}, MaxAge: &age, Credentials: true,
 	}
 	all := &resource.CORS{Origins: []string{"*"}}
-	const own = "https://app.example"
+	below := &resource.CORS{Origins: []string{"https://*.chat.example", "http://*.localhost:3000"}}
+	refused := func(origin string) (out struct {
+		cors           *resource.CORS
+		method, origin string
+		asks           string
+		answered       bool
+		header         http.Header
+	}) {
+		out.cors, out.method, out.origin, out.asks, out.answered = below, "OPTIONS", origin, "PUT", true
+		out.header = http.Header{"Access-Control-Allow-Origin": {own}}
+		return out
+	}
 	for name, test := range map[string]struct {
 		cors           *resource.CORS
 		method, origin string
@@ -76,6 +88,15 @@ func TestCORS(t *testing.T) {
 		"preflight of anybody":               {all, "OPTIONS", "https://evil.example", "PUT", false, http.Header{"Access-Control-Allow-Origin": {"https://evil.example"}}},
 		"preflight of another origin":        {few, "OPTIONS", "https://evil.example", "PUT", true, http.Header{"Access-Control-Allow-Origin": {own}}},
 		"an origin that begins alike":        {few, "OPTIONS", "https://chat.example.evil", "PUT", true, http.Header{"Access-Control-Allow-Origin": {own}}},
+		"below a domain":                     {below, "OPTIONS", "https://a.b.chat.example", "PUT", false, http.Header{"Access-Control-Allow-Origin": {"https://a.b.chat.example"}, "Vary": {"Origin"}}},
+		"below a domain with a port":         {below, "OPTIONS", "http://shop.localhost:3000", "PUT", false, http.Header{"Access-Control-Allow-Origin": {"http://shop.localhost:3000"}, "Vary": {"Origin"}}},
+		"the domain itself":                  refused("https://chat.example"),
+		"a domain that ends alike":           refused("https://evilchat.example"),
+		"a domain that begins alike":         refused("https://a.chat.example.evil"),
+		"below a domain with another scheme": refused("http://a.chat.example"),
+		"below a domain with another port":   refused("https://a.chat.example:444"),
+		"nothing below":                      refused("https://.chat.example"),
+		"an address in the name":             refused("https://evil.example/.chat.example"),
 		"OPTIONS that is no preflight":       {few, "OPTIONS", "https://chat.example", "", true, http.Header{"Access-Control-Allow-Origin": {"https://chat.example"}, "Access-Control-Expose-Headers": {"x-total"}, "Access-Control-Allow-Credentials": {"true"}, "Vary": {"Origin"}}},
 		"a request":                          {few, "GET", "http://localhost:3000", "", true, http.Header{"Access-Control-Allow-Origin": {"http://localhost:3000"}, "Access-Control-Expose-Headers": {"x-total"}, "Access-Control-Allow-Credentials": {"true"}, "Vary": {"Origin"}}},
 		"a request of another origin":        {few, "GET", "null", "", true, http.Header{"Access-Control-Allow-Origin": {own}}},

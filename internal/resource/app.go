@@ -128,9 +128,12 @@ type Container struct {
 	Args      []string `json:",omitempty"` // replaces the image's cmd
 	Env       []EnvVar `json:",omitempty"`
 	Resources Resources
-	Mounts    []VolumeMount              `json:",omitempty"`
-	Probes    []Probe                    `json:",omitempty"`
-	Stored    map[string]json.RawMessage `json:",omitempty"`
+	// DefaultSize says that the request being read has no resources for this container.
+	DefaultSize bool `json:"-"`
+
+	Mounts []VolumeMount              `json:",omitempty"`
+	Probes []Probe                    `json:",omitempty"`
+	Stored map[string]json.RawMessage `json:",omitempty"`
 }
 
 // EnvVar is an environment variable of a container. It has a value or the name of a secret of the app.
@@ -143,6 +146,19 @@ type EnvVar struct {
 type Resources struct {
 	MilliCPU int64 // thousandths of a vCPU
 	Memory   int64 // bytes
+}
+
+// SetDefaultResources gives the containers for which the request has no resources those of Azure, if it should behave so.
+// Before that they have Penstock's, which are half as large.
+func (t Template) SetDefaultResources(b Behaviour) {
+	for _, list := range [][]Container{t.Containers, t.InitContainers} {
+		for i := range list {
+			if r := &list[i].Resources; list[i].DefaultSize && b == Azure {
+				*r = Resources{MilliCPU: 2 * r.MilliCPU, Memory: 2 * r.Memory}
+			}
+			list[i].DefaultSize = false
+		}
+	}
 }
 
 // ProbeType says what the result of a probe means.

@@ -137,7 +137,7 @@ func (r IPRule) Prefix() (netip.Prefix, error) {
 
 // CORS says which pages of other origins can call an app from a browser.
 type CORS struct {
-	Origins        []string // "https://chat.example", or "*" for all
+	Origins        []string // "https://chat.example", "https://*.chat.example" for all below, or "*" for all
 	Methods        []string `json:",omitempty"`
 	Headers        []string `json:",omitempty"`
 	ExposedHeaders []string `json:",omitempty"`
@@ -302,8 +302,9 @@ func validateCORS(c *CORS, bad func(at, format string, args ...any)) {
 	}
 	for i, o := range c.Origins {
 		scheme, rest, ok := strings.Cut(o, "://")
+		rest = strings.TrimPrefix(rest, "*.")
 		if o != "*" && (!ok || scheme != "http" && scheme != "https" || rest == "" || strings.ContainsAny(rest, "/*?# ,") || strings.ToLower(o) != o) {
-			bad(fmt.Sprintf(".corsPolicy.allowedOrigins[%d]", i), "want an origin as browsers send it, such as https://chat.example, or *, got %q", o)
+			bad(fmt.Sprintf(".corsPolicy.allowedOrigins[%d]", i), "want an origin as browsers send it, such as https://chat.example, or https://*.chat.example, or *, got %q", o)
 		}
 	}
 	for _, list := range []struct {

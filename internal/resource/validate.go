@@ -17,6 +17,7 @@ const MaxReplicas = 1000
 var (
 	appName         = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
 	environmentName = regexp.MustCompile(`^[a-zA-Z]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`)
+	initName        = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$`)
 	containerName   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 	envName         = regexp.MustCompile(`^[-._a-zA-Z][-._a-zA-Z0-9]*$`)
 	headerName      = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110 section 5.6.2
@@ -121,10 +122,18 @@ func validateTemplate(t Template, profile string, environment ID) []Fault {
 	check := func(list string, containers []Container) {
 		for i, c := range containers {
 			at := fmt.Sprintf("%s[%d]", list, i)
-			if first, taken := names[c.Name]; taken && c.Name != "" {
+			key := strings.ToLower(c.Name)
+			if first, taken := names[key]; taken && key != "" {
 				bad("template."+at+".name", "%q is the name of %s already", c.Name, first)
 			} else {
-				names[c.Name] = at
+				names[key] = at
+			}
+			if list == "initContainers" {
+				if len(c.Name) > 63 || !initName.MatchString(c.Name) {
+					bad("template."+at+".name", "want 1 to 63 letters, digits and '-', starting and ending with a letter or digit, got %q", c.Name)
+				}
+			} else if len(c.Name) > 63 || !containerName.MatchString(c.Name) {
+				bad("template."+at+".name", "want 1 to 63 lower-case letters, digits and '-', starting and ending with a letter or digit, got %q", c.Name)
 			}
 			faults = append(faults, validateContainer("template."+at, c)...)
 		}
@@ -145,9 +154,6 @@ func validateContainer(field string, c Container) []Fault {
 	var faults []Fault
 	bad := func(at, format string, args ...any) {
 		faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf(format, args...)})
-	}
-	if len(c.Name) > 63 || !containerName.MatchString(c.Name) {
-		bad(".name", "want 1 to 63 lower-case letters, digits and '-', starting and ending with a letter or digit, got %q", c.Name)
 	}
 	if c.Image == "" || len(c.Image) > 1024 || strings.ContainsFunc(c.Image, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		bad(".image", "want the reference of an image, as in registry.example/chat:1.0, got %q", c.Image)
@@ -259,8 +265,8 @@ func validateProbe(field string, p Probe) []Fault {
 		if f := port(field+".httpGet.port", p.HTTP.Port); f != nil {
 			faults = append(faults, *f)
 		}
-		if !strings.HasPrefix(p.HTTP.Path, "/") || strings.ContainsFunc(p.HTTP.Path, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			bad(".httpGet.path", "want a path that starts with / and has no spaces, got %q", p.HTTP.Path)
+		if strings.Contains(p.HTTP.Path, "://") || strings.ContainsFunc(p.HTTP.Path, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			bad(".httpGet.path", "want a path without spaces, such as /health, got %q", p.HTTP.Path)
 		}
 		if f := host(field+".httpGet.host", p.HTTP.Host); f != nil {
 			faults = append(faults, *f)

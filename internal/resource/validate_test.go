@@ -102,7 +102,7 @@ func TestValidateApp(t *testing.T) {
 		"a probe of two kinds":      {func(a *resource.App) { first(a).Probes[0].TCP = &resource.TCPSocket{Port: 1} }, "template.containers[0].probes[0]", "got both"},
 		"a probe of no kind":        {func(a *resource.App) { first(a).Probes[0].HTTP = nil }, "template.containers[0].probes[0]", "got neither"},
 		"a probe's port":            {func(a *resource.App) { first(a).Probes[0].HTTP.Port = 65536 }, "template.containers[0].probes[0].httpGet.port", "got 65536"},
-		"a probe's path":            {func(a *resource.App) { first(a).Probes[0].HTTP.Path = "health" }, "template.containers[0].probes[0].httpGet.path", "starts with /"},
+		"a probe's path":            {func(a *resource.App) { first(a).Probes[0].HTTP.Path = "http://a/health" }, "template.containers[0].probes[0].httpGet.path", "such as /health"},
 		"a probe's host":            {func(a *resource.App) { first(a).Probes[0].HTTP.Host = "a/b" }, "template.containers[0].probes[0].httpGet.host", "host name"},
 		"a probe's header": {func(a *resource.App) {
 			first(a).Probes[0].HTTP.Headers = []resource.Header{{Name: "A", Value: "b\r\nc"}}
@@ -124,6 +124,9 @@ func TestValidateApp(t *testing.T) {
 		"two containers of a name": {func(a *resource.App) {
 			a.Template.Containers = append(a.Template.Containers, resource.Container{Name: "chat", Image: "i", Resources: resource.Resources{MilliCPU: 250, Memory: 1 << 29}})
 		}, "template.containers[1].name", "containers[0]"},
+		"names that differ in capitals": {func(a *resource.App) {
+			a.Template.InitContainers = []resource.Container{{Name: "CHAT", Image: "chat:1", Resources: first(a).Resources}}
+		}, "template.initContainers[0].name", "is the name of containers[0] already"},
 		"a suffix with a capital": {func(a *resource.App) { a.Template.RevisionSuffix = "V1" }, "template.revisionSuffix", "not well formed"},
 		"a suffix with --":        {func(a *resource.App) { a.Template.RevisionSuffix = "a--b" }, "template.revisionSuffix", "not well formed"},
 		"a suffix like a number":  {func(a *resource.App) { a.Template.RevisionSuffix = "0000001" }, "template.revisionSuffix", "starting with a letter"},

@@ -100,6 +100,7 @@ func FuzzReadJob(f *testing.F) {
 		}
 		for _, v := range []*resource.Job{&j, &again} {
 			v.Location = ""
+			v.Template.SetDefaultResources(resource.Fast)
 			if len(v.Tags) == 0 {
 				v.Tags = nil
 			}

@@ -307,6 +307,7 @@ func (r *reader) container(field string, w Container) resource.Container {
 	if w.Resources != nil {
 		size = *w.Resources
 	}
+	c.DefaultSize = size.CPU == nil && size.Memory == nil
 	at := field + ".resources"
 	if !r.spoiled(at) { // otherwise it stays 0 and does not count in the sum
 		var err error
@@ -350,7 +351,7 @@ func (r *reader) probe(field string, w Probe) resource.Probe {
 	}
 	if h := w.HTTPGet; h != nil {
 		p.HTTP = &resource.HTTPGet{
-			Path:   or(h.Path, "/"),
+			Path:   or(given(h.Path), "/"),
 			Port:   or(h.Port, 0),
 			Scheme: enum(r, field+".httpGet.scheme", h.Scheme, "HTTP", "HTTP", "HTTPS"),
 			Host:   or(h.Host, ""),

@@ -208,6 +208,8 @@ func FuzzReadApp(f *testing.F) {
 			t.Errorf("location %q became %q", a.Location, again.Location)
 		}
 		a.Location, again.Location = "", ""
+		a.Template.SetDefaultResources(resource.Fast)
+		again.Template.SetDefaultResources(resource.Fast)
 		if len(a.Tags)+len(again.Tags) == 0 {
 			a.Tags, again.Tags = nil, nil
 		}

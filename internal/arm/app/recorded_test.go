@@ -70,7 +70,6 @@ var missing = map[string]string{
 	"properties.useLegionServerlessCompute":                  "was Azure's own and is gone from later api-versions",
 	"properties.customDomainConfiguration.expirationDateUtc": "there is no certificate of one's own that could expire",
 	"properties.vnetConfiguration.outboundSettings":          "is refused",
-	"properties.template.containers[0].probes":               "is left out while there are none, as Azure does in an app",
 	"properties.containers[0].execEndpoint":                  "running commands in a container is not built",
 }
 

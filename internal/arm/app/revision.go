@@ -44,6 +44,7 @@ func NewRevision(rev resource.Revision, a resource.App, domain string, replicas 
 		},
 	}
 	p := &w.Properties
+	p.Template.RevisionSuffix = given(p.Template.RevisionSuffix) // an app has "" instead
 	if in := a.Configuration.Ingress; in != nil {
 		p.Fqdn = resource.Host(rev.Name(), domain, in.External)
 	}

@@ -151,7 +151,7 @@ type Container struct {
 	Args         []string      `json:"args,omitempty"`
 	Env          []EnvVar      `json:"env,omitempty"`
 	Resources    *Resources    `json:"resources"`
-	Probes       []Probe       `json:"probes,omitempty"`
+	Probes       []Probe       `json:"probes"`
 	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
 

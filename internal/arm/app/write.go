@@ -196,6 +196,7 @@ func newContainer(c resource.Container, disk string) Container {
 		Name:      &c.Name,
 		Command:   c.Command,
 		Args:      c.Args,
+		Probes:    []Probe{},
 		Resources: &Resources{
 			CPU:              new(float64(c.Resources.MilliCPU) / 1000),
 			Memory:           new(resource.FormatMemory(c.Resources.Memory)),
@@ -204,7 +205,7 @@ func newContainer(c resource.Container, disk string) Container {
 	}
 	for _, v := range c.Env {
 		if v.SecretRef != "" {
-			w.Env = append(w.Env, EnvVar{Name: &v.Name, SecretRef: &v.SecretRef})
+			w.Env = append(w.Env, EnvVar{Name: &v.Name, Value: new(""), SecretRef: &v.SecretRef})
 			continue
 		}
 		w.Env = append(w.Env, EnvVar{Name: &v.Name, Value: &v.Value})
