@@ -232,3 +232,39 @@ func TestTableOutlivesTheIngress(t *testing.T) {
 		want(t, resp, body, 200, "kept")
 	}
 }
+
+// Tables that change what a replica's neighbours are disturb no request to it.
+func TestTablesChangeUnderRequests(t *testing.T) {
+	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }
+	one, two := app(t, ok), app(t, ok)
+	f := serve(t, ingress.Config{})
+	f.Apply(replicas(one))
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 200 {
+				resp, err := f.client.Do(request(t, http.MethodGet, "/", nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode != http.StatusOK || string(body) != "ok" {
+					t.Errorf("got %s %q, %v", resp.Status, body, err)
+				}
+			}
+		})
+	}
+	over := make(chan struct{})
+	go func() { clients.Wait(); close(over) }()
+	for {
+		select {
+		case <-over:
+			return
+		default:
+			f.Apply(replicas(one, two))
+			f.Apply(replicas(one))
+		}
+	}
+}

@@ -262,7 +262,10 @@ func (g *guardedRoom) update(rev link.Revision, t *table) {
 	}, now)
 	for i, got := range g.room.Replicas() {
 		r := got.Value.(*replica)
-		r.Replica, r.addr = got, rev.Replicas[i].Addr
+		if r.Replica == nil { // requests read it without the lock
+			r.Replica = got
+		}
+		r.addr = rev.Replicas[i].Addr
 		r.pool.Reset(at(i))
 	}
 	g.wake()
