@@ -57,6 +57,9 @@ func (n *Network) attach(ctx context.Context, replica, environment string, had n
 	if err := n.plug(ctx, replica, a); err != nil {
 		return Attachment{}, fmt.Errorf("attach replica %s: %w", replica, errors.Join(err, n.Detach(context.WithoutCancel(ctx), replica)))
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.plugged[replica] = true
 	return a, nil
 }
 
@@ -115,6 +118,7 @@ func (n *Network) plug(ctx context.Context, replica string, a Attachment) error 
 func (n *Network) Detach(_ context.Context, replica string) error {
 	n.mu.Lock()
 	a, ok := n.attached[replica]
+	delete(n.plugged, replica)
 	n.mu.Unlock()
 	if !ok {
 		return nil
@@ -174,6 +178,7 @@ func (n *Network) adopt(ctx context.Context) error {
 		}
 		n.attached[name] = a
 		n.used[a.Address] = true
+		n.plugged[name] = true
 	}
 	if err := removeLinks(n.vethPrefix(), n.hasVeth); err != nil {
 		return err

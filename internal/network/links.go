@@ -154,21 +154,30 @@ func plugNamespace(c cable) error {
 	if err != nil {
 		return fmt.Errorf("find bridge %s: %w", c.bridge, err)
 	}
-	if err := setSysctl("net/ipv6/conf/"+c.host+"/disable_ipv6", "1"); err != nil {
+	if err := plugIn(host, bridge); err != nil {
+		return err
+	}
+	return waitForwarding(c.host)
+}
+
+// plugIn makes a replica's device a port of a bridge.
+func plugIn(host, bridge netlink.Link) error {
+	name := host.Attrs().Name
+	if err := setSysctl("net/ipv6/conf/"+name+"/disable_ipv6", "1"); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetMasterByIndex(host, bridge.Attrs().Index); err != nil {
-		return fmt.Errorf("plug %s into %s: %w", c.host, c.bridge, err)
+		return fmt.Errorf("plug %s into %s: %w", name, bridge.Attrs().Name, err)
 	}
 	// Isolated ports of a bridge cannot reach each other, whatever net.bridge.bridge-nf-call-iptables says. The gateway
 	// is not a port.
 	if err := netlink.LinkSetIsolated(host, true); err != nil {
-		return fmt.Errorf("isolate %s: %w", c.host, err)
+		return fmt.Errorf("isolate %s: %w", name, err)
 	}
 	if err := netlink.LinkSetUp(host); err != nil {
-		return fmt.Errorf("up %s: %w", c.host, err)
+		return fmt.Errorf("up %s: %w", name, err)
 	}
-	return waitForwarding(c.host)
+	return nil
 }
 
 // waitForwarding waits until the bridge forwards what arrives at a port. The kernel enables this a moment after the

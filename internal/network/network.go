@@ -86,6 +86,12 @@ type Network struct {
 	bridged  map[string]bool       // environments whose bridge is up
 	attached map[string]Attachment // by replica
 	used     map[netip.Addr]bool
+	plugged  map[string]bool // replicas whose devices are in place
+
+	rules     ruleSet
+	counts    map[string]int   // of the rules of each chain, as they were installed
+	exposed   []netip.AddrPort // nil: as the table has them, because nobody has said otherwise yet
+	destroyed bool
 }
 
 // Open brings up the bridges and rules of an instance and finds the attached replicas.
@@ -102,6 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		bridged:  map[string]bool{},
 		attached: map[string]Attachment{},
 		used:     map[netip.Addr]bool{},
+		plugged:  map[string]bool{},
 	}
 	for _, dir := range []string{n.dir, n.netns} {
 		// 0711: a container's root, which has no rights on the host, must be able to walk through it.
@@ -123,8 +130,8 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err := n.addCatchAll(); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
-	rules := ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed, cfg.LinkLocal}
-	if err := installRules(rules); err != nil {
+	n.rules = ruleSet{n.table(), n.bridgePrefix(), n.plan.Range, n.host, cfg.Services, cfg.Exposed, cfg.LinkLocal}
+	if n.counts, err = installRules(n.rules, nil); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
 	for key := range n.plan.Environments {
@@ -237,12 +244,14 @@ func (n *Network) ReleaseOthers(keep map[string]bool) error {
 func (n *Network) Expose(ports []netip.AddrPort) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.exposed = append([]netip.AddrPort{}, ports...)
 	return setExposed(n.table(), ports)
 }
 
 // Destroy removes every namespace, bridge, rule and route of the instance, and its plan.
 func (n *Network) Destroy(ctx context.Context) error {
 	n.mu.Lock()
+	n.destroyed = true // so that nothing is put back
 	names := make([]string, 0, len(n.attached))
 	for name := range n.attached {
 		names = append(names, name)

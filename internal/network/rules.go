@@ -2,6 +2,7 @@ package network
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,23 +31,25 @@ var metadataAddresses = []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), 
 
 // installRules replaces the instance's table in one transaction. The rules match bridges by the prefix of their names,
 // so the number of rules does not depend on the number of environments or replicas. (With a rule for each pair of
-// environments, 100 environments no longer fit one netlink message.) Exposed ports are kept, so that apps with exposed
-// ports stay reachable while control starts.
-func installRules(r ruleSet) error {
+// environments, 100 environments no longer fit one netlink message.) If ports is nil, exposed ports are kept, so that
+// apps with exposed ports stay reachable while control starts. It returns how many rules each chain has.
+func installRules(r ruleSet, ports []netip.AddrPort) (counts map[string]int, err error) {
 	c, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	kept, err := exposedPorts(c, r.table)
-	if err != nil {
-		return err
+	opened := exposedElements(ports)
+	if ports == nil {
+		if opened, err = exposedPorts(c, r.table); err != nil {
+			return nil, err
+		}
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: r.table}
 	c.AddTable(t) // so that the next line always finds one
 	c.DelTable(t)
 	c.AddTable(t)
 
-	ports := &nftables.Set{
+	open := &nftables.Set{
 		Table: t, Name: "open", Concatenation: true,
 		// Unique in this transaction. Without an ID, the library uses a counter that is not safe for concurrent use.
 		ID:      1,
@@ -59,15 +62,17 @@ func installRules(r ruleSet) error {
 	if r.exposed != 0 {
 		elements = append(elements, nftables.SetElement{Key: portKey("tcp", r.exposed)})
 	}
-	if err := c.AddSet(ports, elements); err != nil {
-		return fmt.Errorf("nftables set: %w", err)
+	if err := c.AddSet(open, elements); err != nil {
+		return nil, fmt.Errorf("nftables set: %w", err)
 	}
 	exposed := exposedSet(t)
 	exposed.ID = 2
-	if err := c.AddSet(exposed, kept); err != nil {
-		return fmt.Errorf("nftables set: %w", err)
+	if err := c.AddSet(exposed, opened); err != nil {
+		return nil, fmt.Errorf("nftables set: %w", err)
 	}
+	counts = map[string]int{}
 	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+		counts[name] = 0
 		accept := nftables.ChainPolicyAccept // all other traffic on the machine is left alone
 		return c.AddChain(&nftables.Chain{Table: t, Name: name, Type: typ, Hooknum: hook, Priority: priority, Policy: &accept})
 	}
@@ -76,6 +81,7 @@ func installRules(r ruleSet) error {
 		for _, p := range parts {
 			all = append(all, p...)
 		}
+		counts[ch.Name]++
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: all})
 	}
 	// refuse rejects packets, and resets TCP connections: an ICMP error that arrives while connect is still sending counts
@@ -108,7 +114,7 @@ func installRules(r ruleSet) error {
 	rule(in, established(), accept())
 	rule(in, fromBridge, ipv4(), source(expr.CmpOpNeq, r.addresses), drop())
 	if r.host.IsValid() {
-		rule(in, fromBridge, ipv4(), destination(r.host), redirected(), inSet(ports), accept())
+		rule(in, fromBridge, ipv4(), destination(r.host), redirected(), inSet(open), accept())
 	}
 	refuse(in, fromBridge)
 	if r.host.IsValid() {
@@ -136,9 +142,39 @@ func installRules(r ruleSet) error {
 		[]expr.Any{&expr.Masq{}})
 
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftables table %s: %w", r.table, err)
+		return nil, fmt.Errorf("nftables table %s: %w", r.table, err)
 	}
-	return nil
+	return counts, nil
+}
+
+// rulesComplete reports whether a table has all chains with all their rules.
+func rulesComplete(table string, counts map[string]int) (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("nftables: %w", err)
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list nftables chains: %w", err)
+	}
+	found := 0
+	for _, ch := range chains {
+		if ch.Table.Name != table {
+			continue
+		}
+		rules, err := c.GetRules(ch.Table, ch)
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil // removed in this moment
+		}
+		if err != nil {
+			return false, fmt.Errorf("list rules of nftables chain %s: %w", ch.Name, err)
+		}
+		if counts[ch.Name] != len(rules) || ch.Hooknum == nil {
+			return false, nil
+		}
+		found++
+	}
+	return found == len(counts), nil
 }
 
 // exposedSet returns the set of the gateways' ports that are exposed now.
@@ -147,6 +183,14 @@ func exposedSet(t *nftables.Table) *nftables.Set {
 		Table: t, Name: "exposed", Concatenation: true,
 		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
 	}
+}
+
+func exposedElements(ports []netip.AddrPort) []nftables.SetElement {
+	elements := make([]nftables.SetElement, len(ports))
+	for i, p := range ports {
+		elements[i] = nftables.SetElement{Key: addressPortKey(p)}
+	}
+	return elements
 }
 
 // exposedPorts returns the elements of a table's set, or none if there is no such table or set.
@@ -181,10 +225,7 @@ func setExposed(table string, ports []netip.AddrPort) error {
 		return fmt.Errorf("nftables: %w", err)
 	}
 	set := exposedSet(&nftables.Table{Family: nftables.TableFamilyINet, Name: table})
-	elements := make([]nftables.SetElement, len(ports))
-	for i, p := range ports {
-		elements[i] = nftables.SetElement{Key: addressPortKey(p)}
-	}
+	elements := exposedElements(ports)
 	c.FlushSet(set)
 	if len(elements) > 0 {
 		if err := c.SetAddElements(set, elements); err != nil {

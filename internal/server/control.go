@@ -363,8 +363,33 @@ func (c *control) openReconciler(ctx context.Context) error {
 		return c.reconciler.Run(reconciling, c.Ready)
 	})
 	c.onRun(func(ctx context.Context) error { c.reconciler.ReportPorts(ctx, c.hub); return nil })
+	c.onRun(c.keepNetwork)
 	c.onRun(func(ctx context.Context) error { c.reconciler.ReportLoops(ctx, c.hub); return nil })
 	c.onRun(c.haltReplicas)
+	return nil
+}
+
+// keepNetwork keeps the network of replicas in order, and tells the apps that were concerned.
+func (c *control) keepNetwork(ctx context.Context) error {
+	if c.machine.keep == nil {
+		return nil
+	}
+	c.machine.keep(ctx, func(environment, what string) {
+		c.Log.Warn("a part of the network of replicas was gone; it has been put back", "what", what, "environment", environment)
+		apps, err := c.documents.Apps().List(ctx, store.Scope{})
+		if err != nil {
+			c.Log.Error("apps are not told that their network was put back", "err", err)
+		}
+		for _, a := range apps {
+			if environment != "" && a.Environment.Key() != environment {
+				continue
+			}
+			c.emit(resource.Event{
+				At: time.Now().UTC(), Warning: true, App: a.ID, Reason: "NetworkRepaired", Source: "Engine",
+				Message: fmt.Sprintf("A part of the network of replicas was gone and has been put back: %s. Something else on this machine has changed its network.", what),
+			})
+		}
+	})
 	return nil
 }
 

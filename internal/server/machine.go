@@ -46,7 +46,10 @@ type machine struct {
 	expose func(ports []netip.AddrPort) error
 	// releaseOthers releases the addresses of environments whose keys are not in keep.
 	releaseOthers func(keep map[string]bool) error
-	close         func() error
+	// keep puts the network of replicas back in order, whatever is taken away from it, until ctx ends. It is nil with the
+	// fake runtime.
+	keep  func(ctx context.Context, told func(environment, what string))
+	close func() error
 	// clear removes the bridges and rules that close leaves for the next start. It is called when no replica is left.
 	clear func(ctx context.Context) error
 }
@@ -148,6 +151,7 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 			return driver.Close()
 		},
 		clear:         net.Destroy,
+		keep:          net.Keep,
 		expose:        net.Expose,
 		release:       func(environment resource.ID) error { return net.Release(environment.Key()) },
 		releaseOthers: net.ReleaseOthers,

@@ -120,15 +120,19 @@ func (g *Gateway) count() {
 }
 
 // describe returns the destination and the kind of an IPv4 packet. The kind is "tcp:8080" for a packet to TCP port
-// 8080.
+// 8080, and "reset" for one that only resets a TCP connection.
 func describe(p []byte) (to netip.Addr, kind string, ok bool) {
 	if len(p) < 20 || p[0]>>4 != 4 {
 		return netip.Addr{}, "", false
 	}
 	to = netip.AddrFrom4([4]byte(p[16:20]))
 	protocol, payload := p[9], p[min(len(p), 4*int(p[0]&15)):]
+	const reset = 4 // RFC 9293, 3.1
 	switch protocol {
 	case unix.IPPROTO_TCP:
+		if len(payload) >= 20 && payload[13]&reset != 0 {
+			return to, "reset", true
+		}
 		kind = "tcp"
 	case unix.IPPROTO_UDP:
 		kind = "udp"

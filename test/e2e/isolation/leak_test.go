@@ -51,8 +51,9 @@ const stranger = "a stranger\n"
 const leakTCPPort = 7070
 
 // Nothing that is meant for a replica leaves the machine, whatever happens to bridges, routes and rules, and while the
-// server is restarted: nothing from the ingress, from probes and from replicas. PENSTOCK_NIGHTLY=1 tries every fault with
-// every defence taken away, and restarts more often.
+// server is restarted: nothing from the ingress, from probes and from replicas. Control mends each fault, so it is also
+// frozen during a fault, which then lasts. PENSTOCK_NIGHTLY=1 tries every fault with every defence taken away, and restarts
+// more often.
 func TestNothingForAReplicaLeavesTheMachine(t *testing.T) {
 	networktest.Run(t, func(t *testing.T, out *networktest.Gateway) {
 		out.Serve(t, 8080, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, stranger) }))
@@ -75,42 +76,47 @@ func TestNothingForAReplicaLeavesTheMachine(t *testing.T) {
 		for range restarts {
 			l.restart(t)
 		}
+		for _, f := range leakFaults {
+			l.answered(t, f.what)
+			b := bridge(t)
+			l.watch(t, f.what+", while control mends it", func() { f.do(t, b) })
+			f.end(t, b)
+		}
 		for _, without := range []struct {
 			what   string
 			remove []func(t *testing.T)
-			made   bool // whether the defences are made again afterwards
 		}{
-			{"nothing", nil, false},
-			{"the unreachable route", []func(*testing.T){removeUnreachable}, false},
-			{"the route and the firewall's table", []func(*testing.T){removeUnreachable, removeTables}, true},
-			{"the firewall's table", []func(*testing.T){removeTables}, true},
+			{"nothing", nil},
+			{"the unreachable route", []func(*testing.T){removeUnreachable}},
+			{"the route and the firewall's table", []func(*testing.T){removeUnreachable, removeTables}},
+			{"the firewall's table", []func(*testing.T){removeTables}},
 		} {
 			for _, f := range leakFaults {
 				switch {
 				case f.neighbours && len(without.remove) == 2:
 					continue // what is left is that sockets use no gateway, and here there is none to use
 				case nightly || without.remove == nil || f.neighbours:
-				case f.undo == nil || len(without.remove) == 1:
+				case len(without.remove) == 1:
 					continue // for the long variant
 				}
+				l.answered(t, f.what)
+				b := bridge(t)
+				thaw := l.freezeControl(t)
+				l.resets = l.resets || len(without.remove) == 2
 				for _, remove := range without.remove {
 					remove(t)
 				}
-				b := bridge(t)
 				l.watch(t, f.what+", without "+without.what, func() { f.do(t, b) })
-				if f.undo == nil {
-					l.restart(t)
-				} else {
-					f.undo(t, b)
-				}
+				f.end(t, b)
+				thaw()
+				penstocktest.Until(t, time.Minute, "control puts back the defences", func() bool { return len(unreachable(t)) == 1 && len(tables(t)) == 1 })
 			}
-			if !without.made {
-				continue
-			}
-			l.killControl(t)
-			if len(unreachable(t)) != 1 || len(tables(t)) != 1 {
-				t.Errorf("after a restart of control: %d unreachable routes and %d tables, want one of each", len(unreachable(t)), len(tables(t)))
-			}
+		}
+		removeUnreachable(t)
+		removeTables(t)
+		l.killControl(t)
+		if len(unreachable(t)) != 1 || len(tables(t)) != 1 {
+			t.Errorf("after a restart of control: %d unreachable routes and %d tables, want one of each", len(unreachable(t)), len(tables(t)))
 		}
 		l.watch(t, "no fault any more", func() {})
 		stop()
@@ -150,6 +156,7 @@ type leak struct {
 	answers map[string]int
 	good    map[string]int // answers of replicas, by kind of client
 	left    int            // packets that arrived at the gateway until the last look
+	resets  bool           // whether packets that only reset a connection may arrive: no route and no rule is left to keep them
 }
 
 // press starts clients that send what nobody but a replica may get. stop ends them; it may be called twice.
@@ -235,7 +242,6 @@ func ask(client *http.Client, r *http.Request, want string) string {
 func (l *leak) watch(t *testing.T, what string, fault func()) {
 	t.Helper()
 	began := time.Now()
-	l.answered(t, what)
 	fault()
 	l.fault.Add(1)
 	l.ended.Store(0)
@@ -252,8 +258,10 @@ func (l *leak) look(t *testing.T, what string) {
 	// All that an instance may choose its addresses from.
 	kinds := l.out.Arrived(netip.MustParsePrefix("10.0.0.0/8"))
 	all := 0
-	for _, n := range kinds {
-		all += n
+	for kind, n := range kinds {
+		if kind != "reset" || !l.resets {
+			all += n
+		}
 	}
 	if all > l.left {
 		t.Errorf("%s: %d packets for replicas left the machine; in all so far: %v", what, all-l.left, kinds)
@@ -306,26 +314,42 @@ func (l *leak) killControl(t *testing.T) {
 	l.look(t, "control is killed")
 }
 
-// leakFaults are what happens to the bridge of the environment.
-var leakFaults = []struct {
+// freezeControl stops control's process, which mends nothing then, until thaw is called.
+func (l *leak) freezeControl(t *testing.T) (thaw func()) {
+	t.Helper()
+	pid := l.m.Role(t, "control")
+	need(t, syscall.Kill(pid, syscall.SIGSTOP))
+	return func() { need(t, syscall.Kill(pid, syscall.SIGCONT)) }
+}
+
+// leakFault is something that happens to the bridge of the environment.
+type leakFault struct {
 	what string
 	// neighbours says that packets would leave without a gateway: all addresses are taken for those of neighbours.
 	neighbours bool
-	// Without undo the server has to be restarted.
-	do, undo func(t *testing.T, bridge netlink.Link)
-}{
-	{"the bridge is down", false, down, up},
-	{"the bridge is renamed", false, func(t *testing.T, b netlink.Link) { rename(t, b, "renamed0") }, func(t *testing.T, b netlink.Link) { rename(t, b, b.Attrs().Name) }},
-	{"the bridge's route is removed", false, func(t *testing.T, b netlink.Link) { need(t, netlink.RouteDel(connected(t, b))) }, func(t *testing.T, b netlink.Link) {
-		need(t, netlink.RouteAdd(connected(t, b)))
-	}},
+	do         func(t *testing.T, bridge netlink.Link)
+	// undo is nil if control mends the fault.
+	undo func(t *testing.T, bridge netlink.Link)
+}
+
+func (f leakFault) end(t *testing.T, bridge netlink.Link) {
+	t.Helper()
+	if f.undo != nil {
+		f.undo(t, bridge)
+	}
+}
+
+var leakFaults = []leakFault{
+	{"the bridge is down", false, down, nil},
+	{"the bridge is renamed", false, func(t *testing.T, b netlink.Link) { rename(t, b, "renamed0") }, nil},
+	{"the bridge's route is removed", false, func(t *testing.T, b netlink.Link) { need(t, netlink.RouteDel(connected(t, b))) }, nil},
 	{"the bridge has no address", false, func(t *testing.T, b netlink.Link) { need(t, netlink.AddrDel(b, address(t, b))) }, nil},
 	{"the bridge is deleted", false, func(t *testing.T, b netlink.Link) { need(t, netlink.LinkDel(b)) }, nil},
 	{"another route is closer", false, func(t *testing.T, b netlink.Link) { need(t, netlink.RouteAdd(closer(t, b))) }, func(t *testing.T, b netlink.Link) {
 		need(t, netlink.RouteDel(closer(t, b)))
 	}},
 	{"the bridge is down and the default route has no gateway", true, func(t *testing.T, b netlink.Link) { down(t, b); defaultRoute(t, false) },
-		func(t *testing.T, b netlink.Link) { defaultRoute(t, true); up(t, b) }},
+		func(t *testing.T, _ netlink.Link) { defaultRoute(t, true) }},
 }
 
 func need(t *testing.T, err error) {
@@ -336,14 +360,21 @@ func need(t *testing.T, err error) {
 }
 
 func down(t *testing.T, b netlink.Link) { t.Helper(); need(t, netlink.LinkSetDown(b)) }
-func up(t *testing.T, b netlink.Link)   { t.Helper(); need(t, netlink.LinkSetUp(b)) }
 
-// rename needs the device to be down before Linux 6.2.
+// rename needs the device to be down before Linux 6.2. The server may be faster to bring it up, or to give it its name
+// again.
 func rename(t *testing.T, b netlink.Link, to string) {
 	t.Helper()
-	down(t, b)
-	need(t, netlink.LinkSetName(b, to))
-	up(t, b)
+	for {
+		down(t, b)
+		err := netlink.LinkSetName(b, to)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // bridge is the one of the test's network, where there is one environment.
