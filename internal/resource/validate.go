@@ -213,20 +213,35 @@ const (
 func validateSize(field string, c Container) []Fault {
 	var faults []Fault
 	sum := 0
-	check := func(at string, size, most int, what string) {
+	known := map[string]string{} // the values of secrets and of the platform's variables are not
+	value := func(name string) (string, bool) {
+		v, ok := known[name]
+		return v, ok
+	}
+	check := func(at, text string, more int, what string) (expanded string) {
+		expanded = Expand(text, value)
+		size := more + len(expanded)
 		sum += size + 1 + pointer
-		if size > most {
-			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf("want at most %d bytes%s, which is what Linux starts a program with, got %d", most, what, size)})
+		got := fmt.Sprint(more + len(text))
+		if len(expanded) > len(text) {
+			got = "more with the values of the variables in it"
+		}
+		if size > MaxText {
+			faults = append(faults, Fault{codeValue, field + at, fmt.Sprintf("want at most %d bytes%s, which is what Linux starts a program with, got %s", MaxText, what, got)})
+		}
+		return expanded
+	}
+	for i, v := range c.Env {
+		text := check(fmt.Sprintf(".env[%d].value", i), v.Value, len(v.Name)+1, fmt.Sprintf(" with the name and '=' of %q", v.Name))
+		if v.SecretRef == "" {
+			known[v.Name] = text
 		}
 	}
 	for i, word := range c.Command {
-		check(fmt.Sprintf(".command[%d]", i), len(word), MaxText, "")
+		check(fmt.Sprintf(".command[%d]", i), word, 0, "")
 	}
 	for i, word := range c.Args {
-		check(fmt.Sprintf(".args[%d]", i), len(word), MaxText, "")
-	}
-	for i, v := range c.Env {
-		check(fmt.Sprintf(".env[%d].value", i), len(v.Name)+1+len(v.Value), MaxText, fmt.Sprintf(" with the name and '=' of %q", v.Name))
+		check(fmt.Sprintf(".args[%d]", i), word, 0, "")
 	}
 	if len(faults) == 0 && sum > maxTexts {
 		faults = append(faults, Fault{codeValue, field, fmt.Sprintf("want command, args and env of at most %d bytes together, got %d; use a volume for large values", maxTexts, sum)})

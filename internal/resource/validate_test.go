@@ -73,6 +73,12 @@ func TestValidateApp(t *testing.T) {
 			first(a).Env = []resource.EnvVar{{Name: "KEY", Value: strings.Repeat("x", 128<<10-4)}}
 		},
 			"template.containers[0].env[0].value", `with the name and '=' of "KEY"`},
+		"a variable that grows": {func(a *resource.App) {
+			first(a).Env = []resource.EnvVar{{Name: "K", Value: strings.Repeat("x", 100_000)}, {Name: "L", Value: "$(K)$(K)"}}
+		}, "template.containers[0].env[1].value", "got more with the values of the variables in it"},
+		"a word that grows": {func(a *resource.App) {
+			first(a).Env, first(a).Args = []resource.EnvVar{{Name: "K", Value: strings.Repeat("x", 100_000)}}, []string{"$(K)$$$(K)"}
+		}, "template.containers[0].args[0]", "got more with the values of the variables in it"},
 		"many long variables": {func(a *resource.App) {
 			for i := range 11 {
 				first(a).Env = append(first(a).Env, resource.EnvVar{Name: fmt.Sprint("K", i), Value: strings.Repeat("x", 100_000)})

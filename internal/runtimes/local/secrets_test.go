@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"penstock/internal/resource"
+	"penstock/internal/runtimes/fake"
 	"penstock/internal/runtimes/local"
 )
 
@@ -159,5 +160,29 @@ func TestSecretsAsFilesFollowTheirValues(t *testing.T) {
 	}
 	if list := b.list(t); list[0].Name != r.Name || list[0].Restarts > 0 || list[0].Containers[0].PID != r.Containers[0].PID {
 		t.Errorf("the replica was restarted: %+v", list[0])
+	}
+}
+
+// A secret can have any characters: its value is not searched for references, but what refers to it gets it.
+func TestASecretIsNotExpanded(t *testing.T) {
+	const password = "pa$$(USER)$(word"
+	secrets := &vault{values: map[string]string{"password": password}}
+	b := setUp(t, func(c *local.Config) { c.Secrets = secrets.secrets })
+	w := web(1)
+	template := &w.Revision.Template
+	template.Volumes = []resource.Volume{{Name: "out", Type: resource.EmptyDir}}
+	mounts := []resource.VolumeMount{{Volume: "out", Path: "/out"}}
+	template.Containers[0].Mounts = mounts
+	template.InitContainers = []resource.Container{{
+		Name: "init", Image: fake.Write, Mounts: mounts, Resources: template.Containers[0].Resources,
+		Env: []resource.EnvVar{
+			{Name: "USER", Value: "ann"}, {Name: "PASSWORD", SecretRef: "password"}, {Name: "URL", Value: "$(USER):$(PASSWORD)@db"},
+		},
+		Args: []string{"/out/url", "$(URL) $(PASSWORD)"},
+	}}
+	b.apply(t, w)
+	want := "ann:" + password + "@db " + password
+	if got := text(t, b.ready(t, 1)[0], "/out/url"); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -203,7 +203,7 @@ func (k *keeper) makeSandbox(ctx context.Context) error {
 	return nil
 }
 
-// container returns what the driver is asked to create for c. spec is c's specification with the values of its secrets.
+// container returns what the driver is asked to create for c. spec is c's specification with the values of its secrets and variables.
 func (k *keeper) container(c *container, spec resource.Container, mounts []Mount) Container {
 	return Container{
 		ID:        c.id,

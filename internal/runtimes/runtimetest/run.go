@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 		{"a replica whose init container runs is ended in its grace", testInitRuns},
 		{"a platform that comes back knows which init containers are done", testInitAdopt},
 		{"volumes are shared by a replica's containers and outlive their restarts", testVolumes},
+		{"references to variables are replaced", testExpand},
 		{"commands run in containers", testExec},
 		{"remove ends all replicas and may be repeated", testRemove},
 		{"ends stay listed until they are acknowledged", testEnds},
