@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -65,6 +67,7 @@ func exec(c *call) error {
 	input, keyboard := io.Pipe()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.read(ctx, keyboard) })
+	wg.Go(func() { s.ping(ctx, cmp.Or(c.Quiet, defaultQuiet)) })
 	code, err := runtime.Exec(ctx, replica, container, runtimes.Exec{
 		Command: command, TTY: tty, Stdin: input, Resize: s.sizes,
 		Stdout: s.stream(ctx, terminal.Output), Stderr: s.stream(ctx, terminal.Errors),
@@ -143,6 +146,23 @@ func (s *session) read(ctx context.Context, keyboard *io.PipeWriter) {
 			default:
 			}
 			s.sizes <- runtimes.Size(size)
+		}
+	}
+}
+
+// ping sends a ping at each interval, so that no proxy takes a silent terminal for dead. That there is no answer means nothing:
+// it is behind the input that the command has not read yet.
+func (s *session) ping(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			waiting, cancel := context.WithTimeout(ctx, every)
+			_ = s.conn.Ping(waiting)
+			cancel()
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -91,6 +92,8 @@ type Config struct {
 	Cores int
 	// Token is the token with which clients authenticate.
 	Token string
+	// Quiet is how long a stream or a terminal is silent before something is sent that keeps its connection open. 30 s.
+	Quiet time.Duration
 	Log   *slog.Logger
 }
 

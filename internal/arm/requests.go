@@ -50,7 +50,8 @@ func streamRequests(c *call) error {
 	if err != nil {
 		return err
 	}
-	send := c.startStream(q)
+	send, end := c.startStream(q)
+	defer end()
 	records := accesslog.Read(c.r.Context(), c.Requests, accesslog.Query{
 		App: found.ID.String(), Revision: query.Get("revision"), Replica: query.Get("replica"), Tail: q.tail, Follow: q.follow,
 		Log: c.Log,

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"penstock/internal/logs"
@@ -21,6 +22,8 @@ const (
 	maxTail = 100_000
 	// streamPatience is how long a client can read nothing before its stream is ended.
 	streamPatience = 30 * time.Second
+	// defaultQuiet is half the idle time after which common proxies and load balancers close a connection.
+	defaultQuiet = 30 * time.Second
 )
 
 // streamQuery has the query parameters of all streams.
@@ -93,7 +96,8 @@ func streamConsole(c *call) error {
 		}
 		return query.Get(part)
 	}
-	send := c.startStream(q)
+	send, end := c.startStream(q)
+	defer end()
 	lines := c.Console.Read(c.r.Context(), logs.Query{
 		App: found.ID, Revision: cmp.Or(name("revision"), name("execution")), Replica: name("replica"), Container: name("container"), Tail: q.tail, Follow: q.follow,
 	})
@@ -141,7 +145,8 @@ func streamEvents(c *call) error {
 	if err != nil {
 		return err
 	}
-	send := c.startStream(q)
+	send, end := c.startStream(q)
+	defer end()
 	events := c.System.Read(c.r.Context(), logs.EventQuery{
 		App: found.ID, Revision: cmp.Or(c.r.URL.Query().Get("revision"), c.r.URL.Query().Get("execution")), Tail: q.tail, Follow: q.follow,
 	})
@@ -177,8 +182,9 @@ func streamEvents(c *call) error {
 }
 
 // startStream sends the headers at once and returns a function that sends a line. The function returns false when the
-// client has left.
-func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
+// client has left. While there is nothing to send, a stream gets empty lines, which clients skip, so that no proxy takes it for
+// dead. The caller calls end before it returns.
+func (c *call) startStream(q streamQuery) (send func(text string, v any) bool, end func()) {
 	to := http.NewResponseController(c.w)
 	kind := "text/plain; charset=utf-8"
 	if q.json {
@@ -186,8 +192,35 @@ func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
 	}
 	c.w.Header().Set("Content-Type", kind)
 	c.w.WriteHeader(http.StatusOK)
+	var mu sync.Mutex // guards left, and the writing
 	left := to.Flush() != nil
-	return func(text string, v any) bool {
+	write := func(line []byte) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if left || to.SetWriteDeadline(time.Now().Add(streamPatience)) != nil {
+			return false
+		}
+		_, err := c.w.Write(line)
+		left = err != nil || to.Flush() != nil
+		// The connection can serve other requests after this one.
+		return to.SetWriteDeadline(time.Time{}) == nil && !left
+	}
+	quiet := cmp.Or(c.Quiet, defaultQuiet)
+	var wg sync.WaitGroup
+	idle, done := time.NewTimer(quiet), make(chan struct{})
+	wg.Go(func() {
+		defer idle.Stop()
+		for {
+			select {
+			case <-idle.C:
+				write([]byte("\n"))
+				idle.Reset(quiet)
+			case <-done:
+				return
+			}
+		}
+	})
+	send = func(text string, v any) bool {
 		out := []byte(text)
 		if q.json {
 			var err error
@@ -196,13 +229,12 @@ func (c *call) startStream(q streamQuery) (send func(text string, v any) bool) {
 				return false
 			}
 		}
-		if left || to.SetWriteDeadline(time.Now().Add(streamPatience)) != nil {
-			return false
-		}
-		_, err := c.w.Write(append(out, '\n'))
-		left = err != nil || to.Flush() != nil
-		// The connection can serve other requests after this one.
-		return to.SetWriteDeadline(time.Time{}) == nil && !left
+		idle.Reset(quiet)
+		return write(append(out, '\n'))
+	}
+	return send, func() {
+		close(done)
+		wg.Wait()
 	}
 }
 

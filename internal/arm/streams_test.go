@@ -13,10 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"penstock/internal/accesslog"
 	"penstock/internal/arm"
 	"penstock/internal/logs"
 	"penstock/internal/resource"
+	"penstock/internal/runtimes"
 )
 
 var chatID = resource.AppID(subscription, "ml", "chat")
@@ -236,3 +239,96 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
+
+// silent is an engine whose commands say nothing until their client has left.
+type silent struct{ *server }
+
+func (silent) Exec(ctx context.Context, _, _ string, _ runtimes.Exec) (int, error) {
+	<-ctx.Done()
+	return 0, context.Cause(ctx)
+}
+
+// A stream that has nothing to say sends empty lines, and a silent terminal pings, so that no proxy closes the connection.
+func TestQuietStreams(t *testing.T) {
+	s := start(t, func(s *server, cfg *arm.Config) { cfg.Quiet, cfg.Runtime = 5*time.Millisecond, silent{s} })
+	s.environment("e")
+	s.app("chat", chat(nil))
+	path := base + "/containerApps/chat"
+	for _, stream := range []string{"logstream", "eventstream", "requeststream"} {
+		for _, output := range []string{"json", "text"} {
+			t.Run(stream+" "+output, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				r, err := http.NewRequestWithContext(ctx, "GET", s.URL+path+"/"+stream+"?follow=true&tailLines=0&output="+output, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Authorization", "Bearer "+token)
+				resp, err := s.Client().Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				lines := bufio.NewScanner(resp.Body)
+				for range 3 {
+					if !lines.Scan() || lines.Text() != "" {
+						t.Fatalf("got %q, %v, want an empty line", lines.Text(), lines.Err())
+					}
+				}
+				if stream != "logstream" {
+					return
+				}
+				s.print("chat--1", "chat--1-a", "one", "two")
+				var said []string
+				for len(said) < 2 && lines.Scan() {
+					if text := lines.Text(); text != "" {
+						said = append(said, text)
+					}
+				}
+				if len(said) != 2 || !strings.Contains(said[0], "one") || !strings.Contains(said[1], "two") {
+					t.Errorf("got %q, %v, want both lines whole", said, lines.Err())
+				}
+			})
+		}
+	}
+	t.Run("exec", func(t *testing.T) {
+		revision := chatID.Child("revisions", "chat--1")
+		if _, _, err := s.store.Revisions().Create(t.Context(), resource.Revision{ID: revision}, nil); err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		s.replicas = []resource.Replica{{Name: "r", Revision: revision, Created: time.Now(), Containers: []resource.ContainerStatus{{Name: "chat"}}}}
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		pings := make(chan struct{}, 3)
+		conn, _, err := websocket.Dial(ctx, s.URL+path+"/revisions/chat--1/replicas/r/containers/chat/exec?command=sh", &websocket.DialOptions{
+			HTTPClient: s.Client(), HTTPHeader: http.Header{"Authorization": {"Bearer " + token}},
+			OnPingReceived: func(context.Context, []byte) bool {
+				select {
+				case pings <- struct{}{}:
+				default:
+				}
+				return false // as from a client that is behind input which nobody reads
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.CloseNow()
+		ended := make(chan error, 1)
+		go func() {
+			_, _, err := conn.Read(ctx)
+			ended <- err
+		}()
+		for range 3 {
+			select {
+			case <-pings:
+			case err := <-ended:
+				t.Fatalf("the terminal ended: %v", err)
+			}
+		}
+		conn.CloseNow()
+		<-ended
+	})
+}
