@@ -47,6 +47,15 @@ example-torch: ## the weights of examples/torch, trained in some seconds
 	@scripts/packages.sh mmdebstrap python3-torch
 	/usr/bin/python3 examples/torch/train.py
 
+example-llama: examples/llama/weights/model.gguf ## the modules and a small untrained model of examples/llama
+	@command -v npm >/dev/null || scripts/packages.sh nodejs npm
+	cd examples/llama && npm ci --ignore-scripts --omit=optional --no-audit --no-fund
+
+# The same bytes every time. Put a real model there, and it is used instead.
+examples/llama/weights/model.gguf:
+	@command -v node >/dev/null || scripts/packages.sh nodejs
+	node examples/llama/generate.mjs $@
+
 deb: build ## a Debian package of bin/, into dist/
 	@scripts/deb.sh dist
 
@@ -76,4 +85,4 @@ bench-replicas: build ## what 200 replicas of a tiny app cost: time, memory, CPU
 bench-zero: build ## what 100 apps at zero cost, 32 of them with a standby: memory, and CPU over 10 minutes; as root
 	PENSTOCK_APPS=100 PENSTOCK_REST=10m CGO_ENABLED=0 $(GO) test -count=1 -timeout 40m -v -run TestManyAppsAtZero ./test/e2e/operate
 
-.PHONY: help up down build deb langdetect chat check check-nightly bench-handover bench-images bench-replicas bench-zero fmt golden
+.PHONY: help up down build deb langdetect chat example-torch example-llama check check-nightly bench-handover bench-images bench-replicas bench-zero fmt golden

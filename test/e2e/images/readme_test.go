@@ -3,7 +3,6 @@ package images_test
 import (
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,33 +23,19 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("got %d blocks of commands and %d of YAML, want an image.yaml with its command and an app's with its", len(commands), len(manifests))
 	}
 	m := penstocktest.Boot(t)
-	clone := t.TempDir()
-	files := exec.Command("bash", "-euo", "pipefail", "-c",
-		`git ls-files -z --cached --others --exclude-standard | tar -c --null -T - --ignore-failed-read | tar -x -C "$0"`, clone)
-	files.Dir = penstocktest.Path()
-	if out, err := files.CombinedOutput(); err != nil {
-		t.Fatalf("copy the tracked files: %v\n%s", err, out)
-	}
-	path := t.TempDir()
-	if err := os.Symlink(m.Program, filepath.Join(path, "penstock")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(clone, "app.yaml"), []byte(manifests[1]), 0o600); err != nil {
+	dir := clone(t)
+	if err := os.WriteFile(filepath.Join(dir, "app.yaml"), []byte(manifests[1]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, block := range commands {
-		cmd := exec.Command("bash", "-euxc", block)
-		cmd.Dir, cmd.Env = clone, append(m.Env(), "PATH="+path+":"+os.Getenv("PATH"))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v:\n%s", err, out)
-		}
+		follow(t, m, dir, block)
 	}
 	if status, answer := m.Ask(t, http.MethodGet, "chat", "/v1/models", ""); status != http.StatusOK || !strings.Contains(answer, "simulated-llm") {
 		t.Errorf("the README's app answers %d %s", status, answer)
 	}
 	t.Run("OpenAI's clients", func(t *testing.T) { openAIClients(t, m, string(text), manifests[1]) })
 	// The image.yaml that the README shows is the example's, but for what it leaves out.
-	example, err := os.ReadFile(filepath.Join(clone, "examples/chat/image.yaml"))
+	example, err := os.ReadFile(filepath.Join(dir, "examples/chat/image.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
