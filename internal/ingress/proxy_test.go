@@ -27,6 +27,7 @@ func TestRequestHeaders(t *testing.T) {
 	_, r := f.dial(t, "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close, x-mine, X-Forwarded-For\r\nX-Mine: 1\r\n"+
 		"Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: trailers, deflate\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n"+
 		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Penstock-Hops: forged\r\nX-Forwarded-Client-Cert: forged\r\n"+
+		"X_Forwarded_For: 5.6.7.8\r\nX_FORWARDED-Client_Cert: forged\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\nX_Mine: 2\r\n"+
 		"X-Request-Id: abc\r\nX-Kept: a\r\nX-Kept: b\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
 	if _, err := http.ReadResponse(r, nil); err != nil {
 		t.Fatal(err)
@@ -36,7 +37,7 @@ func TestRequestHeaders(t *testing.T) {
 	}
 	delete(got, "X-Penstock-Hops")
 	wanted := http.Header{
-		"X-Kept": {"a", "b"}, "X-Request-Id": {"abc"}, "X-Forwarded-For": {"1.2.3.4, 127.0.0.1"},
+		"X-Kept": {"a", "b"}, "X_mine": {"2"}, "X-Request-Id": {"abc"}, "X-Forwarded-For": {"1.2.3.4, 127.0.0.1"},
 		"X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"app.test"}, "Te": {"trailers"}, "Connection": {"TE"},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(wanted) {

@@ -214,8 +214,12 @@ func appendField(b []byte, name, value string) []byte {
 }
 
 // ownField says whether a field, by its canonical name, concerns only this connection or is set by the ingress. Such a
-// field is not passed on as the client sent it.
+// field is not passed on as the client sent it. CGI and WSGI read "_" in a name as "-" (RFC 3875, 4.1.18), so a replica
+// would take X_Forwarded_For for what the ingress says.
 func ownField(name string) bool {
+	if strings.IndexByte(name, '_') >= 0 {
+		name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	}
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
 		"Transfer-Encoding", "Upgrade", "Http2-Settings", "Content-Length", "Expect", "Host",
