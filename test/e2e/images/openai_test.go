@@ -90,10 +90,7 @@ func openAIClients(t *testing.T, m *penstocktest.Machine, readme, manifest strin
 	t.Run("npm's openai", func(t *testing.T) {
 		penstocktest.Nightly(t, "installs a package of npm")
 		dir := t.TempDir()
-		install := exec.CommandContext(t.Context(), "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", dir, "openai@6")
-		if out, err := install.CombinedOutput(); err != nil {
-			t.Fatalf("npm: %v\n%s", err, out)
-		}
+		penstocktest.NPM(t, dir, "install", "openai@6")
 		file(t, dir, "ask.mjs", own(script[0]))
 		run(t, dir, "node", "ask.mjs")
 	})
