@@ -36,6 +36,7 @@ type world struct {
 	events   []resource.Event
 	touched  int
 	looks    int
+	moments  map[time.Time]bool // of looks
 	err      error
 }
 
@@ -74,6 +75,9 @@ func (w *world) usage(_ context.Context, name string) (u runtimes.Usage, err err
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.looks++
+	if w.moments != nil {
+		w.moments[time.Now().Round(0)] = true
+	}
 	i := slices.IndexFunc(w.replicas, func(r resource.Replica) bool { return r.Name == name })
 	if i < 0 {
 		return u, fmt.Errorf("replica %s: %w", name, resource.ErrNotFound)
@@ -301,6 +305,27 @@ func TestLooks(t *testing.T) {
 		time.Sleep(time.Minute)
 		if list := w.Explain(revID); len(list) != 2 || list[0].Trend != (leak.Trend{Used: 400 * mib, Limit: limit * mib}) {
 			t.Errorf("explained as %+v", list)
+		}
+	})
+}
+
+// Replicas at rest are looked at together, whenever they were started, so that many of them wake the process up rarely.
+func TestLooksMeet(t *testing.T) {
+	watch(t, 0, func(w *world) {
+		for i := range 20 {
+			w.add(fmt.Sprintf("r%d", i), flat(400))
+			time.Sleep(700 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		w.mu.Lock()
+		w.looks, w.moments = 0, map[time.Time]bool{}
+		w.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		// Every 30 s, at each sixth second.
+		if most := 5*60/6 + 1; len(w.moments) > most || w.looks < 20*9 || w.looks > 20*12 {
+			t.Errorf("%d looks at %d moments in five minutes, want about 200 at no more than %d", w.looks, len(w.moments), most)
 		}
 	})
 }
