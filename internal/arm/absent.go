@@ -37,7 +37,7 @@ func absentTypes() map[string]func(*call) error {
 
 // absentRoutes adds the routes of absentTypes. They are not listed among the types of a provider.
 func absentRoutes(on func(method, pattern string, handle func(*call) error) *route) {
-	absent := func(method, pattern string, handle func(*call) error) { on(method, pattern, handle).absent = true }
+	absent := func(method, pattern string, handle func(*call) error) { on(method, pattern, handle).unlisted = true }
 	types := absentTypes()
 	for _, list := range slices.Sorted(maps.Keys(types)) {
 		parent := types[list]

@@ -148,7 +148,7 @@ func checkName(c *call) error {
 	if err := json.Unmarshal(body, &asked); err != nil {
 		return refuse(http.StatusBadRequest, "InvalidRequestContent", "The request content is not a question about a name: %v.", err)
 	}
-	var have []resource.Meta
+	var have []entry
 	known := false
 	var types []string
 	for _, k := range c.kinds {
@@ -171,7 +171,7 @@ func checkName(c *call) error {
 		Reason        string `json:"reason,omitempty"`
 		Message       string `json:"message,omitempty"`
 	}
-	switch taken := slices.ContainsFunc(have, func(m resource.Meta) bool { return strings.EqualFold(m.ID.Base(), asked.Name) }); {
+	switch taken := slices.ContainsFunc(have, func(e entry) bool { return strings.EqualFold(e.ID.Base(), asked.Name) }); {
 	case asked.Name == "":
 		c.answer(http.StatusOK, answer{false, "Invalid", "want a name, got nothing"})
 	case taken:

@@ -31,7 +31,7 @@ func (executionKind) register(on func(method, pattern string, handle func(*call)
 func (executionKind) operationsName() string { return "" }
 
 // metas returns nothing, because executions belong to their job and are deleted with it.
-func (executionKind) metas(context.Context, *store.Store, store.Scope) ([]resource.Meta, error) {
+func (executionKind) metas(context.Context, *store.Store, store.Scope) ([]entry, error) {
 	return nil, nil
 }
 

@@ -45,9 +45,9 @@ func newGroup(subscription, name, location string, tags map[string]string) group
 func groupKey(subscription, name string) string { return strings.ToLower(subscription + "/" + name) }
 
 // contents returns the tracked resources of a subscription, or of one of its groups.
-func (c *call) contents(subscription, name string) ([]resource.Meta, error) {
+func (c *call) contents(subscription, name string) ([]entry, error) {
 	scope := store.Scope{Subscription: subscription, Group: name}
-	var all []resource.Meta
+	var all []entry
 	for _, k := range c.kinds {
 		if strings.Count(k.typ(), "/") > 1 {
 			continue // its parent is counted

@@ -67,7 +67,7 @@ type resources interface {
 	typ() string
 	register(on func(method, pattern string, handle func(*call) error) *route)
 	operationsName() string
-	metas(ctx context.Context, s *store.Store, in store.Scope) ([]resource.Meta, error)
+	metas(ctx context.Context, s *store.Store, in store.Scope) ([]entry, error)
 	how(c *call, op store.Operation) (progress, error)
 	// setVars sets the variables of a request as if it named that resource.
 	setVars(c *call, id resource.ID)
@@ -136,6 +136,14 @@ func (k kind[T]) register(on func(method, pattern string, handle func(*call) err
 	on(http.MethodPut, one, k.write)
 	if k.patch != 0 {
 		on(http.MethodPatch, one, k.merge)
+		tags := func(method string, handle func(*call) error) {
+			r := on(method, one+tagsPath, handle)
+			r.unlisted, r.namespace = true, ""
+		}
+		tags(http.MethodGet, k.getTags)
+		for _, method := range []string{http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			tags(method, k.changeTags)
+		}
 	}
 	on(http.MethodDelete, one, k.remove)
 }
@@ -160,12 +168,22 @@ func (k kind[T]) underParent(c *call) error {
 	return k.parent(c)
 }
 
-// metas returns the Meta of each resource in a scope.
-func (k kind[T]) metas(ctx context.Context, s *store.Store, in store.Scope) ([]resource.Meta, error) {
+// entry is a resource in a list of resources of all types.
+type entry struct {
+	resource.Meta
+	state resource.ProvisioningState
+}
+
+// metas returns the entry of each resource in a scope.
+func (k kind[T]) metas(ctx context.Context, s *store.Store, in store.Scope) ([]entry, error) {
 	found, err := k.table(s).List(ctx, in)
-	var all []resource.Meta
+	var all []entry
 	for i := range found {
-		all = append(all, *k.meta(&found[i]))
+		one := entry{Meta: *k.meta(&found[i]), state: resource.Succeeded}
+		if k.progress != nil {
+			one.state = k.progress(found[i]).State(one.Meta)
+		}
+		all = append(all, one)
 	}
 	return all, err
 }
@@ -230,32 +248,43 @@ func (k kind[T]) write(c *call) error {
 // merge answers a PATCH. Its body is a JSON merge patch for the JSON that a GET returns.
 func (k kind[T]) merge(c *call) error {
 	var patch map[string]any // read after find, so that a resource that does not exist is reported first
+	written, err := k.patchWith(c, func(resource.Meta) (_ map[string]any, err error) {
+		if patch == nil {
+			patch, err = c.mergePatch()
+		}
+		return patch, err
+	})
+	if err != nil {
+		return err
+	}
+	return k.wrote(c, written, k.patch)
+}
+
+// patchWith merges a patch into a resource and writes it. patch is called with the resource as it is, and again after another
+// write came first.
+func (k kind[T]) patchWith(c *call, patch func(is resource.Meta) (map[string]any, error)) (T, error) {
 	for {
 		found, err := k.find(c)
 		if err != nil {
-			return err
+			return found, err
 		}
-		if patch == nil {
-			if patch, err = c.mergePatch(); err != nil {
-				return err
-			}
+		changes, err := patch(*k.meta(&found))
+		if err != nil {
+			return found, err
 		}
 		answer, err := k.answer(c, found)
 		if err != nil {
-			return err
+			return found, err
 		}
-		body, err := patched(answer, patch)
+		body, err := patched(answer, changes)
 		if err != nil {
-			return err
+			return found, err
 		}
 		written, err := k.store(c, "patch", body, k.meta(&found))
 		if errors.Is(err, errOvertaken) {
 			continue // merge into what the other write stored; of all concurrent writes one succeeds each time
 		}
-		if err != nil {
-			return err
-		}
-		return k.wrote(c, written, k.patch)
+		return written, err
 	}
 }
 

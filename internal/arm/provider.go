@@ -31,7 +31,7 @@ func newProviders(rs []route) []provider {
 		if rt.namespace == "" || slices.ContainsFunc(all, func(p provider) bool { return p.namespace == rt.namespace }) {
 			continue
 		}
-		of := slices.DeleteFunc(slices.Clone(rs), func(other route) bool { return other.namespace != rt.namespace || other.stream || other.absent })
+		of := slices.DeleteFunc(slices.Clone(rs), func(other route) bool { return other.namespace != rt.namespace || other.stream || other.unlisted })
 		all = append(all, provider{namespace: rt.namespace, types: types(of), operations: catalogue(of)})
 	}
 	slices.SortFunc(all, func(a, b provider) int { return strings.Compare(a.namespace, b.namespace) })

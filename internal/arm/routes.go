@@ -20,8 +20,8 @@ type route struct {
 	stream bool
 	// open routes need neither a token nor an api-version.
 	open bool
-	// absent routes are those of types that are not here; see absentTypes.
-	absent bool
+	// unlisted routes add nothing to the types and operations of a provider.
+	unlisted bool
 	// query lists the query parameters beginning with $ that the route accepts.
 	query []string
 }
@@ -75,6 +75,13 @@ func newRoutes(kinds []resources) []route {
 	on(http.MethodGet, groupPath, getGroup)
 	on(http.MethodHead, groupPath, headGroup)
 	on(http.MethodDelete, groupPath, deleteGroup)
+	on(http.MethodGet, groupPath+tagsPath, getGroupTags).namespace = ""
+	for _, method := range []string{http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		on(method, groupPath+tagsPath, changeGroupTags).namespace = ""
+	}
+	inventory := append(pageQuery(), "$filter", "$expand")
+	on(http.MethodGet, "subscriptions/{subscription}/resources", listResources).query = inventory
+	on(http.MethodGet, groupPath+"/resources", listResources).query = inventory
 	on(http.MethodGet, "subscriptions/{subscription}/operationresults/{operation}", getGroupResult)
 
 	var namespaces []string
