@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Scale bounds the number of replicas and has the rules that determine it.
@@ -159,6 +160,36 @@ const (
 	FromEnv = "FromEnv"
 )
 
+// highestUtilization is the highest target in percent that can add replicas: they use at most 100 % of their limit, and the
+// count does not change within a tenth of the target.
+const highestUtilization = 90
+
+// Remarks returns a sentence for each rule that is valid and cannot do all that it says.
+func (s Scale) Remarks() (all []string) {
+	for i, rule := range s.Rules {
+		c := rule.Custom
+		if c == nil {
+			continue
+		}
+		at := fmt.Sprintf("template.scale.rules[%d].custom.metadata.", i)
+		switch c.Type {
+		case "cron":
+			if n, err := ParseTarget(c.Metadata["desiredReplicas"]); err == nil && n > s.Max {
+				all = append(all, fmt.Sprintf("%sdesiredReplicas is %d, and there are never more than %d replicas because of maxReplicas", at, n, s.Max))
+			}
+		case "cpu", "memory":
+			if n, err := ParseTarget(c.Metadata["value"]); err == nil && n > highestUtilization && c.Metadata["type"] != AverageValue {
+				all = append(all, fmt.Sprintf("%svalue is %d, and the rule never adds a replica: replicas use at most 100 %% of their limit, and up to a tenth more "+
+					"than the value changes nothing. Want at most %d", at, n, highestUtilization))
+			}
+		}
+	}
+	return all
+}
+
+// maxRuleName is the greatest length of a rule's name. Azure documents no pattern for it.
+const maxRuleName = 256
+
 // ParseTarget parses a number in metadata, whose values are text: a whole number from 1 in decimal digits.
 func ParseTarget(s string) (int, error) {
 	n, err := strconv.Atoi(s)
@@ -191,6 +222,8 @@ func validateRule(rule ScaleRule, field, kind string, seen map[string]bool, t Te
 	}
 	if rule.Name == "" {
 		bad(field+".name", "want a name, got nothing")
+	} else if len(rule.Name) > maxRuleName || strings.ContainsFunc(rule.Name, unicode.IsControl) {
+		bad(field+".name", "want at most %d bytes without line breaks and control characters, got %.40q", maxRuleName, rule.Name)
 	} else if seen[rule.Name] {
 		bad(field+".name", "%q is the name of another rule already", rule.Name)
 	}

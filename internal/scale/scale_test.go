@@ -92,6 +92,21 @@ func TestAzureGoesToZeroAfterTheCooldown(t *testing.T) {
 	w.want(t, "0s 1, 5m0s 0")
 }
 
+// With a cool-down of 0 the last replica goes as soon as nothing is active, and not while a request waits or runs.
+func TestNoCooldown(t *testing.T) {
+	for name, p := range map[string]scale.Policy{"azure": azure(http(10, scale.InFlight), 0, 10), "fast": fast(http(10, scale.InFlight), 0, 10)} {
+		p.Cooldown, p.ScaleIn = 0, time.Second
+		w := &world{Decider: scale.New(p, scale.State{})}
+		w.at(0, scale.Load{Arrived: 1, Waiting: 1}, nil)
+		w.each(time.Second, time.Minute, time.Second, scale.Load{Waiting: 1}, nil)
+		w.each(time.Minute+time.Second, 2*time.Minute, time.Second, scale.Load{InFlight: 1}, nil)
+		w.each(2*time.Minute+time.Second, 3*time.Minute, time.Second, scale.Load{}, nil)
+		if got := strings.Join(w.log, ", "); got != "0s 1, 2m1s 0" {
+			t.Errorf("%s: got %s, want 1 replica until the request has ended", name, got)
+		}
+	}
+}
+
 func TestAzureKeepsFiveForTheWindow(t *testing.T) {
 	w := &world{Decider: scale.New(azure(http(10, scale.Documented), 2, 10), scale.State{}), current: 5}
 	w.each(0, 10*time.Minute, time.Second, scale.Load{}, nil)

@@ -92,6 +92,7 @@ func ReadApp(id resource.ID, body []byte) (a resource.App, notes []string, err e
 	}
 	if t := w.Properties.Template; t != nil {
 		a.Template = r.template(*t)
+		r.notes = append(r.notes, a.Template.Scale.Remarks()...)
 	} else {
 		r.add(resource.Fault{Code: codeValue, Field: "template", Message: "want the containers of the app, got nothing"})
 	}

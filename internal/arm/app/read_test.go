@@ -78,7 +78,7 @@ func TestReadAppRefuses(t *testing.T) {
 		"no ID":                 {`{"properties":{"environmentId":"e","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"LinkedInvalidPropertyId properties.environmentId: Property id 'e' at path 'properties.environmentId' is invalid."}},
 		"ID of an app":          {`{"properties":{"managedEnvironmentId":"/subscriptions/s/resourceGroups/g/providers/Microsoft.App/containerApps/a","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"LinkedInvalidPropertyId properties.managedEnvironmentId: Property id"}},
 		"two environments":      {`{"properties":{"environmentId":"` + environmentPath + `","managedEnvironmentId":"` + environmentPath + `2","template":{"containers":[{"name":"chat","image":"i"}]}}}`, []string{"ContainerAppInvalidValue properties.managedEnvironmentId: want the same as environmentId"}},
-		"cpu 0":                 {container(`,"resources":{"cpu":0,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want more than 0, got 0"}},
+		"a cpu value of 0":      {container(`,"resources":{"cpu":0,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want more than 0, got 0"}},
 		"cpu of three decimals": {container(`,"resources":{"cpu":0.255,"memory":"0.5Gi"}`), []string{"ContainerAppInvalidCpuResource template.containers[0].resources.cpu: want at most two decimals, got 0.255"}},
 		"cpu in words":          {container(`,"resources":{"cpu":"half","memory":"1Gi"}`), []string{`ContainerAppInvalidSchema template.containers[0].resources.cpu: want a number, got "half"`}},
 		"cpu in hexadecimal":    {container(`,"resources":{"cpu":"0x1","memory":"1Gi"}`), []string{`ContainerAppInvalidSchema template.containers[0].resources.cpu: want a number, got "0x1"`}},
@@ -97,6 +97,23 @@ func TestReadAppRefuses(t *testing.T) {
 		"a number out of range":                       {probe(`,"periodSeconds":1e400`), []string{"ContainerAppInvalidSchema template.containers[0].probes[0].periodSeconds: want a whole number"}},
 		"minReplicas -1":                              {scale(`"minReplicas":-1`), []string{"ContainerAppInvalidValue template.scale.minReplicas: want 0 to 1000, got -1"}},
 		"a cool-down below 0":                         {scale(`"cooldownPeriod":-1`), []string{"ContainerAppInvalidValue template.scale.cooldownPeriod: want 0 to 86400 seconds, got -1"}},
+		"minReplicas 1001":                            {scale(`"minReplicas":1001,"maxReplicas":1001`), []string{"ContainerAppInvalidValue template.scale.minReplicas: want 0 to 1000, got 1001", "ContainerAppInvalidValue template.scale.maxReplicas: want 1 to 1000, got 1001"}},
+		"maxReplicas 0":                               {scale(`"maxReplicas":0`), []string{"ContainerAppInvalidValue template.scale.maxReplicas: want 1 to 1000, got 0"}},
+		"minReplicas of half":                         {scale(`"minReplicas":0.5`), []string{"ContainerAppInvalidSchema template.scale.minReplicas: "}},
+		"more minimum than maximum":                   {scale(`"minReplicas":5,"maxReplicas":4`), []string{"ContainerAppInvalidValue template.scale.maxReplicas: want at least minReplicas, which is 5, got 4"}},
+		"an endless cool-down":                        {scale(`"cooldownPeriod":86401`), []string{"ContainerAppInvalidValue template.scale.cooldownPeriod: want 0 to 86400 seconds, got 86401"}},
+		"polling below 0":                             {scale(`"pollingInterval":-1`), []string{"ContainerAppInvalidValue template.scale.pollingInterval: want 0 to 86400 seconds, got -1"}},
+		"endless polling":                             {scale(`"pollingInterval":86401`), []string{"ContainerAppInvalidValue template.scale.pollingInterval: want 0 to 86400 seconds, got 86401"}},
+		"a rule's name with a line":                   {scale(`"rules":[{"name":"a\nb","http":{}}]`), []string{`ContainerAppInvalidValue template.scale.rules[0].name: want at most 256 bytes without line breaks and control characters, got "a\nb"`}},
+		"a long name of a rule":                       {scale(`"rules":[{"name":"` + strings.Repeat("a", 257) + `","http":{}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].name: want at most 256 bytes"}},
+		"cpu 0":                                       {scale(`"rules":[{"name":"a","custom":{"type":"cpu","metadata":{"value":"0"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.value: want a whole number from 1"}},
+		"cpu -5":                                      {scale(`"rules":[{"name":"a","custom":{"type":"cpu","metadata":{"value":"-5"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.value: want a whole number from 1"}},
+		"cpu 70.5":                                    {scale(`"rules":[{"name":"a","custom":{"type":"cpu","metadata":{"value":"70.5"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.value: want a whole number from 1"}},
+		"cpu much":                                    {scale(`"rules":[{"name":"a","custom":{"type":"cpu","metadata":{"value":"much"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.value: want a whole number from 1"}},
+		"a target beyond an integer":                  {scale(`"rules":[{"name":"a","http":{"metadata":{"concurrentRequests":"2147483648"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].http.metadata.concurrentRequests: want a whole number from 1"}},
+		"cron that never begins":                      {scale(`"rules":[{"name":"a","custom":{"type":"cron","metadata":{"timezone":"UTC","start":"0 0 30 2 *","end":"0 9 * * *","desiredReplicas":"2"}}}]`), []string{`ContainerAppInvalidValue template.scale.rules[0].custom.metadata.start: "0 0 30 2 *" never comes: no such month has such a day`}},
+		"cron that wants -1":                          {scale(`"rules":[{"name":"a","custom":{"type":"cron","metadata":{"timezone":"UTC","start":"0 8 * * *","end":"0 9 * * *","desiredReplicas":"-1"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.desiredReplicas: want a whole number from 1"}},
+		"cron that wants half":                        {scale(`"rules":[{"name":"a","custom":{"type":"cron","metadata":{"timezone":"UTC","start":"0 8 * * *","end":"0 9 * * *","desiredReplicas":"1.5"}}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].custom.metadata.desiredReplicas: want a whole number from 1"}},
 		"a rule of two kinds":                         {scale(`"rules":[{"name":"a","http":{},"tcp":{}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0]: want one of http, tcp, custom and azureQueue, got 2 of them"}},
 		"a rule without a name":                       {scale(`"rules":[{"http":{}}]`), []string{"ContainerAppInvalidValue template.scale.rules[0].name: want a name"}},
 		"two rules of a name":                         {scale(`"rules":[{"name":"a","http":{}},{"name":"a","http":{}}]`), []string{`ContainerAppInvalidValue template.scale.rules[1].name: "a" is the name of another rule already`}},
@@ -171,6 +188,29 @@ func TestReadAppRefuses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A rule that is valid and cannot do what it says is accepted, as in Azure, and a note says so.
+func TestRemarksAboutRules(t *testing.T) {
+	cron := func(n string) string {
+		return `{"name":"a","custom":{"type":"cron","metadata":{"timezone":"UTC","start":"0 8 * * *","end":"0 9 * * *","desiredReplicas":"` + n + `"}}}`
+	}
+	metadata := "template.scale.rules[0].custom.metadata."
+	tests := map[string]struct{ rule, want string }{
+		"cron above maxReplicas":    {cron("11"), metadata + "desiredReplicas is 11, and there are never more than 10 replicas because of maxReplicas"},
+		"cron at maxReplicas":       {cron("10"), ""},
+		"cpu 1000":                  {`{"name":"a","custom":{"type":"cpu","metadata":{"type":"Utilization","value":"1000"}}}`, metadata + "value is 1000, and the rule never adds a replica"},
+		"memory 91":                 {`{"name":"a","custom":{"type":"memory","metadata":{"value":"91"}}}`, metadata + "value is 91, and the rule never adds a replica"},
+		"cpu 90":                    {`{"name":"a","custom":{"type":"cpu","metadata":{"value":"90"}}}`, ""},
+		"an amount above a percent": {`{"name":"a","custom":{"type":"cpu","metadata":{"type":"AverageValue","value":"1000"}}}`, ""},
+	}
+	for name, test := range tests {
+		body := `{"properties":{"environmentId":"` + environmentPath + `","template":{"containers":[{"name":"chat","image":"i"}],"scale":{"rules":[` + test.rule + `]}}}}`
+		_, notes, err := app.ReadApp(resource.AppID("s", "g", "chat"), []byte(body))
+		if err != nil || (test.want == "") != (len(notes) == 0) || len(notes) > 1 || !strings.HasPrefix(strings.Join(notes, ""), test.want) {
+			t.Errorf("%s: got %q, %v; want %q", name, notes, err, test.want)
+		}
 	}
 }
 
