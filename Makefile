@@ -43,7 +43,7 @@ chat: examples/chat/weights/model.safetensors ## the binary and the weights of e
 examples/chat/weights/model.safetensors: examples/chat/weights/main.go
 	cd examples/chat && CGO_ENABLED=0 $(GO) run ./weights -size 64MiB -o weights/model.safetensors
 
-example-torch: ## the weights of examples/torch, trained in some seconds
+example-torch: ## installs PyTorch and trains the weights of examples/torch
 	@scripts/packages.sh mmdebstrap python3-torch
 	/usr/bin/python3 examples/torch/train.py
 

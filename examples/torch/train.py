@@ -6,8 +6,9 @@ import pathlib
 import sys
 import time
 
-import torch
-from torch.nn import functional as F
+print("loading PyTorch", flush=True)  # from a cold disk this takes a minute
+import torch  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 here = pathlib.Path(__file__).parent
 sys.path.insert(0, str(here / "app"))
@@ -26,7 +27,7 @@ text = "".join(c for c in text if c.isascii())
 net = model.Model("".join(sorted(set(text))))
 tokens = torch.tensor(net.encode(text))
 optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-begin = time.monotonic()
+begin = said = time.monotonic()
 for step in range(options.steps):
     at = torch.randint(len(tokens) - model.CONTEXT - 1, (12,))
     x = torch.stack([tokens[i : i + model.CONTEXT] for i in at])
@@ -35,6 +36,9 @@ for step in range(options.steps):
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
+    if time.monotonic() - said > 2:
+        said = time.monotonic()
+        print(f"step {step + 1} of {options.steps}, loss {loss.item():.2f}", flush=True)
 pathlib.Path(options.out).parent.mkdir(exist_ok=True)
 model.save(net, options.out)
 print(f"trained on {len(text)} characters for {options.steps} steps in {time.monotonic() - begin:.1f} s, loss {loss.item():.2f}: {options.out}")

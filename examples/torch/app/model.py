@@ -49,17 +49,17 @@ class Model(nn.Module):
         return [self.index[c] for c in text if c in self.index]
 
     @torch.inference_mode()
-    def generate(self, prompt, count, temperature, seed):
+    def stream(self, prompt, count, temperature, seed):
+        """Yields the characters one by one."""
         generator = torch.Generator().manual_seed(seed)
         tokens = self.encode(prompt) or self.encode(" ")
-        begin = len(tokens)
         for _ in range(count):
             scores = self(torch.tensor([tokens[-CONTEXT:]]))[0, -1]
             if temperature == 0:
                 tokens.append(int(scores.argmax()))
             else:
                 tokens.append(int(torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator)))
-        return "".join(self.characters[t] for t in tokens[begin:])
+            yield self.characters[tokens[-1]]
 
 
 def save(model, path):

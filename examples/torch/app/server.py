@@ -1,10 +1,12 @@
 """Serves the model: POST /generate, GET /ready."""
 
+import json
 import os
 import time
 
 import torch
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 import model
@@ -13,7 +15,7 @@ VERSION = "1"
 
 started = time.monotonic()
 loaded = model.load(os.environ.get("MODEL_PATH", "/models/model.safetensors"))
-loaded.generate("warm", 2, 0, 0)  # the first pass is slower than the others
+list(loaded.stream("warm", 2, 0, 0))  # the first pass is slower than the others
 ready_after = time.monotonic() - started
 app = FastAPI(title="A small transformer")
 
@@ -23,6 +25,14 @@ class Ask(BaseModel):
     max_tokens: int = Field(32, ge=1, le=256)
     temperature: float = Field(0, ge=0, le=2)
     seed: int = Field(0, ge=0, le=2**31)
+    stream: bool = False
+
+
+def events(ask: Ask):
+    """Yields server-sent events, one for each token, as OpenAI's API does."""
+    for text in loaded.stream(ask.prompt, ask.max_tokens, ask.temperature, ask.seed):
+        yield f"data: {json.dumps({'text': text})}\n\n"
+    yield "data: [DONE]\n\n"
 
 
 @app.get("/ready")
@@ -32,6 +42,8 @@ def ready():
 
 @app.post("/generate")
 def generate(ask: Ask):
+    if ask.stream:
+        return StreamingResponse(events(ask), media_type="text/event-stream")
     begin = time.perf_counter()
-    text = loaded.generate(ask.prompt, ask.max_tokens, ask.temperature, ask.seed)
+    text = "".join(loaded.stream(ask.prompt, ask.max_tokens, ask.temperature, ask.seed))
     return {"text": text, "tokens": ask.max_tokens, "millis": round((time.perf_counter() - begin) * 1000, 2)}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +144,35 @@ func TestLlama(t *testing.T) {
 	}
 	if status, answer := m.Ask(t, http.MethodPost, "llama", "/v1/chat/completions", `{"messages": [{"role": "user", "content": 7}]}`); status != http.StatusBadRequest || !strings.Contains(answer, "messages[0].content: want a text, got 7") {
 		t.Errorf("a wrong request: %d %s", status, answer)
+	}
+}
+
+// PyTorch from Debian packages, from training to answers, as its README says. Some minutes, the first time.
+func TestTorch(t *testing.T) {
+	penstocktest.Nightly(t, "downloads 340 MiB of packages and takes minutes")
+	m := penstocktest.Boot(t)
+	dir, out := example(t, m, "torch")
+	if !strings.Contains(out, `{"text": "`) || !strings.Contains(out, "data: [DONE]") {
+		t.Errorf("the README's request got %s", out)
+	}
+	const ask = `{"prompt": "The server ", "max_tokens": 16}`
+	var took []time.Duration
+	for range 20 {
+		from := time.Now()
+		if status, answer := m.Ask(t, http.MethodPost, "torch", "/generate", ask); status != http.StatusOK || !strings.Contains(answer, `"tokens":16`) {
+			t.Fatalf("%d %s", status, answer)
+		}
+		took = append(took, time.Since(from))
+	}
+	slices.Sort(took)
+	t.Logf("16 tokens: median %s", took[len(took)/2].Round(time.Microsecond))
+	if events := streamedEvents(t, m, "torch", "/generate", `{"prompt": "The server ", "max_tokens": 32, "stream": true}`); len(events) != 33 {
+		t.Errorf("got %d events, want one for each of 32 tokens and the end: %s", len(events), events)
+	}
+	if status, answer := m.Ask(t, http.MethodPost, "torch", "/generate", `{"prompt": 7, "max_tokens": 0}`); status != http.StatusUnprocessableEntity || !strings.Contains(answer, "max_tokens") {
+		t.Errorf("a wrong request: %d %s", status, answer)
+	}
+	if out := m.Must(t, "build", "-t", "torch:1", filepath.Join(dir, "examples/torch"), "-o", "json"); !strings.Contains(out, `"movedBytes": 0`) {
+		t.Errorf("built again: %s", out)
 	}
 }
