@@ -56,6 +56,13 @@ examples/llama/weights/model.gguf:
 	@command -v node >/dev/null || scripts/packages.sh nodejs
 	node examples/llama/generate.mjs $@
 
+example-vad: ## the program, the model and sounds of examples/vad
+	@scripts/packages.sh gcc libc6-dev
+	@command -v npm >/dev/null || scripts/packages.sh nodejs npm
+	cd examples/vad && npm ci --ignore-scripts --omit=optional --no-audit --no-fund
+	cd examples/vad && CGO_ENABLED=1 $(GO) build -buildvcs=false -v -ldflags '-s -w' -o bin/vad .
+	scripts/sounds.sh examples/vad/sounds
+
 deb: build ## a Debian package of bin/, into dist/
 	@scripts/deb.sh dist
 
@@ -85,4 +92,4 @@ bench-replicas: build ## what 200 replicas of a tiny app cost: time, memory, CPU
 bench-zero: build ## what 100 apps at zero cost, 32 of them with a standby: memory, and CPU over 10 minutes; as root
 	PENSTOCK_APPS=100 PENSTOCK_REST=10m CGO_ENABLED=0 $(GO) test -count=1 -timeout 40m -v -run TestManyAppsAtZero ./test/e2e/operate
 
-.PHONY: help up down build deb langdetect chat example-torch example-llama check check-nightly bench-handover bench-images bench-replicas bench-zero fmt golden
+.PHONY: help up down build deb langdetect chat example-torch example-llama example-vad check check-nightly bench-handover bench-images bench-replicas bench-zero fmt golden

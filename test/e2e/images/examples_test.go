@@ -147,6 +147,39 @@ func TestLlama(t *testing.T) {
 	}
 }
 
+// An ONNX model in Go with ONNX Runtime, as its README says.
+func TestVad(t *testing.T) {
+	penstocktest.Nightly(t, "installs packages of npm and Debian")
+	m := penstocktest.Boot(t)
+	dir, _ := example(t, m, "vad")
+	tests := map[string]struct {
+		sound string
+		words int
+	}{
+		"a voice says two words": {"Front_Center.wav", 2},
+		"noise has no speech":    {"Noise.wav", 0},
+	}
+	for what, tt := range tests {
+		t.Run(what, func(t *testing.T) {
+			sound, err := os.ReadFile(filepath.Join(dir, "examples/vad/sounds", tt.sound))
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, got := m.Ask(t, http.MethodPost, "vad", "/speech", string(sound))
+			var answer struct {
+				Seconds float64
+				Speech  []struct{ Start, End float64 }
+			}
+			if err := json.Unmarshal([]byte(got), &answer); status != http.StatusOK || err != nil || answer.Seconds < 1 || len(answer.Speech) != tt.words {
+				t.Errorf("got %d, %s, %v, want %d words", status, got, err, tt.words)
+			}
+		})
+	}
+	if status, answer := m.Ask(t, http.MethodPost, "vad", "/speech", "ID3"); status != http.StatusBadRequest || !strings.Contains(answer, "want a WAV file") {
+		t.Errorf("another file: %d %s", status, answer)
+	}
+}
+
 // PyTorch from Debian packages, from training to answers, as its README says. Some minutes, the first time.
 func TestTorch(t *testing.T) {
 	penstocktest.Nightly(t, "downloads 340 MiB of packages and takes minutes")
