@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"regexp"
 	"slices"
@@ -44,8 +43,8 @@ type hostAnalysis struct {
 	AlternateTXTRecords           []string `json:"alternateTxtRecords"`
 }
 
-// analyseHost looks a host name up in DNS, as far as the name servers answer in time, and checks whether another app has
-// it.
+// analyseHost says whether a write would take a host name for an app, and what DNS has of it, as far as the name servers
+// answer in time.
 func analyseHost(c *call) error {
 	found, err := c.app()
 	if err != nil {
@@ -61,31 +60,29 @@ func analyseHost(c *call) error {
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), lookupTime)
 	defer cancel()
-	var failed error
-	note := func(err error) {
-		if absent, ok := errors.AsType[*net.DNSError](err); err != nil && !(ok && absent.IsNotFound) {
-			failed = err
+	// The records are for people to see. Names that machines resolve without DNS have none.
+	if canonical, err := c.Resolver.LookupCNAME(ctx, name); err == nil {
+		if canonical = strings.ToLower(strings.TrimSuffix(canonical, ".")); canonical != name {
+			a.CNAMERecords = append(a.CNAMERecords, canonical)
 		}
 	}
-	canonical, err := c.Resolver.LookupCNAME(ctx, name)
-	if canonical = strings.ToLower(strings.TrimSuffix(canonical, ".")); err == nil && canonical != name {
-		a.CNAMERecords = append(a.CNAMERecords, canonical)
-	}
-	note(err)
-	addresses, err := c.Resolver.LookupHost(ctx, name)
-	note(err)
-	a.ARecords = addresses
-	a.TXTRecords, err = c.Resolver.LookupTXT(ctx, "asuid."+name)
-	note(err)
-	switch id := app.VerificationID(found.ID.Subscription); {
-	case slices.ContainsFunc(a.TXTRecords, func(s string) bool { return strings.EqualFold(s, id) }):
-		a.IsHostnameAlreadyVerified, a.CustomDomainVerificationTest = true, "Passed"
-	case failed != nil:
-		a.CustomDomainVerificationTest = "Skipped"
-		a.FailureInfo = &problem{Code: "DnsLookupFailed", Message: fmt.Sprintf("The name servers could not be asked: %v", failed)}
-	default:
+	a.ARecords, _ = c.Resolver.LookupHost(ctx, name)
+	a.TXTRecords, _ = c.Resolver.LookupTXT(ctx, "asuid."+name)
+	id := app.VerificationID(found.ID.Subscription)
+	a.IsHostnameAlreadyVerified = slices.ContainsFunc(a.TXTRecords, func(s string) bool { return strings.EqualFold(s, id) })
+	// The verdict is that of a write, which needs no record: az adds no name that did not pass.
+	wanted := resource.App{Meta: resource.Meta{ID: found.ID}}
+	wanted.Configuration.Ingress = &resource.Ingress{Domains: []resource.CustomDomain{{Name: name}}}
+	err = c.checkDomains(c.r.Context(), resource.Environment{}, wanted)
+	refused, isRefused := errors.AsType[*resource.InvalidError](err)
+	switch {
+	case isRefused:
 		a.CustomDomainVerificationTest = "Failed"
-		a.FailureInfo = &problem{Code: "InvalidCustomHostNameValidation", Message: fmt.Sprintf("A TXT record pointing from asuid.%s to %s was not found.", name, id)}
+		a.FailureInfo = &problem{Code: refused.Faults[0].Code, Message: refused.Faults[0].Message}
+	case err != nil:
+		return err
+	default:
+		a.CustomDomainVerificationTest = "Passed"
 	}
 	c.answer(http.StatusOK, a)
 	return nil
