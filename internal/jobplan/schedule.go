@@ -73,7 +73,7 @@ func Schedule(job resource.Job, executions []resource.Execution, now time.Time) 
 			warn(name, "ExecutionLate", "The execution that was due at %s begins %s late", at, late.Round(time.Second))
 		}
 		if unfinished > 0 {
-			warn(name, "ExecutionsOverlap", "The execution that was due at %s begins while %d of the job have not ended; "+
+			warn(name, "ExecutionsOverlap", "The execution that was due at %s begins while earlier ones have not ended (%d of them); "+
 				"they run beside each other. If they must not, let the schedule leave more time", at, unfinished)
 		}
 		e := job.NewExecution(name, job.Template, now)
