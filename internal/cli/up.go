@@ -72,7 +72,7 @@ Then wait until the app is ready. Progress is printed to stderr, the URL to stdo
 	cmd.Flags().StringVarP(&o.file, "file", "f", "", "app manifest (Container Apps YAML); - reads stdin")
 	cmd.Flags().StringVar(&o.image, "image", "", "image to serve")
 	cmd.Flags().IntVar(&o.port, "port", 0, "with --image: port that it listens on (default: found when it runs)")
-	cmd.Flags().StringVar(&o.name, "name", "", "name of a new app (default: made from the name of the folder or image)")
+	cmd.Flags().StringVar(&o.name, "name", "", "name of a new app (default: made from the name of the folder or image); with -f, of an app whose manifest has none")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Minute, "time to wait for the app to become ready")
 	cmd.Flags().BoolVar(&o.hosts, "hosts", false, "write the names of all apps to /etc/hosts, and keep them up to date until penstock down")
 	env.Server(cmd.Flags())
@@ -217,8 +217,14 @@ func (o *upOptions) manifest(env *Env) ([]write, error) {
 		fault := func(format string, args ...any) error {
 			return fmt.Errorf("manifest %s: line %d: %w", o.file, m.Line, fmt.Errorf(format, args...))
 		}
+		switch {
+		case m.Name == "" && len(found) == 1 && o.folder == "":
+			m.Name = o.name // as with az, whose manifests need no name
+		case o.name != "" && o.folder == "" && m.Name != o.name:
+			return nil, fault("name: want a manifest without a name, or the name given by --name, got %q", m.Name)
+		}
 		if m.Name == "" {
-			return nil, fault("name: missing; want the name of the app")
+			return nil, fault("name: missing; want the name of the app, here or as --name")
 		}
 		if line, twice := lines[m.Name]; twice {
 			return nil, fault("name: the app %s is in line %d already", m.Name, line)

@@ -24,8 +24,8 @@ func (o *upOptions) check(cmd *cobra.Command) error {
 		return UsageError(errors.New("--image: want an image, a folder or a manifest, got more than one of them"))
 	case o.port != 0 && o.image == "":
 		return UsageError(errors.New("--port: it is for --image; a manifest has properties.configuration.ingress.targetPort"))
-	case o.name != "" && o.image == "" && (o.folder == "" || o.file != ""):
-		return UsageError(errors.New("--name: it is for --image, or for a folder without a manifest"))
+	case o.name != "" && o.image == "" && (o.folder == "") == (o.file == ""):
+		return UsageError(errors.New("--name: it is for --image, for a folder without a manifest, or for a manifest without a name"))
 	case cmd.Flags().Changed("port") && (o.port < 1 || o.port > 1<<16-1):
 		return UsageError(fmt.Errorf("--port: want 1 to 65535, got %d", o.port))
 	}

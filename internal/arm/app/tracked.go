@@ -19,8 +19,10 @@ type Tracked struct {
 	AddedByAz
 }
 
-// AddedByAz has the fields that az adds to the resources that it prints. They are not part of an answer.
+// AddedByAz has the fields that az adds to the resources that it prints, and templates to those in them. They are not part
+// of an answer.
 type AddedByAz struct {
+	APIVersion     string `json:"apiVersion,omitempty" arm:"ro"`
 	ResourceGroup  string `json:"resourceGroup,omitempty" arm:"ro"`
 	SubscriptionID string `json:"subscriptionId,omitempty" arm:"ro"`
 	TenantID       string `json:"tenantId,omitempty" arm:"ro"`
