@@ -23,11 +23,20 @@ func (h Hours) Active(at time.Time) bool {
 	return !end.IsZero() && (start.IsZero() || end.Before(start))
 }
 
-// Change implements Window.
+// maxStarts is how many starts before one end Change looks at.
+const maxStarts = 100
+
+// Change implements Window. If more than maxStarts starts come before an end, it returns a time before the change.
 func (h Hours) Change(at time.Time) time.Time {
-	start, end := h.Start.Next(at.In(h.In)), h.End.Next(at.In(h.In))
-	if start.IsZero() || !end.IsZero() && end.Before(start) {
-		return end
+	active := h.Active(at)
+	for range maxStarts {
+		start, end := h.Start.Next(at.In(h.In)), h.End.Next(at.In(h.In))
+		if at = start; start.IsZero() || !end.IsZero() && end.Before(start) {
+			at = end
+		}
+		if at.IsZero() || h.Active(at) != active {
+			break
+		}
 	}
-	return start
+	return at
 }
