@@ -430,11 +430,7 @@ func awaitReady(ctx context.Context, c *Client, path string) (*appView, error) {
 		case "Failed", "Canceled":
 			return false, errors.New(cmp.Or(p.ProvisioningError, "provisioning ended as "+p.ProvisioningState))
 		case "Succeeded":
-			if p.LatestRevisionName != p.LatestReadyRevisionName {
-				// With penstock.behaviour=azure a write ends so. The server has said all that it will say of it.
-				return false, fmt.Errorf("the write has succeeded, but revision %s is not ready", p.LatestRevisionName)
-			}
-			return p.LatestRevisionName != "", nil
+			return p.LatestRevisionName != "" && p.LatestRevisionName == p.LatestReadyRevisionName, nil
 		}
 		return false, nil
 	})

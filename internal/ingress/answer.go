@@ -51,6 +51,11 @@ func (x *exchange) answer(status int, flag accesslog.Flags, text string) {
 }
 
 func (x *exchange) plain(status int, kind, text string) {
+	if x.events {
+		_ = x.fail(errorDetails{Status: status, Message: text}) // a client that has gone needs no answer
+		x.in.count(x.client).refused.Add(1)
+		return
+	}
 	h := x.w.Header()
 	clear(h)
 	x.guardFor(takeAnswer)
@@ -70,7 +75,7 @@ func (x *exchange) plain(status int, kind, text string) {
 }
 
 func (x *exchange) answerNoRoute() {
-	if isGRPC(x.r.Header) {
+	if isGRPC(x.r.Header) || x.events {
 		x.answer(http.StatusNotFound, accesslog.FlagNoRoute, "this container app is stopped or does not exist")
 		return
 	}
@@ -99,6 +104,10 @@ func (x *exchange) answerReset(status int, flag accesslog.Flags, reason string) 
 
 // redirect sends the client from http to https, with the status of Envoy's https_redirect.
 func (x *exchange) redirect() {
+	if x.events { // by a route that is new
+		x.answer(http.StatusMovedPermanently, 0, "the app is reached by https only")
+		return
+	}
 	to := "https://" + x.rec.Host
 	// A gateway has https at its own port.
 	if port := x.in.cfg.HTTPSPort; port != 443 && x.in.table.Load().neighbourhood(x.client.addr) == nil {

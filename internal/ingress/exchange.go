@@ -27,7 +27,9 @@ type exchange struct {
 	end        time.Time // by RequestTimeout; zero: none
 	until      time.Time // write deadline of an HTTP/2 stream
 	retryAfter string
-	committed  bool // the response's head has been sent
+	committed  bool           // the response's head has been sent
+	events     bool           // the head of an event stream was sent while the request waited; committed says whether its end has begun
+	stage      resource.Stage // the last one that the client was told of
 	websocket  bool
 	stream     bool // to be sent over HTTP/2
 
@@ -73,7 +75,7 @@ func (in *Ingress) Handler(scheme string) http.Handler {
 func (x *exchange) begin(in *Ingress, scheme string, w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	*x = exchange{scheme: scheme, w: w, r: r, out: x.out[:0], small: x.small[:0], values: x.values[:0]}
-	x.in, x.client = in, clientOf(r)
+	x.in, x.client, x.ticket.follower = in, clientOf(r), x
 	x.rec = accesslog.Record{
 		Start: now, Client: x.client.address, Forwarded: forwarded(r, x.client), Connection: x.client.number,
 		Scheme: scheme, Proto: r.Proto, Host: hostname(r.Host), Method: r.Method, Path: requested(r), UserAgent: r.UserAgent(),
@@ -195,6 +197,9 @@ func (x *exchange) try(ctx context.Context, rm *guardedRoom, r *replica) verdict
 	}
 	settings := &x.ticket.settings
 	now := time.Now()
+	if x.events {
+		_ = x.passed(resource.StageReady) // if the client has left, passing on the response fails too
+	}
 	if x.end.IsZero() && settings.RequestTimeout > 0 {
 		x.end = now.Add(settings.RequestTimeout)
 	}
@@ -238,7 +243,7 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	if err := x.send(conn); err != nil {
 		return over, false, err
 	}
-	h := x.w.Header()
+	h := x.header()
 	var head upstream.Head
 	for {
 		if head, x.values, err = conn.ReadHead(x.r.Method, h, x.values); err != nil {
@@ -254,6 +259,10 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	if head.Status == http.StatusSwitchingProtocols {
 		return x.tunnel(conn, head)
 	}
+	if x.events {
+		whole, err := x.join(conn, head.Status, h)
+		return over, err == nil && whole && x.body.sentOn(conn) && conn.Reusable(), err
+	}
 	x.sayHeld(h)
 	x.guard()
 	x.commit(head.Status)
@@ -264,14 +273,30 @@ func (x *exchange) talk(conn *upstream.Conn) (v verdict, clean bool, err error) 
 	return over, x.body.sentOn(conn) && conn.Reusable(), nil
 }
 
-// sayHeld adds how long the request waited for a replica to the response's header (w3.org/TR/server-timing), if it did.
+// sayHeld adds how long the request waited for a replica to the response's header (w3.org/TR/server-timing), if it did, and
+// how long the start of the replica took, if the request waited for that.
 // Azure's ingress says nothing.
 func (x *exchange) sayHeld(h http.Header) {
 	if held := x.ticket.held; held > 0 && x.ticket.settings.Behaviour != resource.Azure {
-		ms := strconv.FormatFloat(float64(held)/float64(time.Millisecond), 'f', 1, 64)
+		value := "hold;dur=" + milliseconds(held)
+		if r := x.ticket.woken; r != nil && r.start > 0 {
+			value += ", start;dur=" + milliseconds(r.start) + ", load;dur=" + milliseconds(r.load)
+		}
 		// Clipped, because the values of the other fields are in the same array.
-		h["Server-Timing"] = append(slices.Clip(h["Server-Timing"]), "hold;dur="+ms)
+		h["Server-Timing"] = append(slices.Clip(h["Server-Timing"]), value)
 	}
+}
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 1, 64)
+}
+
+// header returns where the fields of the replica's response go: to the client, unless it has been sent a head already.
+func (x *exchange) header() http.Header {
+	if x.events {
+		return http.Header{}
+	}
+	return x.w.Header()
 }
 
 // answered records that the response has begun.
@@ -294,6 +319,7 @@ func (x *exchange) interim(status int, h http.Header) {
 	switch {
 	case status == http.StatusContinue:
 		x.body.proceed()
+	case x.events:
 	case x.r.ProtoAtLeast(1, 1):
 		x.guard()
 		if x.r.ProtoMajor > 1 {

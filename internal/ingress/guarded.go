@@ -32,14 +32,19 @@ type guardedRoom struct {
 	ended   uint64      // requests that a replica has served
 	served  time.Duration
 	told    link.Load // what the last report said
+	stage   resource.Stage
+	staged  chan struct{} // closed when stage changes; nil when nobody follows
 }
 
 // replica is the value of a room.Replica.
 type replica struct {
 	*room.Replica
 	pool  *upstream.Pool
-	addr  string     // guarded by the room's mu
-	tally link.Tally // likewise
+	addr  string        // guarded by the room's mu
+	tally link.Tally    // likewise
+	since time.Time     // when it came into the room
+	start time.Duration // how long its start took until its program ran
+	load  time.Duration // how long its program then took to be ready
 }
 
 // ticket is the claim of a request or connection to a place. It is the value of its room.Ticket while that waits.
@@ -56,6 +61,8 @@ type ticket struct {
 	settings resource.Settings // of the revision, when it gave the place
 	addr     string            // of the replica, likewise
 	held     time.Duration     // how long the ticket has waited so far
+	woken    *replica          // that the ticket waited for until it was ready; nil if there is none
+	follower follower          // nil for a connection of a TCP app
 	ended    chan struct{}     // receives when the wait has ended; takes one without blocking
 }
 
@@ -82,22 +89,39 @@ func (g *guardedRoom) claim(ctx context.Context, t *ticket, gone func() bool) (*
 		return nil, err
 	}
 	t.Value, t.ended = t, make(chan struct{}, 1)
+	t.settings = g.room.Config().Settings
+	follower := t.follower
+	if follower != nil && !follower.follows(t.settings.Progress && len(g.room.Replicas()) == 0) {
+		follower = nil
+	}
 	g.setTimer()
 	g.mu.Unlock()
 	g.in.stats[0].held.Add(1) // seldom enough
-	return g.wait(ctx, t, now, gone)
+	return g.wait(ctx, t, now, gone, follower)
 }
 
 // lookEvery is how often a wait asks whether its client is still there, where nothing tells it.
 const lookEvery = 500 * time.Millisecond
 
-func (g *guardedRoom) wait(ctx context.Context, t *ticket, began time.Time, gone func() bool) (*replica, error) {
+func (g *guardedRoom) wait(ctx context.Context, t *ticket, began time.Time, gone func() bool, follower follower) (*replica, error) {
 	defer func() { t.held += time.Since(began) }()
 	var look <-chan time.Time
 	if gone != nil {
 		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
 		look = tick.C
+	}
+	var staged <-chan struct{}
+	var beat <-chan time.Time
+	if follower != nil {
+		tick := time.NewTicker(g.in.cfg.Heartbeat)
+		defer tick.Stop()
+		beat = tick.C
+		stage, next := g.follow()
+		if err := follower.passed(stage); err != nil {
+			return nil, g.leave(t, err)
+		}
+		staged = next
 	}
 	for {
 		select {
@@ -123,8 +147,37 @@ func (g *guardedRoom) wait(ctx context.Context, t *ticket, began time.Time, gone
 			if gone() {
 				return nil, g.leave(t, front.ErrClientGone)
 			}
+		case <-staged:
+			stage, next := g.follow()
+			if err := follower.passed(stage); err != nil {
+				return nil, g.leave(t, err)
+			}
+			staged = next
+		case <-beat:
+			if err := follower.still(); err != nil {
+				return nil, g.leave(t, err)
+			}
 		}
 	}
+}
+
+// follow returns how far the start of the first replica has come, and what is closed when that changes.
+func (g *guardedRoom) follow() (resource.Stage, <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.staged == nil {
+		g.staged = make(chan struct{})
+	}
+	return cmp.Or(g.stage, resource.StageQueued), g.staged
+}
+
+// setStage is called with mu held.
+func (g *guardedRoom) setStage(s resource.Stage) {
+	if s != g.stage && g.staged != nil {
+		close(g.staged)
+		g.staged = nil
+	}
+	g.stage = s
 }
 
 // leave takes t out of the line, or gives back the place that it got in the same moment. It returns err.
@@ -148,7 +201,10 @@ func (g *guardedRoom) leave(t *ticket, err error) error {
 // give notes in t what holds for its place. It is called with mu held.
 func (g *guardedRoom) give(t *ticket, got *room.Replica) *replica {
 	r := got.Value.(*replica)
-	t.settings, t.addr = g.room.Config().Settings, r.addr
+	t.settings, t.addr, t.woken = g.room.Config().Settings, r.addr, nil
+	if r.since.After(t.Arrived) {
+		t.woken = r
+	}
 	return r
 }
 
@@ -258,7 +314,7 @@ func (g *guardedRoom) update(rev link.Revision, t *table) {
 	g.mu.Lock()
 	g.room.Dismiss(g.routedElsewhere(t), now)
 	gone := g.room.Update(config, names, func(i int) (string, any) {
-		return affinityKey(names[i]), &replica{pool: g.in.upstreams.Pool(at(i))}
+		return affinityKey(names[i]), &replica{pool: g.in.upstreams.Pool(at(i)), since: now, start: rev.Replicas[i].Start, load: rev.Replicas[i].Load}
 	}, now)
 	for i, got := range g.room.Replicas() {
 		r := got.Value.(*replica)
@@ -267,6 +323,9 @@ func (g *guardedRoom) update(rev link.Revision, t *table) {
 		}
 		r.addr = rev.Replicas[i].Addr
 		r.pool.Reset(at(i))
+	}
+	if rev.Stage != "" { // otherwise a replica is ready, or nobody can follow
+		g.setStage(rev.Stage)
 	}
 	g.wake()
 	g.setTimer()

@@ -34,6 +34,9 @@ type Config struct {
 	MaxHeaders     int
 	// DialTimeout bounds the opening of one connection to a replica. 5 s, as in Envoy.
 	DialTimeout time.Duration
+	// Heartbeat is how often a client that follows the start of a replica is told something. 10 s: proxies and load balancers
+	// close silent connections after 30 s or more.
+	Heartbeat time.Duration
 	// Observe is called at the end of each request, by the request's goroutine. It must not keep the record. It may be nil.
 	Observe func(*accesslog.Record)
 	Log     *slog.Logger
@@ -47,6 +50,7 @@ func (c Config) withDefaults() Config {
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 60<<10)
 	c.MaxHeaders = cmp.Or(c.MaxHeaders, 100)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 5*time.Second)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 10*time.Second)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return c
 }

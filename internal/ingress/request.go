@@ -164,7 +164,7 @@ func (x *exchange) appendHead(b []byte) []byte {
 
 	named := r.Header["Connection"]
 	for name, values := range r.Header {
-		if ownField(name) || len(named) > 0 && listed(named, name) {
+		if x.own(name) || len(named) > 0 && listed(named, name) {
 			continue
 		}
 		for _, value := range values {
@@ -211,6 +211,11 @@ func appendField(b []byte, name, value string) []byte {
 	b = append(b, ": "...)
 	b = append(b, value...)
 	return append(b, "\r\n"...)
+}
+
+// own is ownField for this request. The response must fit behind comments that were sent without a content encoding.
+func (x *exchange) own(name string) bool {
+	return ownField(name) || x.events && name == "Accept-Encoding"
 }
 
 // ownField says whether a field, by its canonical name, concerns only this connection or is set by the ingress. Such a

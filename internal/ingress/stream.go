@@ -40,12 +40,17 @@ func (x *exchange) talkStream(stream *upstream.Stream) error {
 		x.lent = true
 		out.Body = io.NopCloser(bytes.NewReader(x.small))
 	}
-	h := x.w.Header()
+	h := x.header()
 	status, err := stream.RoundTrip(out, h, x.interim)
 	if err != nil {
 		return err
 	}
 	x.answered()
+	if x.events {
+		_, err := x.join(stream, status, h)
+		return err
+	}
+	x.sayHeld(h)
 	x.guard()
 	x.commit(status)
 	if err := x.receive(stream); err != nil {
@@ -71,7 +76,7 @@ func (x *exchange) streamRequest() *http.Request {
 	named := r.Header["Connection"]
 	all := make([]string, 0, fields(r.Header))
 	for name, values := range r.Header {
-		if !ownField(name) && (len(named) == 0 || !listed(named, name)) {
+		if !x.own(name) && (len(named) == 0 || !listed(named, name)) {
 			n := len(all)
 			all = append(all, values...)
 			out.Header[name] = all[n:len(all):len(all)]

@@ -78,15 +78,17 @@ func TestHeldResponseSaysForHowLong(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { held = ask() })
 	f.waiting(t, 1)
-	f.Apply(replicas(addr))
+	table := replicas(addr)
+	table.Revisions[0].Replicas[0].Start, table.Revisions[0].Replicas[0].Load = 20*time.Millisecond, 1500*time.Millisecond
+	f.Apply(table)
 	wg.Wait()
 	got := held.Values("Server-Timing")
-	var ms float64
+	var ms, start, load float64
 	if len(got) != 2 || got[0] != "app;dur=1" {
 		t.Fatalf("got %q, want the replica's own and the wait", got)
 	}
-	if _, err := fmt.Sscanf(got[1], "hold;dur=%f", &ms); err != nil || ms <= 0 {
-		t.Errorf("got %q, want the milliseconds of the wait", got[1])
+	if _, err := fmt.Sscanf(got[1], "hold;dur=%f, start;dur=%f, load;dur=%f", &ms, &start, &load); err != nil || ms <= 0 || start != 20 || load != 1500 {
+		t.Errorf("got %q, want the milliseconds of the wait and of the replica's start", got[1])
 	}
 	if held.Get("X-After") != "kept" {
 		t.Errorf("other fields: got %v", held)

@@ -170,18 +170,23 @@ type Revision struct {
 	Failed string `json:"failed,omitempty"`
 	// Blocked is why no replica can start for now. It becomes the reason in the 503 of requests that time out.
 	Blocked string `json:"blocked,omitempty"`
+	// Stage is how far the start of the first replica has come, if none is ready and Settings.Progress is set.
+	Stage resource.Stage `json:"stage,omitempty"`
 }
 
 // equal compares all fields. With a thousand revisions reflect.DeepEqual would take milliseconds.
 func (r Revision) equal(other Revision) bool {
 	return r.ID == other.ID && r.Port == other.Port && r.Settings == other.Settings && r.TLS == other.TLS && r.Target == other.Target &&
-		slices.Equal(r.Replicas, other.Replicas) && r.Failed == other.Failed && r.Blocked == other.Blocked
+		slices.Equal(r.Replicas, other.Replicas) && r.Failed == other.Failed && r.Blocked == other.Blocked && r.Stage == other.Stage
 }
 
 // Replica is a replica that requests can be sent to.
 type Replica struct {
 	Name string `json:"name"`
 	Addr string `json:"addr"` // "10.88.0.5:8080"
+	// Start and Load are how long its start took: until its program ran, and from then until it was ready.
+	Start time.Duration `json:"start,omitempty"`
+	Load  time.Duration `json:"load,omitempty"`
 }
 
 // Certificate is served for the TLS server names that it is valid for.

@@ -80,21 +80,8 @@ func (n *Network) reserve(replica, environment string, had netip.Addr) (Attachme
 	first, last := add(subnet.Addr(), 2), add(subnet.Addr(), addressCount-2)
 	addr := had
 	if !had.IsValid() || had.Less(first) || last.Less(had) || n.used[had] {
-		// After the address that was given last, so that one is free for long before it is given again: packets for its
-		// owner before may still be on their way.
-		next := func(a netip.Addr) netip.Addr {
-			if a = a.Next(); a.Less(first) || last.Less(a) {
-				return first
-			}
-			return a
+		for addr = first; n.used[addr] && addr != last; addr = addr.Next() {
 		}
-		given := n.given[environment]
-		if !given.IsValid() {
-			given = last
-		}
-		for addr = next(given); n.used[addr] && addr != given; addr = next(addr) {
-		}
-		n.given[environment] = addr
 	}
 	if !n.used[addr] {
 		a := Attachment{Environment: environment, Address: addr, Gateway: gatewayOf(subnet), Namespace: filepath.Join(n.netns, replica)}

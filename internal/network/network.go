@@ -86,8 +86,7 @@ type Network struct {
 	bridged  map[string]bool       // environments whose bridge is up
 	attached map[string]Attachment // by replica
 	used     map[netip.Addr]bool
-	given    map[string]netip.Addr // to a replica last, by environment
-	plugged  map[string]bool       // replicas whose devices are in place
+	plugged  map[string]bool // replicas whose devices are in place
 
 	rules     ruleSet
 	counts    map[string]int   // of the rules of each chain, as they were installed
@@ -109,7 +108,6 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		bridged:  map[string]bool{},
 		attached: map[string]Attachment{},
 		used:     map[netip.Addr]bool{},
-		given:    map[string]netip.Addr{},
 		plugged:  map[string]bool{},
 	}
 	for _, dir := range []string{n.dir, n.netns} {
@@ -221,7 +219,6 @@ func (n *Network) Release(environment string) error {
 		return fmt.Errorf("release environment %s: %w", environment, err)
 	}
 	delete(n.bridged, environment)
-	delete(n.given, environment)
 	delete(n.plan.Environments, environment)
 	if err := n.plan.save(n.planPath()); err != nil {
 		n.plan.Environments[environment] = place // the file still has it

@@ -103,7 +103,7 @@ func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica
 		port := cmp.Or(rev.TargetPort, replica.Port)
 		if replica.State == resource.ReplicaReady && port != 0 && !r.departures.has(replica.Name) {
 			addr := netip.AddrPortFrom(replica.Address, uint16(port))
-			up.Replicas = append(up.Replicas, link.Replica{Name: replica.Name, Addr: addr.String()})
+			up.Replicas = append(up.Replicas, link.Replica{Name: replica.Name, Addr: addr.String(), Start: replica.Start, Load: replica.Load})
 		}
 	}
 	slices.SortFunc(up.Replicas, func(a, b link.Replica) int { return cmp.Compare(a.Name, b.Name) })
@@ -112,8 +112,23 @@ func (r *Reconciler) upstream(rev resource.Revision, replicas []resource.Replica
 		up.Failed = cmp.Or(rev.Reason, "the revision could not be started")
 	case len(up.Replicas) == 0:
 		up.Blocked = rev.Reason
+		up.Stage = stage(rev, replicas)
 	}
 	return up
+}
+
+// stage returns how far the start of the first replica has come, if clients can follow it.
+func stage(rev resource.Revision, replicas []resource.Replica) resource.Stage {
+	if !rev.Settings.Progress {
+		return ""
+	}
+	furthest := resource.StageQueued
+	for _, replica := range replicas {
+		if replica.State != resource.ReplicaStopping && replica.State != resource.ReplicaUnready && replica.Stage.Compare(furthest) > 0 {
+			furthest = replica.Stage
+		}
+	}
+	return furthest
 }
 
 // host returns the host name of an app or revision, as tables have it.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -107,6 +108,30 @@ const (
 	ReplicaFailed    ReplicaState = "Failed"
 )
 
+// Stage is how far the start of a replica has come.
+type Stage string
+
+// The stages of a start.
+const (
+	StageQueued  Stage = "queued"  // waits for memory, or for its image
+	StagePulled  Stage = "pulled"  // the images of its containers are here
+	StageCreated Stage = "created" // its first container is created
+	StageLoading Stage = "loading" // its program runs and is not ready yet
+	StageReady   Stage = "ready"
+)
+
+// Stages returns all stages, in their order.
+func Stages() []Stage {
+	return []Stage{StageQueued, StagePulled, StageCreated, StageLoading, StageReady}
+}
+
+// Compare returns a positive number if s comes after other, and a negative one if it comes before. A stage that this
+// version does not know comes before all others.
+func (s Stage) Compare(other Stage) int {
+	order := Stages()
+	return slices.Index(order, s) - slices.Index(order, other)
+}
+
 // Replica is a replica of a revision or an execution, as the engine reports it.
 type Replica struct {
 	Name     string // unique on the machine: "chat--0000001-5b8d8f4c6f-x7k2p"
@@ -119,6 +144,12 @@ type Replica struct {
 	Port       int `json:",omitempty"`
 	Created    time.Time
 	ReadySince time.Time // zero when not ready
+	// Stage is how far its start has come.
+	Stage Stage
+	// Start is how long its last start took until its program ran, and Load is how long the program then took to become
+	// ready. Both are zero before that. A replica that was frozen runs its program already: it has only a Start.
+	Start time.Duration `json:",omitempty"`
+	Load  time.Duration `json:",omitempty"`
 	// Restarts counts the restarts of all its containers.
 	Restarts int
 	// Failures counts the starts in a row after which the replica ended before it was ready.

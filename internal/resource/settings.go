@@ -48,6 +48,7 @@ type Settings struct {
 	HTTPMetric     HTTPMetric
 	Recycle        int           // percent of the memory limit from which on a leaking replica is replaced; 0: never
 	ScaleInWindow  time.Duration // how long a smaller count must have been enough before replicas go
+	Progress       bool          `json:",omitempty"` // clients can follow the start of a replica as an event stream
 }
 
 // HTTPMetric says what an http scale rule counts.

@@ -52,6 +52,7 @@ var settings = []setting{
 	{"capabilities", choice(func(s *Settings) *Capabilities { return &s.Capabilities }, CapabilitiesDefault, CapabilitiesNone)},
 	{"http-metric", choice(func(s *Settings) *HTTPMetric { return &s.HTTPMetric }, MetricInFlight, MetricDocumented)},
 	{"scale-in-window", duration(func(s *Settings) *time.Duration { return &s.ScaleInWindow }, "")},
+	{"progress", toggle(func(s *Settings) *bool { return &s.Progress })},
 	{"prefetch", choice(func(s *Settings) *Prefetch { return &s.Prefetch }, PrefetchOff, PrefetchWeights)},
 	{hostPortSetting, func(_ *Settings, value string) error { _, err := parseHostPort(value); return err }},
 	{"recycle", recycle},
@@ -145,6 +146,17 @@ func choice[T ~string](at func(*Settings) *T, values ...T) func(*Settings, strin
 			return fmt.Errorf("want %s, got %q", strings.Join(names, " or "), value)
 		}
 		*at(s) = values[i]
+		return nil
+	}
+}
+
+func toggle(at func(*Settings) *bool) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		on := strings.EqualFold(value, "on")
+		if !on && !strings.EqualFold(value, "off") {
+			return fmt.Errorf("want on or off, got %q", value)
+		}
+		*at(s) = on
 		return nil
 	}
 }

@@ -81,6 +81,7 @@ func TestParseSettingsRefuses(t *testing.T) {
 		"none where there must be one": {"penstock.queue-timeout", "none", "PenstockInvalidTag", "want a duration"},
 		"a wait without an end":        {"penstock.drain-limit", "9000h", "PenstockInvalidTag", "up to 24h"},
 		"an unknown word":              {"penstock.behaviour", "quick", "PenstockInvalidTag", `want fast or azure, got "quick"`},
+		"a switch that is neither":     {"penstock.progress", "yes", "PenstockInvalidTag", `want on or off, got "yes"`},
 		"a share that is not one":      {"penstock.recycle", "on", "PenstockInvalidTag", `want off, or 10 to 95 percent of the memory limit as in 80, got "on"`},
 		"a share above the limit":      {"penstock.recycle", "120", "PenstockInvalidTag", "10 to 95"},
 		"a share of nothing":           {"penstock.recycle", "0", "PenstockInvalidTag", "10 to 95"},

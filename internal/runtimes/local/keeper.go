@@ -47,7 +47,8 @@ type keeper struct {
 	addr       netip.Addr
 	since      time.Time // the time from which a start is measured
 	ready      time.Time
-	was        bool // it has been ready since its containers run
+	was        bool  // it has been ready since its containers run
+	took       times // by its last start
 	failures   int
 	stale      string // why its secret files are out of date
 	removed    bool   // nothing of it is left; read after run has returned
@@ -352,6 +353,9 @@ func (k *keeper) publish() {
 	view := k.status()
 	if ready := view.State == resource.ReplicaReady; ready && k.ready.IsZero() {
 		now := time.Now()
+		if !k.was {
+			k.took = k.startedAndLoaded(now)
+		}
 		k.ready, k.was, k.failures = now, true, 0
 		if !k.once.set {
 			k.readyFirst(now)
@@ -385,6 +389,10 @@ func (k *keeper) publish() {
 func (k *keeper) status() resource.Replica {
 	r := resource.Replica{
 		Name: k.name, Revision: k.rev.ID, Address: k.addr, Created: k.created, ReadySince: k.ready, Failures: k.failures,
+		Stage: k.stage(),
+	}
+	if k.was {
+		r.Start, r.Load = k.took.start, k.took.load
 	}
 	r.State, r.Reason = k.state()
 	if r.Port = k.rev.TargetPort; r.Port == 0 {
@@ -408,6 +416,53 @@ func (k *keeper) status() resource.Replica {
 		r.Containers = append(r.Containers, s)
 	}
 	return r
+}
+
+// times are how long a start took: until the program of the main container ran, and from then until the replica was ready.
+type times struct{ start, load time.Duration }
+
+// startedAndLoaded returns the times of a start that is over at now. The program of a frozen replica ran before.
+func (k *keeper) startedAndLoaded(now time.Time) times {
+	for _, c := range k.containers {
+		if c.main && c.started.After(k.since) {
+			return times{c.started.Sub(k.since), now.Sub(c.started)}
+		}
+	}
+	if l := k.life; k.adopted && !l.Ready.IsZero() && l.Ready.Before(k.since) && l.Started.After(l.Created) {
+		return times{l.Started.Sub(l.Created), l.Ready.Sub(l.Started)} // it was ready before it was adopted
+	}
+	return times{start: now.Sub(k.since)}
+}
+
+// stage returns how far the start has come.
+func (k *keeper) stage() resource.Stage {
+	if !k.ready.IsZero() {
+		return resource.StageReady
+	}
+	pulled, created, loading := true, false, true
+	for _, c := range k.containers {
+		pulled = pulled && (c.pulled || c.exists || c.done)
+		created = created || c.exists
+		loading = loading && (c.init || c.up())
+	}
+	switch {
+	case !k.admitted:
+		return resource.StageQueued
+	case loading:
+		return resource.StageLoading
+	case created && k.sandbox:
+		return resource.StageCreated
+	case pulled:
+		return resource.StagePulled
+	}
+	return resource.StageQueued
+}
+
+// passed shows how far the start has come, if clients follow it. Otherwise nobody needs to know, and telling takes time.
+func (k *keeper) passed() {
+	if k.rev.Settings.Progress {
+		k.publish()
+	}
 }
 
 // stopping returns how a replica that is ending is shown.

@@ -110,6 +110,7 @@ func (e *Engine) useStandby(w runtimes.Workload, wanted bool) (woken bool) {
 	}
 	k.rest.kind, k.rest.ready = "", false
 	k.view.State, k.view.Reason, k.view.ReadySince, k.view.Created = resource.ReplicaCreating, "", time.Time{}, now
+	k.view.Stage, k.view.Start, k.view.Load = resource.StageCreated, 0, 0
 	k.inbox.put(note{wake: now})
 	e.changed(k.rev.ID)
 	return true

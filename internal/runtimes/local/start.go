@@ -59,6 +59,7 @@ func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, started ti
 	} else if err := k.pull(ctx, c); err != nil {
 		return 0, started, err
 	}
+	k.passed()
 	ahead := c.fresh // as part of a standby, so little is left to do
 	if !ahead {
 		revision := k.rev.ID.Key()
@@ -75,6 +76,7 @@ func (k *keeper) bringUp(ctx context.Context, c *container) (pid int, started ti
 	if err := k.make(ctx, c); err != nil {
 		return 0, started, err
 	}
+	k.passed()
 	c.fresh = false
 	started = time.Now() // not after the start: the process may have ended by then
 	pid, err = d.Start(ctx, c.id)
@@ -351,7 +353,9 @@ func (k *keeper) tellAdopted(ctx context.Context) {
 			c.missed = nil
 		}
 	}
-	k.since = time.Now()
+	if !k.life.Ready.IsZero() {
+		k.since = time.Now() // its start is over
+	}
 }
 
 // isPowerOfTwo selects which of a probe's consecutive failures are logged: the 1st, 2nd, 4th, 8th ...

@@ -63,6 +63,9 @@ func testStandbyCreated(t *testing.T, m *machine) {
 			t.Errorf("right after the wake: want the replica %s made now, got %s", waits.Replica, describe(list))
 		}
 		r := m.ready(t, w, 1)[0]
+		if r.Stage != resource.StageReady || r.Start <= 0 || r.Load <= 0 || r.Start+r.Load > time.Since(before) {
+			t.Errorf("a woken replica: want the times of this start, got %v and %v at stage %q", r.Start, r.Load, r.Stage)
+		}
 		if r.Created.Before(before) || r.ReadySince.Before(before) || r.Restarts != 0 || r.Failures != 0 {
 			t.Errorf("a woken replica: want it to be made and ready since the wake, without a failure, got %+v", r)
 		}
@@ -103,6 +106,9 @@ func testStandbyPaused(t *testing.T, m *machine) {
 		woken := m.ready(t, w, 1)
 		if got, want := identity(woken), identity([]resource.Replica{last}); got != want {
 			t.Errorf("after the wake:\ngot  %s\nwant %s, the same process", got, want)
+		}
+		if r := woken[0]; r.Start <= 0 || r.Load != 0 || r.Start > time.Since(before) {
+			t.Errorf("a thawed replica: want a start and no load, got %v and %v", r.Start, r.Load)
 		}
 		if r := woken[0]; r.ReadySince.Before(before) || r.Created.Before(before) || r.Restarts != 0 {
 			t.Errorf("a thawed replica: want it to be made and ready since the wake, got %+v", r)

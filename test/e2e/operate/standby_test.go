@@ -3,6 +3,8 @@ package operate_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -128,6 +130,25 @@ func TestStandbys(t *testing.T) {
 		frozen(t, m, "model")
 		m.Apply(t, sleeper("model", "paused", "two"))
 		ask(t, "model", "/", "hello, two\n")
+	})
+	t.Run("followed", func(t *testing.T) {
+		m.Apply(t, strings.Replace(sleeper("followed", "created", "one"), "tags: {", "tags: {penstock.progress: on, ", 1))
+		asleep(t, m, "followed", notStarted)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://followed.penstock.localhost/events?n=1&ms=0", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "text/event-stream")
+		resp, err := m.Client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		stages, event, found := strings.Cut(string(body), "data: ")
+		if err != nil || !found || strings.Count(event, "\n") != 2 || stages != ": queued\n\n: pulled\n\n: created\n\n: loading\n\n: ready\n\n" {
+			t.Errorf("got %q, %v, want each stage and then the app's event", body, err)
+		}
 	})
 	t.Run("measured", func(t *testing.T) {
 		out := m.Must(t, "bench", "wake", penstocktest.Path("examples", "hello", "bin", "hello"), "--server", "--cycles", "2", "--warmup", "0", "-o", "json")
