@@ -102,13 +102,20 @@ func (c *call) group() (group, error) {
 }
 
 func listGroups(c *call) error {
+	keep, err := c.metaFilter("name", "location")
+	if err != nil {
+		return err
+	}
 	all, err := c.allGroups(c.vars["subscription"])
 	if err != nil {
 		return err
 	}
 	var value []group
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		value = append(value, all[key])
+		g := all[key]
+		if keep(resource.Meta{ID: resource.ID{Name: g.Name}, Location: g.Location, Tags: g.Tags}) {
+			value = append(value, g)
+		}
 	}
 	c.answer(http.StatusOK, pageOf(value))
 	return nil

@@ -1,6 +1,7 @@
 package arm_test
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 
@@ -49,6 +50,37 @@ func TestDeleteGroup(t *testing.T) {
 	}
 	s.want(404, "GET", "/subscriptions/"+subscription+"/resourceGroups/empty"+version, "")
 	s.want(404, "DELETE", "/subscriptions/"+subscription+"/resourceGroups/empty"+version, "")
+}
+
+// The list of groups can be filtered, as az group list --tag does.
+func TestGroupsByTag(t *testing.T) {
+	s := start(t)
+	s.environment("e") // the group ml, without tags
+	list := "/subscriptions/" + subscription + "/resourceGroups"
+	s.want(201, "PUT", list+"/a"+version, `{"location":"koreacentral","tags":{"Team":"ml","stage":"test"}}`)
+	s.want(201, "PUT", list+"/b"+version, `{"location":"westeurope","tags":{"team":"web"}}`)
+	for filter, want := range map[string]string{
+		"":                                       "a b ml",
+		"tagName eq 'team'":                      "a b",
+		"tagname eq 'team' and tagvalue eq 'ml'": "a",
+		"tagName eq 'team' and tagValue eq 'ML'": "",
+		"location eq 'West Europe'":              "b",
+		"name ne 'a' and tagName eq 'team'":      "b",
+	} {
+		a := s.want(200, "GET", list+version+"&$filter="+url.QueryEscape(filter), "")
+		var got []string
+		groups, _ := a.get(t, "value").([]any)
+		for i := range groups {
+			got = append(got, a.get(t, "value", i, "name").(string))
+		}
+		if have := strings.Join(got, " "); have != want {
+			t.Errorf("%s: got %q, want %q", filter, have, want)
+		}
+	}
+	a := s.want(400, "GET", list+version+"&$filter="+url.QueryEscape("resourceType eq 'x'"), "")
+	if a.get(t, "error", "code") != "InvalidFilter" || !strings.Contains(a.text(), "want name, location, or tagName") {
+		t.Errorf("got %s", a.body)
+	}
 }
 
 // While a group is being deleted nothing is written in it.

@@ -96,6 +96,11 @@ func (c *call) expanded() ([]string, error) {
 // resourceFilter reads the $filter of a list of resources: comparisons of name, resourceType, resourceGroup and location, and
 // a tag by tagName and tagValue.
 func (c *call) resourceFilter() (keep func(resource.Meta) bool, err error) {
+	return c.metaFilter("name", "resourceType", "resourceGroup", "location")
+}
+
+// metaFilter reads a $filter of comparisons of the given fields, and of a tag by tagName and tagValue.
+func (c *call) metaFilter(allowed ...string) (keep func(resource.Meta) bool, err error) {
 	f, err := readFilter(c.parameter("$filter"))
 	if err != nil {
 		return nil, err
@@ -104,11 +109,15 @@ func (c *call) resourceFilter() (keep func(resource.Meta) bool, err error) {
 		return &resource.InvalidError{Faults: []resource.Fault{{Code: "InvalidFilter", Field: "$filter", Message: message}}}
 	}
 	var tagName, tagValue *string
-	fields := map[string]func(resource.Meta) string{
+	known := map[string]func(resource.Meta) string{
 		"name":          func(m resource.Meta) string { return m.ID.Name },
 		"resourcetype":  func(m resource.Meta) string { return m.ID.Type },
 		"resourcegroup": func(m resource.Meta) string { return m.ID.Group },
 		"location":      func(m resource.Meta) string { return app.RegionName(m.Location) },
+	}
+	fields := map[string]func(resource.Meta) string{}
+	for _, field := range allowed {
+		fields[strings.ToLower(field)] = known[strings.ToLower(field)]
 	}
 	for _, one := range f {
 		name := strings.ToLower(strings.Join(one.path, "/"))
@@ -121,7 +130,7 @@ func (c *call) resourceFilter() (keep func(resource.Meta) bool, err error) {
 		case name == "tagvalue" && one.op == "eq":
 			tagValue = &want
 		case fields[name] == nil:
-			return nil, bad("want name, resourceType, resourceGroup, location, or tagName eq '...' and tagValue eq '...', got '" + name + " " + one.op + "'")
+			return nil, bad("want " + strings.Join(allowed, ", ") + ", or tagName eq '...' and tagValue eq '...', got '" + name + " " + one.op + "'")
 		}
 	}
 	if tagValue != nil && tagName == nil {

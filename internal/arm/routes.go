@@ -70,7 +70,7 @@ func newRoutes(kinds []resources) []route {
 	on(http.MethodGet, "subscriptions/{subscription}/providers", listProviders)
 	on(http.MethodGet, "subscriptions/{subscription}/providers/{namespace}", getProvider)
 	on(http.MethodPost, "subscriptions/{subscription}/providers/{namespace}/register", getProvider)
-	on(http.MethodGet, "subscriptions/{subscription}/resourceGroups", listGroups)
+	on(http.MethodGet, "subscriptions/{subscription}/resourceGroups", listGroups).query = []string{"$filter"}
 	on(http.MethodPut, groupPath, putGroup)
 	on(http.MethodGet, groupPath, getGroup)
 	on(http.MethodHead, groupPath, headGroup)
