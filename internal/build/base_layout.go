@@ -53,7 +53,7 @@ func openLayout(dir *os.Root, from string) (layoutFiles, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("want a folder or a tar, got %q, which is %s", from, kind(info.Mode()))
 	}
-	f, err := dir.Open(from)
+	f, err := openFile(dir, from)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func readDocument(files layoutFiles, name string) ([]byte, error) {
 type layoutFolder struct{ root *os.Root }
 
 func (l layoutFolder) open(name string) (io.ReadCloser, error) {
-	return l.root.Open(filepath.FromSlash(name))
+	return openFile(l.root, name)
 }
 func (l layoutFolder) close() error { return l.root.Close() }
 

@@ -99,7 +99,7 @@ func readRootFS(ctx context.Context, dir *os.Root, from string, info fs.FileInfo
 		<-done
 		return err
 	}
-	f, err := dir.Open(from)
+	f, err := openFile(dir, from)
 	if err != nil {
 		return err
 	}

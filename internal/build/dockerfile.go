@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -244,9 +245,25 @@ func serverBases(ctx context.Context, from Registry, text []byte) ([]serverBase,
 	return found, nil
 }
 
+// openFile opens a regular file in the folder. A named pipe in its place would be waited for until somebody writes to it.
+func openFile(dir *os.Root, name string) (*os.File, error) {
+	f, err := dir.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: want a file, got %s", name, kind(info.Mode()))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // readFile reads a file in the folder. It returns nil if the file does not exist.
 func readFile(dir *os.Root, name string, limit int64) ([]byte, error) {
-	f, err := dir.Open(name)
+	f, err := openFile(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -27,7 +27,7 @@ type ignored struct {
 }
 
 func readIgnored(dir *os.Root) (*ignored, error) {
-	f, err := dir.Open(IgnoreFile)
+	f, err := openFile(dir, IgnoreFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -172,7 +172,7 @@ func (l *files) header(name string, kind byte, mode int64, uid, gid int) *tar.He
 
 // copyFile writes a file's content if the file has not changed since it was found.
 func (t *tree) copyFile(ctx context.Context, w io.Writer, e entry, buf []byte, read func(n int)) error {
-	f, err := t.root.Open(filepath.FromSlash(e.path))
+	f, err := openFile(t.root, e.path)
 	if err != nil {
 		return err
 	}

@@ -114,7 +114,7 @@ func isTest(name string) bool {
 
 // header reads the header of a file with weights. One that cannot be read or is of an unknown format has no header.
 func (l *looker) header(name string) {
-	f, err := l.dir.Open(filepath.FromSlash(name))
+	f, err := openFile(l.dir, name)
 	if err != nil {
 		return
 	}

@@ -5,11 +5,14 @@ package build_test
 import (
 	"context"
 	"encoding/binary"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"penstock/internal/build"
 )
@@ -227,4 +230,34 @@ func FuzzLook(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A named pipe in a folder is waited for by who opens it.
+func TestPipesAreNotWaitedFor(t *testing.T) {
+	for _, name := range []string{build.SpecFile, "Dockerfile", build.IgnoreFile, "requirements.txt", "main.py", "go.mod", "model.safetensors"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if name != "go.mod" {
+				if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module x\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := syscall.Mkfifo(filepath.Join(dir, name), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := build.Look(t.Context(), dir)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if needed := name == build.SpecFile || name == "Dockerfile"; err == nil || needed && !strings.Contains(err.Error(), name+": want a file, got a named pipe") {
+					t.Errorf("got %v, want an error, which says what %s is if that is all that counts", err, name)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("still waiting")
+			}
+		})
+	}
 }

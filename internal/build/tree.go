@@ -167,6 +167,8 @@ func newest(info fs.FileInfo) time.Time {
 
 func kind(mode fs.FileMode) string {
 	switch {
+	case mode.IsDir():
+		return "a folder"
 	case mode&fs.ModeSocket != 0:
 		return "a socket"
 	case mode&fs.ModeNamedPipe != 0:
