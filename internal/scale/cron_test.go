@@ -56,6 +56,25 @@ func TestCronWindows(t *testing.T) {
 		"the clock goes back": {
 			"0 8 * * *", "0 20 * * *", "Europe/Berlin", "2026-10-24 00:00", 48 * time.Hour, "24 06:00, 24 18:00, 25 07:00, 25 19:00",
 		},
+		// In Berlin, 02:00 to 03:00 does not exist on 29 March 2026: 01:00 in UTC is 03:00.
+		"a start that the clock skips": {
+			"30 2 * * *", "0 20 * * *", "Europe/Berlin", "2026-03-28 00:00", 72 * time.Hour, "28 01:30, 28 19:00, 29 01:00, 29 18:00, 30 00:30, 30 18:00",
+		},
+		"an end that the clock skips": {
+			"0 8 * * *", "30 2 * * *", "Europe/Berlin", "2026-03-28 00:00", 72 * time.Hour, "28 01:30, 28 07:00, 29 01:00, 29 06:00, 30 00:30, 30 06:00",
+		},
+		"a window that the clock skips": {
+			"30 2 * * *", "45 2 * * *", "Europe/Berlin", "2026-03-28 00:00", 72 * time.Hour, "28 01:30, 28 01:45, 30 00:30, 30 00:45",
+		},
+		"an end and a start that the clock skips": {
+			"50 * * * *", "20 * * * *", "Europe/Berlin", "2026-03-29 00:30", 2 * time.Hour, "29 00:50, 29 01:20, 29 01:50, 29 02:20",
+		},
+		"a clock that skips midnight": {
+			"0 0 * * *", "0 12 * * *", "Asia/Beirut", "2026-03-28 00:00", 40 * time.Hour, "28 10:00, 28 22:00, 29 09:00",
+		},
+		"times that the clock shows twice": {
+			"30 1 * * *", "30 3 * * *", "Europe/Berlin", "2026-10-24 12:00", 24 * time.Hour, "24 23:30, 25 02:30",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
