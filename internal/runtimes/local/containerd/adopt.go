@@ -41,6 +41,9 @@ func (d *Driver) adopt(ctx context.Context) error {
 			return fmt.Errorf("adopt container %s: %w", r.Labels[idLabel], err)
 		}
 	}
+	if err := d.endStrayShims(known); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(d.runDir(""))
 	if err != nil {
 		return err
@@ -66,6 +69,51 @@ func (d *Driver) adopt(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// endStrayShims ends the shims of containers that are not known. A control that is killed between the start of a shim and
+// containerd's note of it leaves one that nobody else would look for.
+func (d *Driver) endStrayShims(known map[string]bool) error {
+	if d.cfg.ShimCgroup == "" {
+		return nil
+	}
+	b, err := os.ReadFile(d.cgroups.file("cpu", d.cfg.ShimCgroup, "cgroup.procs"))
+	if err != nil {
+		return fmt.Errorf("list shims: %w", err)
+	}
+	for word := range strings.FieldsSeq(string(b)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil || pid <= 1 {
+			continue
+		}
+		process, err := os.FindProcess(pid) // before its command line is read: a process that takes its number later is another
+		if err != nil {
+			return fmt.Errorf("shim %d: %w", pid, err)
+		}
+		if key := shimOf(pid); key != "" && !known[key] {
+			d.log.Warn("a shim belongs to no known container; it is ended", "pid", pid, "container", key)
+			if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return fmt.Errorf("end shim %d: %w", pid, err)
+			}
+		}
+		if err := process.Release(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shimOf returns the key of a shim's container, or "" if the process has ended or is something else.
+func shimOf(pid int) string {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return ""
+	}
+	args := strings.Split(string(b), "\x00")
+	if i := slices.Index(args, "-id"); i >= 0 && i+1 < len(args) {
+		return args[i+1]
+	}
+	return ""
 }
 
 func (d *Driver) adoptContainer(ctx context.Context, r containers.Container) error {

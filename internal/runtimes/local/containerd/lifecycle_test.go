@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -416,4 +417,38 @@ func (l *lab) sandboxes() []string {
 		found = append(found, paths...)
 	}
 	return found
+}
+
+// A platform that is killed in the wrong moment leaves a shim without a container. The next one ends it, and no other.
+func TestShimWithoutAContainerIsEnded(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	r := l.run("kept", nil)
+	l.close()
+	stray := exec.Command("sh", "-c", "trap '' TERM; while :; do sleep 1; done", "shim", "-id", "nobodys")
+	if err := stray.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stray.Wait() }()
+	defer stray.Process.Kill()
+	for _, controller := range []string{"cpu", ""} {
+		procs := filepath.Join("/sys/fs/cgroup", controller, l.name, "shims/cgroup.procs")
+		if _, err := os.Stat(procs); err != nil {
+			continue
+		}
+		if err := os.WriteFile(procs, []byte(strconv.Itoa(stray.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.open()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("the shim without a container goes on")
+	}
+	if err := l.driver.Kill(t.Context(), r.id, syscall.SIGCONT); err != nil {
+		t.Errorf("the shim of the other: %v", err)
+	}
+	r.get("/", nil)
 }
