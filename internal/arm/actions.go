@@ -3,9 +3,11 @@ package arm
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"penstock/internal/resource"
+	"penstock/internal/store"
 )
 
 func startApp(c *call) error { return c.setStopped(false) }
@@ -104,7 +106,24 @@ func (c *call) setActive(active bool) error {
 		return nil
 	}
 	c.acted(rev, "RevisionDeactivating", fmt.Sprintf("Deactivating revision %q", name))
+	if err := c.warnUnserved(found, rev); err != nil {
+		return err
+	}
 	c.answer(http.StatusOK, "Deactivate succeeded")
+	return nil
+}
+
+// warnUnserved writes an event if the deactivation of rev has left nobody to answer the app's requests.
+func (c *call) warnUnserved(app resource.App, rev resource.Revision) error {
+	revisions, err := c.Store.Revisions().List(c.r.Context(), store.Scope{Parent: app.ID})
+	if err != nil || app.Served(revisions) {
+		return err
+	}
+	c.System.Append(resource.Event{
+		At: time.Now().UTC(), Warning: true, App: app.ID, Revision: rev.Name(), Reason: "TrafficToInactiveRevisions", Source: "ContainerAppController",
+		Message: fmt.Sprintf("All traffic leads to inactive revisions now (%s), so requests fail. Activate one of them, or change the traffic",
+			strings.Join(app.Targets(), ", ")),
+	})
 	return nil
 }
 

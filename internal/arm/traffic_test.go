@@ -96,6 +96,24 @@ func TestActivateAndDeactivate(t *testing.T) {
 	}
 	act(404, "chat--v9", "activate")
 
+	// Who takes away the last revision with traffic is told so.
+	warnings := func() (n int) {
+		for e, err := range s.system.Read(t.Context(), logs.EventQuery{App: resource.AppID(subscription, "ml", "chat")}) {
+			if err == nil && e.Reason == "TrafficToInactiveRevisions" && e.Warning && strings.Contains(e.Message, "(chat--v2)") {
+				n++
+			}
+		}
+		return n
+	}
+	if n := warnings(); n != 0 {
+		t.Errorf("while one is active: %d warnings", n)
+	}
+	act(200, "chat--v2", "deactivate")
+	if n := warnings(); n != 1 {
+		t.Errorf("after the last with traffic: %d warnings, want 1", n)
+	}
+	act(200, "chat--v2", "activate")
+
 	s.app("chat", chat(func(_, template, _ map[string]any) { template["revisionSuffix"] = "v2" }))
 	if a := act(400, "chat--v1", "activate"); a.get(t, "error", "code") != "RevisionModeSingle" {
 		t.Errorf("activate in Single mode: %s", a.body)

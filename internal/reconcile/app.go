@@ -385,10 +385,10 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 	case unhealthy:
 		r.warn(app.ID, latest.Name(), "ContainerAppUnhealthy", fmt.Sprintf("The write has succeeded, as in Azure, but revision %q is not ready: %s",
 			latest.Name(), cmp.Or(latest.Reason, "no replica is ready")))
-	case want == resource.Succeeded && !served(app, revisions):
+	case want == resource.Succeeded && !app.Served(revisions):
 		r.warn(app.ID, latest.Name(), "TrafficToInactiveRevisions", fmt.Sprintf(
 			"The write has succeeded, but all traffic leads to inactive revisions (%s), so requests fail. Activate one of them, or change the traffic",
-			strings.Join(targets(app), ", ")))
+			strings.Join(app.Targets(), ", ")))
 	case want == resource.Succeeded:
 		r.emit(app.ID, latest.Name(), "ContainerAppReady", ready(app), 0)
 	default:
@@ -400,24 +400,6 @@ func (r *Reconciler) settle(ctx context.Context, app resource.App, latest resour
 // isReady reports whether a revision can get its app's traffic.
 func isReady(rev resource.Revision) bool {
 	return !rev.Ready.IsZero() && rev.State != resource.RevisionActivationFailed
-}
-
-// targets returns the names of the revisions that get a share of the app's requests.
-func targets(app resource.App) (names []string) {
-	for _, share := range app.Shares() {
-		if name := app.Target(share); share.Weight > 0 && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// served says whether a revision that gets requests is active. An app without ingress gets none.
-func served(app resource.App, revisions []resource.Revision) bool {
-	to := targets(app)
-	return app.Configuration.Ingress == nil || slices.ContainsFunc(revisions, func(rev resource.Revision) bool {
-		return rev.Active() && slices.Contains(to, rev.Name())
-	})
 }
 
 // ready describes for users where an app's requests go.

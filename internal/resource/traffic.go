@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -47,6 +48,24 @@ func (a App) Target(t Traffic) string {
 		return cmp.Or(a.LatestReadyRevision, a.LatestRevision)
 	}
 	return t.Revision
+}
+
+// Targets returns the names of the revisions that get requests.
+func (a App) Targets() (names []string) {
+	for _, share := range a.Shares() {
+		if name := a.Target(share); share.Weight > 0 && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Served says whether a revision that gets requests is active. An app without ingress gets none.
+func (a App) Served(revisions []Revision) bool {
+	to := a.Targets()
+	return a.Configuration.Ingress == nil || slices.ContainsFunc(revisions, func(rev Revision) bool {
+		return rev.Active() && slices.Contains(to, rev.Name())
+	})
 }
 
 var label = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
