@@ -37,7 +37,7 @@ func TestSecrets(t *testing.T) {
 	}
 	wanted.Properties.Template.Containers[0].Env = []*armappcontainers.EnvironmentVar{{Name: new("PASSWORD"), SecretRef: new("password")}}
 	made := put(ctx, t, apps, "e2e-echo", wanted)
-	if env := made.Properties.Template.Containers[0].Env[0]; *env.SecretRef != "password" || env.Value != nil {
+	if env := made.Properties.Template.Containers[0].Env[0]; *env.SecretRef != "password" || env.Value == nil || *env.Value != "" {
 		t.Errorf("the variable is answered as %+v", env)
 	}
 	secrets := func() map[string]string {
