@@ -139,12 +139,13 @@ func TestAWriteWithoutProgressSucceedsInAzure(t *testing.T) {
 	}
 }
 
-// A program that a probe restarts ends with code 0, which explains nothing.
+// A program that a probe restarts ends with code 0, which explains nothing. The probe goes on long enough for the program
+// to listen somewhere.
 func TestAFailedProbeIsTheReason(t *testing.T) {
 	w := newWorld(t)
 	app := w.put(func(a *resource.App) {
 		a.Template.Containers[0].Probes = []resource.Probe{{
-			Type: resource.Startup, TCP: &resource.TCPSocket{Port: 9999}, Period: 20 * time.Millisecond, Timeout: time.Second, FailureThreshold: 2, SuccessThreshold: 1, Grace: time.Second,
+			Type: resource.Startup, TCP: &resource.TCPSocket{Port: 9999}, Period: 50 * time.Millisecond, Timeout: time.Second, FailureThreshold: 10, SuccessThreshold: 1, Grace: time.Second,
 		}}
 	})
 	const want = "connection refused on port 9999; the container listens on 8080"

@@ -1,8 +1,10 @@
 package penstocktest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +49,12 @@ var program = sync.OnceValues(func() (string, error) {
 
 // goBuild runs the go command in a folder. Test packages run at the same time and build the same programs: one builds,
 // the others wait for it and find the file up to date, which go then leaves as it is.
-func goBuild(dir, cgo string, args ...string) (err error) {
+func goBuild(dir, cgo string, args ...string) error {
+	return locked(func() error { return goRun(dir, cgo, args...) })
+}
+
+// locked calls do while no other test process of this repository is in it.
+func locked(do func() error) (err error) {
 	if err := os.MkdirAll(Path("bin"), 0o755); err != nil {
 		return err
 	}
@@ -59,6 +66,11 @@ func goBuild(dir, cgo string, args ...string) (err error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
+	return do()
+}
+
+// goRun runs the go command in a folder.
+func goRun(dir, cgo string, args ...string) error {
 	cmd := exec.Command("go", args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -87,7 +99,7 @@ func (m *Machine) ImageOf(t *testing.T, folder ...string) {
 func (m *Machine) Image(t *testing.T, name string) {
 	t.Helper()
 	dir := Path("examples", name)
-	err := goBuild(dir, "CGO_ENABLED=0", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", "bin/"+name, ".")
+	err := buildExample(dir, name)
 	if _, missing := os.Stat(filepath.Join(dir, "weights", "model.safetensors")); err == nil && name == "chat" && missing != nil {
 		err = goBuild(dir, "CGO_ENABLED=0", "run", "./weights", "-size", "64MiB", "-o", "weights/model.safetensors")
 	}
@@ -95,4 +107,27 @@ func (m *Machine) Image(t *testing.T, name string) {
 		t.Fatalf("build examples/%s: %v", name, err)
 	}
 	m.Must(t, "build", "-t", name+":1", dir)
+}
+
+// buildExample builds bin/NAME in an example's folder. It leaves a file alone that is up to date, its time too, which go
+// would set: other test packages may be making an image of it, and a file that changes meanwhile is refused.
+func buildExample(dir, name string) error {
+	return locked(func() error {
+		made, fresh := filepath.Join(dir, "bin", name), filepath.Join(dir, "bin", "."+name)
+		old, err := os.ReadFile(made)
+		if err == nil {
+			err = os.WriteFile(fresh, old, 0o755) // go links nothing if this is what it would write
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		defer os.Remove(fresh)
+		if err := goRun(dir, "CGO_ENABLED=0", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", fresh, "."); err != nil {
+			return err
+		}
+		if now, err := os.ReadFile(fresh); err != nil || bytes.Equal(now, old) {
+			return err
+		}
+		return os.Rename(fresh, made)
+	})
 }
