@@ -74,12 +74,12 @@ func Boot(t *testing.T) *Machine {
 		}
 	})
 	m.Must(t, "up")
-	m.Client.Transport = &http.Transport{DialContext: m.dial, MaxIdleConnsPerHost: 64}
+	m.Client.Transport = &http.Transport{DialContext: m.Dial, MaxIdleConnsPerHost: 64}
 	return m
 }
 
-// dial connects every host name to the server's HTTP listener, as *.localhost does in browsers.
-func (m *Machine) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+// Dial connects every host name to the server's HTTP listener, as *.localhost does in browsers.
+func (m *Machine) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, network, "127.0.0.1:"+strconv.Itoa(m.Status.HTTPPort))
 }

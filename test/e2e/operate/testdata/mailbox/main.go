@@ -1,4 +1,5 @@
-// Mailbox is a queue and an external scaler that tells its length, on ports 8080 and 8081. Run as `mailbox take URL` it takes a
+// Mailbox is a queue and an external scaler that tells its length, on ports 8080 and 8081. A WebSocket at /echo gets back the
+// bytes that it sends. Run as `mailbox take URL` it takes a
 // message from the mailbox at URL, works for a while, and deletes the message.
 package main
 
@@ -33,6 +34,10 @@ func main() {
 			calls.ServeHTTP(w, r)
 			return
 		}
+		if r.URL.Path == "/echo" {
+			echo(w)
+			return
+		}
 		box.ServeHTTP(w, r)
 	})
 	ended := make(chan error)
@@ -62,6 +67,20 @@ func take(url string) error {
 		}
 	}
 	return nil
+}
+
+// echo takes the connection over and sends back what arrives on it.
+func echo(w http.ResponseWriter) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err != nil {
+		return
+	}
+	_, _ = io.Copy(conn, buffered) // until the client ends it
 }
 
 // mailbox counts messages. Those that were taken count until they are deleted.
