@@ -251,7 +251,7 @@ func (r *revision) take(d link.Demand) {
 	r.load.Completed += d.Ended
 	r.load.Served += d.Served
 	r.load.Busy += d.Busy
-	r.load.InFlight, r.load.Waiting = d.Now, d.Queued
+	r.load.InFlight, r.load.Waiting, r.load.Open = d.Now, d.Queued, d.Open
 	r.load.Measured = d.Measured
 }
 
@@ -284,7 +284,7 @@ func (s *Scaler) decide(now time.Time) (next time.Time) {
 func (s *Scaler) one(r *revision, now time.Time) (tell func()) {
 	d := r.decider.Decide(scale.Sample{At: now, Current: r.wanted, Load: r.load, Readings: r.measurements(), Starts: r.starts})
 	r.starts = nil
-	r.load = scale.Load{InFlight: r.load.InFlight, Waiting: r.load.Waiting}
+	r.load = scale.Load{InFlight: r.load.InFlight, Waiting: r.load.Waiting, Open: r.load.Open}
 	was := r.wanted
 	r.wanted, r.reason, r.last, r.next = d.Wanted, d.Reason, d, d.Next
 	other := (d.Rule != r.recorded.Rule || d.Bound != r.recorded.Bound) && now.Sub(r.recorded.At) >= recordEvery

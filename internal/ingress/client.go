@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/internal/ingress/upstream"
@@ -26,6 +27,8 @@ type client struct {
 
 	once  sync.Once
 	shown string // the certificate, as replicas get it
+
+	room atomic.Pointer[guardedRoom] // of the last request; it counts the connection
 
 	mu    sync.Mutex
 	bound *upstream.Conn
@@ -71,11 +74,30 @@ func (c *client) release() bool {
 	return !c.gone
 }
 
-// leave aborts the bound connection, as the client connection's context has ended.
+// asks counts the connection for the room that its request goes to, and no more for the one before.
+func (c *client) asks(g *guardedRoom) {
+	if c.conn == nil || c.room.Load() == g {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone { // a request of HTTP/2 can outlive its connection
+		return
+	}
+	if before := c.room.Swap(g); before != nil {
+		before.connections.Add(-1)
+	}
+	g.connections.Add(1)
+}
+
+// leave aborts the bound connection, as the client's connection has ended.
 func (c *client) leave() {
 	c.mu.Lock()
 	c.gone = true
 	conn := c.bound
+	if last := c.room.Swap(nil); last != nil {
+		last.connections.Add(-1)
+	}
 	c.mu.Unlock()
 	if conn != nil {
 		conn.Abort()
@@ -89,6 +111,24 @@ func (in *Ingress) withOneClient(ctx context.Context, conn net.Conn) context.Con
 	c.unbind = c.release
 	context.AfterFunc(ctx, c.leave) // never taken back: the context ends with the connection
 	return with
+}
+
+// withSharedClient is withClient for a connection of HTTP/2, whose requests run side by side. connState ends it.
+func (in *Ingress) withSharedClient(ctx context.Context, conn net.Conn) context.Context {
+	with := in.withClient(ctx, conn)
+	in.shared.Store(conn, with.Value(clientKey{}))
+	return with
+}
+
+// connState is called for connections that speak HTTP/2, for which life.enter was called before.
+func (in *Ingress) connState(conn net.Conn, s http.ConnState) {
+	if s != http.StateClosed && s != http.StateHijacked {
+		return
+	}
+	if c, ok := in.shared.LoadAndDelete(conn); ok {
+		c.(*client).leave()
+	}
+	in.life.exit()
 }
 
 func (in *Ingress) withClient(ctx context.Context, conn net.Conn) context.Context {

@@ -150,7 +150,9 @@ func (x *exchange) serve() verdict {
 		}
 		x.stream = rt.http2 || rt.detect && x.r.ProtoMajor == 2 && isGRPC(x.r.Header)
 		x.websocket = !x.stream && wantsWebSocket(x.r)
-		v := x.place(x.r.Context(), rt.choose(), x)
+		rm := rt.choose()
+		x.client.asks(rm)
+		v := x.place(x.r.Context(), rm, x)
 		if v != again {
 			x.endUpload()
 			return v

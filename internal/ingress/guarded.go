@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/internal/accesslog"
@@ -23,6 +24,8 @@ import (
 type guardedRoom struct {
 	name string // the revision's ID; "" for an app without one
 	in   *Ingress
+
+	connections atomic.Int64 // of clients, whose last request came here
 
 	mu      sync.Mutex
 	room    *room.Room
@@ -371,18 +374,29 @@ func (g *guardedRoom) routedElsewhere(t *table) func(*room.Ticket) bool {
 // unscaled is how many requests a replica should have at a time where no rule says so: Azure's default of an http rule.
 const unscaled = 10
 
-// grown says whether there are more requests than the replicas should have, and a tenth more than control has been told of, so
+// grown says whether there are more requests, or connections where those count, than the replicas should have, and a tenth more than control has been told of, so
 // that it should hear of it now. It is called with mu held, for each request.
 func (g *guardedRoom) grown() bool {
-	n := g.room.InFlight() + g.room.Waiting()
-	return n > cmp.Or(g.room.Config().Target, unscaled)*len(g.room.Replicas()) && n > g.told.Now+g.told.Queued+(g.told.Now+g.told.Queued)/10
+	n, told := g.room.InFlight()+g.room.Waiting(), g.told.Now+g.told.Queued
+	if g.counts() {
+		n, told = int(g.connections.Load()), g.told.Open
+	}
+	return n > cmp.Or(g.room.Config().Target, unscaled)*len(g.room.Replicas()) && n > told+told/10
+}
+
+// counts says whether an http rule of the revision counts connections. It is called with mu held.
+func (g *guardedRoom) counts() bool {
+	return g.room.Config().Settings.HTTPMetric == resource.MetricConnections
 }
 
 // load is what the room has counted. It is called with mu held.
 func (g *guardedRoom) load(now time.Time) link.Load {
-	m := g.room.Measure(now)
+	m, open := g.room.Measure(now), 0
+	if g.counts() {
+		open = int(g.connections.Load())
+	}
 	return link.Load{
-		Arrivals: m.Arrivals, Ended: g.ended, Served: g.served, Now: g.room.InFlight(), Queued: g.room.Waiting(),
+		Arrivals: m.Arrivals, Ended: g.ended, Served: g.served, Now: g.room.InFlight(), Queued: g.room.Waiting(), Open: open,
 		InFlight: link.Integral{At: m.At, Sum: m.Busy}, Waiting: link.Integral{At: m.At, Sum: m.Waited},
 	}
 }
@@ -402,7 +416,7 @@ func (g *guardedRoom) report(to *link.Report) {
 		to.Waiting[g.name] += n
 	}
 	l := g.load(time.Now())
-	if g.name != "" && (l.Arrivals != g.told.Arrivals || l.Ended != g.told.Ended || l.Now > 0 || l.Queued > 0) {
+	if g.name != "" && (l.Arrivals != g.told.Arrivals || l.Ended != g.told.Ended || l.Now > 0 || l.Queued > 0 || l.Open > 0 || l.Open != g.told.Open) {
 		to.Loads[g.name] = l
 	}
 	g.told = l

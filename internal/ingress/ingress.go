@@ -66,6 +66,7 @@ type Ingress struct {
 	life      life
 	began     time.Time     // since when times are measured
 	clients   atomic.Uint64 // connections that were ever opened
+	shared    sync.Map      // *client of each open connection of HTTP/2, by its net.Conn
 	hops      *hops
 	own       *front.Queue // connections to ports that lead to one app each, which doors accept
 	doors     atomic.Pointer[Doors]

@@ -54,13 +54,6 @@ func (l *life) wait(ctx context.Context) {
 	}
 }
 
-// state is called for connections that speak HTTP/2, for which enter was called before.
-func (l *life) state(_ net.Conn, s http.ConnState) {
-	if s == http.StateClosed || s == http.StateHijacked {
-		l.exit()
-	}
-}
-
 // Serve accepts requests from the listeners for http and https until ctx ends or one of them fails. Then it drains: it
 // accepts no more connections, asks clients to use new ones, and waits for requests in flight, at most for Config.Drain.
 // When it returns, all its goroutines have ended. It is called once.
@@ -119,9 +112,9 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 			ReadHeaderTimeout:            in.cfg.HeaderTimeout,
 			IdleTimeout:                  keepAlive,
 			MaxHeaderBytes:               in.cfg.MaxHeaderBytes,
-			ConnState:                    in.life.state,
+			ConnState:                    in.connState,
 			BaseContext:                  func(net.Listener) context.Context { return requests },
-			ConnContext:                  in.withClient,
+			ConnContext:                  in.withSharedClient,
 			ErrorLog:                     log.New(serverLog{in.cfg.Log}, "", 0),
 		},
 		TLS:            config,

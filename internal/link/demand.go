@@ -6,12 +6,13 @@ import (
 )
 
 // Demand is the load of a revision over all ingresses. Arrivals, Ended, Served and Busy are counted since the previous
-// call of Hub.Demand; Now and Queued are current values.
+// call of Hub.Demand; Now, Queued and Open are current values.
 type Demand struct {
 	Arrivals, Ended int
 	Served          time.Duration // by the requests that have ended, on their replicas
 	Busy            time.Duration // the integral of requests on replicas over time
 	Now, Queued     int
+	Open            int // clients' connections, if a rule counts them
 	// Measured is when the newest of the counts was taken, at the ingress. A report may arrive later than that on a busy machine.
 	Measured time.Time
 }
@@ -20,13 +21,16 @@ type Demand struct {
 type demands struct {
 	last  map[int]map[string]Load // by ingress and revision ID
 	began map[int]time.Time       // when each ingress began to count, by the report that was quickest
-	news  map[string]Demand       // by revision ID, since they were taken; Now and Queued are not set
+	news  map[string]Demand       // by revision ID, since they were taken; Now, Queued and Open are not set
 	ready chan struct{}           // has an element while there is news
 }
 
 func newDemands() demands {
 	return demands{last: map[int]map[string]Load{}, began: map[int]time.Time{}, news: map[string]Demand{}, ready: make(chan struct{}, 1)}
 }
+
+// current is 0 if there is nothing at this moment.
+func (l Load) current() int { return l.Now + l.Queued + l.Open }
 
 // hear adds a report of an ingress that has arrived now.
 func (d *demands) hear(id int, r Report, now time.Time) {
@@ -68,10 +72,10 @@ func (d *demands) note(id int, revision string, now Load, at time.Time) {
 	last := d.last[id]
 	before := last[revision]
 	if now.InFlight.At < before.InFlight.At || now.Arrivals < before.Arrivals {
-		before = Load{Now: before.Now, Queued: before.Queued} // it started counting from zero
+		before = Load{Now: before.Now, Queued: before.Queued, Open: before.Open} // it started counting from zero
 	}
 	last[revision] = now
-	if now.Arrivals == before.Arrivals && now.Ended == before.Ended && now.Now == 0 && now.Queued == 0 && before.Now == 0 && before.Queued == 0 {
+	if now.Arrivals == before.Arrivals && now.Ended == before.Ended && now.current() == 0 && before.current() == 0 {
 		return
 	}
 	sum := d.news[revision]
@@ -112,6 +116,7 @@ func (h *Hub) Demand(ctx context.Context) (map[string]Demand, error) {
 		for _, last := range h.demand.last {
 			sum.Now += last[revision].Now
 			sum.Queued += last[revision].Queued
+			sum.Open += last[revision].Open
 		}
 		news[revision] = sum
 	}

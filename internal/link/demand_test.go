@@ -57,6 +57,17 @@ func TestDemandAddsUpIngresses(t *testing.T) {
 	if got, want := take()["r"], (Demand{Arrivals: 1, Ended: 1, Served: time.Second, Busy: time.Second + time.Microsecond, Now: 2, Queued: 4}); got != want {
 		t.Errorf("measured twice: got %+v, want %+v", got, want)
 	}
+	// Open connections are as many as there are now, also where nothing else happens.
+	open := load(5*time.Second, 5, 4, 0, 0)
+	open.Open = 3
+	hear(1, Report{Loads: map[string]Load{"r": open}})
+	if got := take()["r"]; got.Open != 3 || got.Now != 1 {
+		t.Errorf("open connections: got %+v, want 3 of them", got)
+	}
+	hear(1, Report{Loads: map[string]Load{"r": load(6*time.Second, 5, 4, 0, 0)}})
+	if got := take()["r"]; got.Open != 0 {
+		t.Errorf("they have ended: got %+v, want none", got)
+	}
 	// One that begins again counts from zero.
 	hear(1, Report{Loads: map[string]Load{"r": load(time.Second, 2, 0, 2, 0)}})
 	if got, want := take()["r"], (Demand{Arrivals: 2, Busy: time.Second, Now: 3, Queued: 4}); got != want {

@@ -39,6 +39,9 @@ type Load struct {
 	// Now is the number of requests on replicas at this moment, and Queued of those waiting for one.
 	Now    int `json:"now,omitempty"`
 	Queued int `json:"queued,omitempty"`
+	// Open is the number of clients' open connections whose last request was for the revision. It is counted only if a rule
+	// of the revision asks for it.
+	Open int `json:"open,omitempty"`
 	// InFlight measures the requests on all replicas, including replicas that are gone.
 	InFlight Integral `json:"inFlight"`
 	// Waiting measures the requests that wait for a replica.

@@ -57,6 +57,9 @@ type HTTPMetric string
 const (
 	MetricInFlight   HTTPMetric = "inflight"   // requests on replicas or waiting for one
 	MetricDocumented HTTPMetric = "documented" // requests a second over 15 s, as Azure documents it
+
+	// MetricConnections are clients' open connections, each counted for the app that its last request went to.
+	MetricConnections HTTPMetric = "connections"
 )
 
 // Capabilities says which of Docker's default capabilities a replica's containers keep.

@@ -50,7 +50,7 @@ var settings = []setting{
 	{"retry", choice(func(s *Settings) *Retry { return &s.Retry }, RetryIdempotent, RetryAll, RetryNone)},
 	{"drain-limit", duration(func(s *Settings) *time.Duration { return &s.DrainLimit }, "")},
 	{"capabilities", choice(func(s *Settings) *Capabilities { return &s.Capabilities }, CapabilitiesDefault, CapabilitiesNone)},
-	{"http-metric", choice(func(s *Settings) *HTTPMetric { return &s.HTTPMetric }, MetricInFlight, MetricDocumented)},
+	{"http-metric", choice(func(s *Settings) *HTTPMetric { return &s.HTTPMetric }, MetricInFlight, MetricDocumented, MetricConnections)},
 	{"scale-in-window", duration(func(s *Settings) *time.Duration { return &s.ScaleInWindow }, "")},
 	{"progress", toggle(func(s *Settings) *bool { return &s.Progress })},
 	{"prefetch", choice(func(s *Settings) *Prefetch { return &s.Prefetch }, PrefetchOff, PrefetchWeights)},

@@ -87,7 +87,7 @@ func TestParseSettingsRefuses(t *testing.T) {
 		"a share of nothing":           {"penstock.recycle", "0", "PenstockInvalidTag", "10 to 95"},
 		"a broken share":               {"penstock.recycle", "79.5", "PenstockInvalidTag", "10 to 95"},
 		"another standby":              {"penstock.standby", "warm", "PenstockInvalidTag", `want created or paused or none, got "warm"`},
-		"an unknown metric":            {"penstock.http-metric", "connections", "PenstockInvalidTag", "inflight or documented"},
+		"an unknown metric":            {"penstock.http-metric", "streams", "PenstockInvalidTag", "inflight or documented or connections"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

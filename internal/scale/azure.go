@@ -89,6 +89,8 @@ func (d *Decider) azureWish(r Rule, s Sample) Wish {
 		switch r.Metric {
 		case InFlight:
 			w.Value = float64(s.Load.InFlight + s.Load.Waiting)
+		case Connections:
+			w.Value = float64(s.Load.Open)
 		default:
 			w.Value = d.state.Rate
 		}

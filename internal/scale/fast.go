@@ -91,6 +91,8 @@ func (d *Decider) fastWish(r Rule, s Sample) Wish {
 			if n, _, took, ok := d.state.Learned.history.over(SyncEvery); ok {
 				w.Value = float64(n) / took.Seconds()
 			}
+		case r.Metric == Connections:
+			w.Value = float64(l.Open)
 		case r.Kind == TCP || d.state.Learned.Service == 0:
 			// The length of a connection depends on the client and the app, so it says nothing about the next one.
 			w.Value = float64(l.InFlight + l.Waiting)

@@ -37,6 +37,8 @@ type Metric string
 const (
 	InFlight   Metric = "inflight"   // requests on replicas or waiting for one
 	Documented Metric = "documented" // requests a second over the last 15 s, as Azure documents it
+
+	Connections Metric = "connections" // clients' open connections, idle ones too
 )
 
 // Window tells when a cron rule is active.
@@ -110,11 +112,12 @@ type Load struct {
 	Measured time.Time
 	InFlight int // requests on replicas now
 	Waiting  int // requests that wait for a replica now
+	Open     int // clients' open connections now, if a rule counts them
 }
 
-// active reports whether there was a request since the previous sample.
+// active reports whether there was a request since the previous sample, or is a connection.
 func (l Load) active() bool {
-	return l.Arrived > 0 || l.Completed > 0 || l.InFlight > 0 || l.Waiting > 0
+	return l.Arrived > 0 || l.Completed > 0 || l.InFlight > 0 || l.Waiting > 0 || l.Open > 0
 }
 
 // Reading is the value of a rule that is measured elsewhere: cpu, memory, external.

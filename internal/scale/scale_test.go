@@ -85,6 +85,27 @@ func TestAzureHTTPIsARate(t *testing.T) {
 	w.want(t, "0s 1, 15s 4, 30s 5")
 }
 
+// Open connections count whether they are used or not, and keep the app awake.
+func TestConnections(t *testing.T) {
+	for name, tt := range map[string]struct {
+		policy scale.Policy
+		want   string
+	}{
+		"azure": {azure(http(10, scale.Connections), 0, 10), "0s 1, 15s 3, 7m0s 1, 7m1s 0"},
+		"fast":  {fast(http(10, scale.Connections), 0, 10), "0s 3, 3m0s 1, 7m0s 0"},
+	} {
+		tt.policy.Cooldown = 2 * time.Minute
+		w := &world{Decider: scale.New(tt.policy, scale.State{})}
+		w.at(0, scale.Load{Arrived: 25, InFlight: 25, Open: 25}, nil)
+		w.each(time.Second, 2*time.Minute, time.Second, scale.Load{Open: 25}, nil)
+		w.each(2*time.Minute+time.Second, 5*time.Minute, time.Second, scale.Load{Open: 1}, nil)
+		w.each(5*time.Minute+time.Second, 10*time.Minute, time.Second, scale.Load{}, nil)
+		if got := strings.Join(w.log, ", "); got != tt.want {
+			t.Errorf("%s: got %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
 func TestAzureGoesToZeroAfterTheCooldown(t *testing.T) {
 	w := &world{Decider: scale.New(azure(http(10, scale.Documented), 0, 10), scale.State{})}
 	w.at(0, scale.Load{Arrived: 1, InFlight: 1}, nil)
