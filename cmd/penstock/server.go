@@ -84,6 +84,9 @@ type roleConfig struct {
 func serve(ctx context.Context, c Config, env *cli.Env) error {
 	log := newLogger(env.Stderr, c)
 	began := time.Now()
+	if err := raiseFileLimit(); err != nil {
+		log.Info("the limit on open files stays as it is", "err", err)
+	}
 	for _, l := range c.exposed() {
 		log.Warn("listener can be reached from other machines; make sure that only trusted ones can reach it", "listener", l)
 	}

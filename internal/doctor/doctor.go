@@ -72,6 +72,7 @@ func checks() []check {
 		{"Dockerfile builder", true, builder},
 		{"disk", false, disk},
 		{"memory", false, memory},
+		{"open files", false, openFiles},
 		{"ports", false, ports},
 		{"names", false, names},
 	}

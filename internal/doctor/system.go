@@ -173,3 +173,46 @@ func meminfo(name string) (int64, error) {
 	n, err := strconv.ParseInt(v, 10, 64)
 	return n << 10, err
 }
+
+// fewFiles is a limit on open files below which a busy app can reach it.
+const fewFiles = 16 << 10
+
+// openFiles finds how many files and sockets the server can have open, which it raises as far as it may when it starts.
+func openFiles(_ context.Context, o Options) []Finding {
+	limit, err := fileLimit(o.Running)
+	if err != nil {
+		return warn("", "", "%v", err)
+	}
+	of := "the server may raise its limit to"
+	if o.Running != 0 {
+		of = "the server may have"
+	}
+	found := fmt.Sprintf("%s %d, enough for about %d requests at a time", of, limit, limit*3/8)
+	if limit < fewFiles {
+		return warn("beyond that, clients' idle connections are closed and new ones refused",
+			"raise the limit: ulimit -Hn, LimitNOFILE of a systemd unit, or fs.nr_open", "%s", found)
+	}
+	return ok("%s", found)
+}
+
+// fileLimit returns the limit of a running server, or what a new one would raise its own to.
+func fileLimit(running int) (uint64, error) {
+	var limit unix.Rlimit
+	if running != 0 {
+		err := unix.Prlimit(running, unix.RLIMIT_NOFILE, nil, &limit)
+		return limit.Cur, err
+	}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	set, err := effective()
+	if err != nil || set&(1<<capSysResource) == 0 {
+		return limit.Max, nil
+	}
+	b, err := os.ReadFile("/proc/sys/fs/nr_open")
+	if err != nil {
+		return 0, err
+	}
+	most, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	return max(limit.Max, min(most, 1<<20)), err
+}

@@ -30,6 +30,9 @@ type client struct {
 
 	room atomic.Pointer[guardedRoom] // of the last request; it counts the connection
 
+	// since when a connection of HTTP/2 has no request, as Unix time in nanoseconds; 0 while it has one, and for others.
+	idle atomic.Int64
+
 	mu    sync.Mutex
 	bound *upstream.Conn
 	gone  bool
@@ -116,19 +119,29 @@ func (in *Ingress) withOneClient(ctx context.Context, conn net.Conn) context.Con
 // withSharedClient is withClient for a connection of HTTP/2, whose requests run side by side. connState ends it.
 func (in *Ingress) withSharedClient(ctx context.Context, conn net.Conn) context.Context {
 	with := in.withClient(ctx, conn)
-	in.shared.Store(conn, with.Value(clientKey{}))
+	c := with.Value(clientKey{}).(*client)
+	c.idle.Store(time.Now().UnixNano())
+	in.shared.Store(conn, c)
 	return with
 }
 
 // connState is called for connections that speak HTTP/2, for which life.enter was called before.
 func (in *Ingress) connState(conn net.Conn, s http.ConnState) {
-	if s != http.StateClosed && s != http.StateHijacked {
-		return
+	switch s {
+	case http.StateActive, http.StateIdle:
+		if c, ok := in.shared.Load(conn); ok {
+			since := int64(0)
+			if s == http.StateIdle {
+				since = time.Now().UnixNano()
+			}
+			c.(*client).idle.Store(since)
+		}
+	case http.StateClosed, http.StateHijacked:
+		if c, ok := in.shared.LoadAndDelete(conn); ok {
+			c.(*client).leave()
+		}
+		in.life.exit()
 	}
-	if c, ok := in.shared.LoadAndDelete(conn); ok {
-		c.(*client).leave()
-	}
-	in.life.exit()
 }
 
 func (in *Ingress) withClient(ctx context.Context, conn net.Conn) context.Context {

@@ -32,6 +32,8 @@ type Config struct {
 	// 100, as in Envoy.
 	MaxHeaderBytes int
 	MaxHeaders     int
+	// Descriptors is how many files and sockets the process may have open; 0 means that this has no limit.
+	Descriptors int
 	// DialTimeout bounds the opening of one connection to a replica. 5 s, as in Envoy.
 	DialTimeout time.Duration
 	// Heartbeat is how often a client that follows the start of a replica is told something. 10 s: proxies and load balancers
@@ -66,8 +68,10 @@ type Ingress struct {
 	life      life
 	began     time.Time     // since when times are measured
 	clients   atomic.Uint64 // connections that were ever opened
-	shared    sync.Map      // *client of each open connection of HTTP/2, by its net.Conn
+	shared    sync.Map      // *client of each connection of HTTP/2 and of TCP apps, by its net.Conn
 	hops      *hops
+	servers   []*front.Server // guarded by crowd's mu
+	crowd     crowd
 	own       *front.Queue // connections to ports that lead to one app each, which doors accept
 	doors     atomic.Pointer[Doors]
 
@@ -92,6 +96,7 @@ func New(cfg Config) *Ingress {
 		life:     life{quiet: make(chan struct{}, 1)},
 		own:      front.NewQueue(ownPorts{}),
 		hops:     newHops(),
+		crowd:    newCrowd(cfg.Descriptors),
 	}
 	in.upstreams = upstream.NewClient(in.cfg.DialTimeout)
 	in.exchanges.New = func() any { return new(exchange) }

@@ -65,13 +65,13 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) erro
 	defer end(nil)
 
 	var wg sync.WaitGroup
-	var servers []*front.Server
+	in.crowd.mu.Lock() // until all servers are there
 	run := func(scheme string, ln net.Listener, config *tls.Config) {
 		server := in.server(requests, scheme, config)
 		if ln == in.own {
 			in.mark(server)
 		}
-		servers = append(servers, server)
+		in.servers = append(in.servers, server)
 		wg.Go(func() {
 			if err := server.Serve(requests, ln); ctx.Err() == nil {
 				stop(fmt.Errorf("serve %s on %v: %w", scheme, ln.Addr(), err))
@@ -85,11 +85,12 @@ func (in *Ingress) Serve(ctx context.Context, plain, secure []net.Listener) erro
 		run("https", ln, in.TLSConfig())
 	}
 	run("http", in.own, nil)
+	in.crowd.mu.Unlock()
 	wg.Go(func() { in.sweep(requests) })
 
 	<-ctx.Done()
 	err := context.Cause(ctx)
-	in.drain(servers, slices.Concat(plain, secure), end)
+	in.drain(in.servers, slices.Concat(plain, secure), end)
 	end(nil)
 	wg.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -122,7 +123,8 @@ func (in *Ingress) server(requests context.Context, scheme string, config *tls.C
 		Opened:         in.life.enter,
 		Closed:         in.life.exit,
 		Refused:        func(ctx context.Context, status int) { in.refused(ctx, scheme, status) },
-		HeaderTimeout:  in.cfg.HeaderTimeout,
+		Admit:          in.admit,
+		HeaderTimeout:  in.headerTimeout,
 		IdleTimeout:    keepAlive,
 		MaxHeaderBytes: in.cfg.MaxHeaderBytes,
 		MaxFields:      func() int { return in.table.Load().maxHeaders },

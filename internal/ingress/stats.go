@@ -11,6 +11,7 @@ type Stats struct {
 	Dialled   int64 // connections opened to replicas
 	Reused    int64 // requests on a connection that was open already
 	Tunnelled int64 // upgraded connections
+	Shed      int64 // connections that were closed or not admitted to save descriptors
 }
 
 // counters is one of several sets, so that many cores do not write to the same cache line.
@@ -27,6 +28,7 @@ func (in *Ingress) count(c *client) *counters { return &in.stats[c.number%counte
 
 // Stats reads the counters, one after another.
 func (in *Ingress) Stats() (s Stats) {
+	s.Shed = in.crowd.shed.Load()
 	for i := range in.stats {
 		c := &in.stats[i]
 		s.Requests += c.requests.Load()

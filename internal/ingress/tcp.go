@@ -37,6 +37,12 @@ func (in *Ingress) connect(ctx context.Context, conn *net.TCPConn, port int) {
 	c.in, c.client = in, newClient(conn.RemoteAddr().String(), conn)
 	c.gone = func() bool { return gone(conn) } // nobody reads from it while it waits
 	c.client.number = in.clients.Add(1)
+	in.shared.Store(net.Conn(conn), c.client)
+	in.crowd.tcp.Add(1)
+	defer func() {
+		in.shared.Delete(net.Conn(conn))
+		in.crowd.tcp.Add(-1)
+	}()
 	c.rec = accesslog.Record{
 		Start: now, Client: c.client.address, Forwarded: c.client.address, Connection: c.client.number,
 		Scheme: "tcp", Proto: accesslog.ProtoTCP, Host: ":" + strconv.Itoa(port),
@@ -177,6 +183,10 @@ func (in *Ingress) accept(ln net.Listener, take func(*net.TCPConn)) {
 		if err != nil {
 			in.cfg.Log.Warn("a connection cannot be accepted", "listener", ln.Addr(), "err", err)
 			time.Sleep(acceptPause) // descriptors or memory have run out
+			continue
+		}
+		if !in.admit(conn) {
+			abrupt{conn.(*net.TCPConn)}.Close()
 			continue
 		}
 		take(conn.(*net.TCPConn))

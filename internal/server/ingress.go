@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,7 +45,7 @@ func RoutesFile(state string) string { return filepath.Join(state, "routes.json"
 // RunIngress serves requests until ctx ends, and then drains. Without control it continues with the last table that
 // control sent to it or to an earlier ingress.
 func RunIngress(ctx context.Context, o IngressOptions) error {
-	config := ingress.Config{HTTPSPort: o.PublicHTTPS, Drain: o.Drain, Log: o.Log}
+	config := ingress.Config{HTTPSPort: o.PublicHTTPS, Drain: o.Drain, Descriptors: descriptors(), Log: o.Log}
 	records, err := accesslog.NewWriter(o.Requests, accesslog.Limits{}, o.Log)
 	if err != nil {
 		// Serving requests is more important than recording them.
@@ -153,4 +155,13 @@ func unheard(ctx context.Context, file string, told, away <-chan struct{}) bool 
 	case <-ctx.Done():
 	}
 	return true
+}
+
+// descriptors returns how many files and sockets this process may have open, or 0 if that cannot be read.
+func descriptors() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return 0
+	}
+	return int(limit.Cur)
 }

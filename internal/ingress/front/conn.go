@@ -31,10 +31,11 @@ const (
 
 // States of a connection.
 const (
-	idle  int32 = iota // waits for a request
-	busy               // has begun to receive one
-	shut               // was closed while idle
-	taken              // was hijacked
+	idle    int32 = iota // waits for a request
+	heading              // waits for the rest of a request's head
+	busy                 // has a request
+	shut                 // was closed while it waited
+	taken                // was hijacked
 )
 
 // conn is a client's connection. Its goroutine runs serve; methods that other goroutines may call say so.
@@ -45,6 +46,7 @@ type conn struct {
 	raw    syscall.RawConn // of the socket; nil if it has none
 	plain  bool            // nc is the socket
 	state  atomic.Int32
+	since  atomic.Int64 // when the client's turn began, as Unix time in nanoseconds; holds while idle or heading
 
 	ctx    context.Context // of its requests
 	cancel context.CancelCauseFunc
@@ -66,6 +68,7 @@ type conn struct {
 func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, socket: nc, nc: nc, plain: true}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.since.Store(time.Now().UnixNano())
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
@@ -80,7 +83,7 @@ func (c *conn) serve() {
 	s := c.server
 	defer s.drop(c)
 	defer c.cancel(nil)
-	_ = c.setDeadline(time.Now().Add(s.HeaderTimeout))
+	_ = c.setDeadline(time.Now().Add(s.HeaderTimeout()))
 	if s.TLS != nil && !c.handshake() {
 		c.end()
 		return
@@ -225,6 +228,14 @@ func (c *conn) closeIdle() {
 	}
 }
 
+// giveUp closes the connection if it is its client's turn. Any goroutine may call it.
+func (c *conn) giveUp() {
+	c.closeIdle()
+	if c.state.CompareAndSwap(heading, shut) {
+		c.socket.Close()
+	}
+}
+
 // wait waits for bytes, and takes a buffer only when there are some.
 func (c *conn) wait() error {
 	if c.plain && c.receive != nil {
@@ -332,6 +343,7 @@ func (c *conn) leaveDeadline() {
 // than it is worth.
 func (c *conn) expectBy(d time.Duration) {
 	now := time.Now()
+	c.since.Store(now.UnixNano())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.meant = true
@@ -346,7 +358,7 @@ var errEnded = errors.New("the connection ended")
 
 // readHead reads a whole head, and returns its length and its number of lines.
 func (c *conn) readHead() (end, lines int, err error) {
-	limited := false
+	limited := time.Duration(0)
 	for {
 		// RFC 9112 section 2.2: old clients send empty lines before a request, which do no harm.
 		for c.r < c.w && (c.in[c.r] == '\r' || c.in[c.r] == '\n') {
@@ -364,15 +376,21 @@ func (c *conn) readHead() (end, lines int, err error) {
 			return 0, 0, &refusal{http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the head is larger than %d KiB", c.server.MaxHeaderBytes>>10)}
 		}
 		if end >= 0 {
+			if limited > 0 && !c.state.CompareAndSwap(heading, busy) {
+				return 0, 0, errEnded
+			}
 			return end, lines, nil
 		}
-		if !limited {
-			_ = c.setDeadline(time.Now().Add(c.server.HeaderTimeout))
-			limited = true
+		if limited == 0 {
+			now := time.Now()
+			limited = c.server.HeaderTimeout()
+			_ = c.setDeadline(now.Add(limited))
+			c.since.Store(now.UnixNano())
+			c.state.Store(heading)
 		}
 		began := c.r < c.w
 		if err := c.more(false); errors.Is(err, os.ErrDeadlineExceeded) && began {
-			return 0, 0, &refusal{http.StatusRequestTimeout, fmt.Sprintf("the head did not come within %v", c.server.HeaderTimeout)}
+			return 0, 0, &refusal{http.StatusRequestTimeout, fmt.Sprintf("the head did not come within %v", limited)}
 		} else if err != nil {
 			return 0, 0, errEnded
 		}

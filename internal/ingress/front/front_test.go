@@ -48,7 +48,7 @@ func serve(t testing.TB, handler http.HandlerFunc, change func(*front.Server)) *
 		Handler: handler,
 		HTTP2:   &http.Server{Handler: handler, Protocols: protocols},
 		Opened:  count(1), Closed: count(-1),
-		HeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 60 << 10,
+		HeaderTimeout: lasts(10 * time.Second), IdleTimeout: 10 * time.Second, MaxHeaderBytes: 60 << 10,
 		Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if change != nil {
@@ -410,7 +410,7 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	refused := make(chan int, 10)
 	s := serve(t, echo, func(s *front.Server) {
-		s.HeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes = 500*time.Millisecond, time.Second, 1<<10
+		s.HeaderTimeout, s.IdleTimeout, s.MaxHeaderBytes = lasts(500*time.Millisecond), time.Second, 1<<10
 		s.Refused = func(_ context.Context, status int) { refused <- status }
 	})
 	_, r := s.dial(t, "GET / HTTP/1.1\r\nHost:")
@@ -565,6 +565,8 @@ func TestCloseEndsRequests(t *testing.T) {
 	}
 }
 
+func lasts(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
 // late is a listener that has one connection when the server has been closed.
 type late struct {
 	net.Listener
@@ -588,7 +590,7 @@ func TestConnectionThatComesDuringClose(t *testing.T) {
 	s := serve(t, echo, secure(t))
 	open := 0
 	other := &front.Server{
-		Handler: s.Handler, HTTP2: new(http.Server), TLS: s.TLS, Log: s.Log, HeaderTimeout: time.Minute,
+		Handler: s.Handler, HTTP2: new(http.Server), TLS: s.TLS, Log: s.Log, HeaderTimeout: lasts(time.Minute),
 		Opened: func() { open++ }, Closed: func() { open-- },
 	}
 	here, there := net.Pipe()

@@ -26,15 +26,17 @@ type Server struct {
 	TLS *tls.Config
 	// Context returns the context of the requests of conn.
 	Context func(ctx context.Context, conn net.Conn) context.Context
+	// Admit says whether a connection that was accepted is served, or closed at once. nil admits all.
+	Admit func(net.Conn) bool
 	// Opened and Closed are called for each connection; Closed also for one that is hijacked, but not for one that HTTP2
 	// serves, for which its ConnState is called.
 	Opened, Closed func()
 	// Refused is called for bytes that are no valid request. It may be nil.
 	Refused func(ctx context.Context, status int)
 
-	HeaderTimeout  time.Duration // for a request's head, and for the handshake
-	IdleTimeout    time.Duration // between two requests
-	MaxHeaderBytes int           // of a head
+	HeaderTimeout  func() time.Duration // for a request's head, and for the handshake
+	IdleTimeout    time.Duration        // between two requests
+	MaxHeaderBytes int                  // of a head
 	// MaxFields returns how many fields a head may have; nil means http1.MaxFields.
 	MaxFields func() int
 	Log       *slog.Logger
@@ -76,6 +78,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
+			if s.Admit != nil && !s.Admit(nc) {
+				nc.Close()
+				continue
+			}
 			s.take(ctx, nc)
 		case s.closing.Load():
 			return ErrClosed
@@ -151,6 +157,21 @@ func (s *Server) drop(c *conn) {
 	delete(s.conns, c)
 	s.mu.Unlock()
 	s.wake()
+}
+
+// Connections calls visit for each connection that this server serves itself. waits says since when it has been the client's
+// turn to send a request, or the rest of a head; zero if it is not. end closes the connection if that is still so. visit must
+// not block.
+func (s *Server) Connections(visit func(nc net.Conn, waits time.Time, end func())) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		var waits time.Time
+		if st := c.state.Load(); st == idle || st == heading {
+			waits = time.Unix(0, c.since.Load())
+		}
+		visit(c.socket, waits, c.giveUp)
+	}
 }
 
 // wake makes Shutdown check again what is left.
