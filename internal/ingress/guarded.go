@@ -371,9 +371,6 @@ func (g *guardedRoom) routedElsewhere(t *table) func(*room.Ticket) bool {
 	return func(waits *room.Ticket) bool { return !t.leads(waits.Value.(*ticket), g) }
 }
 
-// unscaled is how many requests a replica should have at a time where no rule says so: Azure's default of an http rule.
-const unscaled = 10
-
 // grown says whether there are more requests, or connections where those count, than the replicas should have, and a tenth more than control has been told of, so
 // that it should hear of it now. It is called with mu held, for each request.
 func (g *guardedRoom) grown() bool {
@@ -381,7 +378,7 @@ func (g *guardedRoom) grown() bool {
 	if g.counts() {
 		n, told = int(g.connections.Load()), g.told.Open
 	}
-	return n > cmp.Or(g.room.Config().Target, unscaled)*len(g.room.Replicas()) && n > told+told/10
+	return g.room.Grown(n, told)
 }
 
 // counts says whether an http rule of the revision counts connections. It is called with mu held.

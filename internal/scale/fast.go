@@ -8,7 +8,7 @@ import (
 // shortest is the shortest time over which a rate is measured. lookEvery is the time between two decisions while there
 // is load.
 const (
-	shortest  = 100 * time.Millisecond
+	shortest  = 90 * time.Millisecond
 	lookEvery = time.Second
 )
 

@@ -83,7 +83,7 @@ func Run(c Config, trace []Request) (Result, error) {
 			return Result{}, fmt.Errorf("%w: request %d: want a service time of at least 0, got %v", ErrTrace, i, r.Service)
 		}
 	}
-	s := &run{Config: c, decider: scale.New(c.Policy, scale.State{Learned: c.Learned}), room: room.New(epoch)}
+	s := &run{Config: c, decider: scale.New(c.Policy, scale.State{Learned: c.Learned}), room: room.New(epoch), reported: -reportEvery}
 	s.result.Refused = map[room.Reason]int{}
 	for range c.Replicas {
 		s.replicas = append(s.replicas, &replica{name: s.name(), ready: true})
@@ -118,11 +118,17 @@ type run struct {
 	events   events
 	look     time.Duration // when the decider wants to decide next
 
-	load   scale.Load // since the last decision
-	starts []time.Duration
-	before room.Measure
-	last   time.Duration // time of the last request event
-	open   int           // requests that have not ended
+	load     scale.Load // that was reported since the last decision
+	ended    int        // requests since the last report, and served is how long they were on replicas
+	served   time.Duration
+	starts   []time.Duration
+	before   room.Measure  // of the last report
+	reported time.Duration // when that was
+	told     int           // how many requests it said there were
+	news     bool          // there is something to report before the next second
+	lined    bool          // requests waited after the last event
+	last     time.Duration // time of the last request event
+	open     int           // requests that have not ended
 }
 
 // replica is a replica, from its order to its end.
@@ -181,7 +187,7 @@ func (s *run) later(at time.Duration, what func()) {
 // until runs the simulation up to end.
 func (s *run) until(end time.Duration) {
 	for {
-		next := s.look
+		next := min(s.look, s.reportAt())
 		if len(s.events.list) > 0 && s.events.list[0].at <= next {
 			next = s.events.list[0].at
 		}
@@ -202,15 +208,59 @@ func (s *run) until(end time.Duration) {
 			s.room.Expire(s.time())
 			s.settle()
 		}
-		changed := false
+		changed := false // replicas that are ready
 		for len(s.events.list) > 0 && s.events.list[0].at <= s.now {
 			heap.Pop(&s.events).(event).what()
-			changed = true
+			changed = changed || len(s.starts) > 0
 		}
-		if changed || s.now >= s.look {
+		s.notice()
+		if reports := s.now >= s.reportAt() && s.report(); reports || changed || s.now >= s.look {
 			s.decide()
 		}
 	}
+}
+
+// An ingress reports when there is news, but not more often than reportPause, and each reportEvery.
+const (
+	reportPause = 5 * time.Millisecond
+	reportEvery = time.Second
+)
+
+// reportAt is when the ingress reports next.
+func (s *run) reportAt() time.Duration {
+	if s.news {
+		return max(s.now, s.reported+reportPause)
+	}
+	if s.open == 0 && s.told == 0 && s.ended == 0 {
+		return never
+	}
+	return max(s.reported.Truncate(reportEvery)+reportEvery, (s.now + reportEvery - 1).Truncate(reportEvery))
+}
+
+// notice finds out, after an event, whether there is news: more requests than replicas should have, or the end of a line.
+func (s *run) notice() {
+	waiting := s.room.Waiting()
+	if s.room.Grown(s.room.InFlight()+waiting, s.told) || s.lined && waiting == 0 {
+		s.news = true
+	}
+	s.lined = waiting > 0
+}
+
+// report tells the decider's side what the room has counted, and says whether there is anything to decide about.
+func (s *run) report() bool {
+	m := s.room.Measure(s.time())
+	arrived, busy := int(m.Arrivals-s.before.Arrivals), m.Busy-s.before.Busy
+	before := s.told
+	s.load.InFlight, s.load.Waiting = s.room.InFlight(), s.room.Waiting()
+	s.load.Arrived += arrived
+	s.load.Busy += busy
+	s.load.Completed += s.ended
+	s.load.Served += s.served
+	s.load.Measured = s.time()
+	s.told = s.load.InFlight + s.load.Waiting
+	changed := arrived > 0 || s.ended > 0 || s.told > 0 || before > 0
+	s.before, s.reported, s.news, s.ended, s.served = m, s.now, false, 0, 0
+	return changed
 }
 
 func (s *run) arrive(r Request) {
@@ -225,7 +275,7 @@ func (s *run) arrive(r Request) {
 	case errors.As(err, &refusal):
 		s.refuse(refusal)
 	}
-	s.decide()
+	s.notice()
 }
 
 func (s *run) refuse(r *room.Refusal) {
@@ -267,8 +317,8 @@ func (s *run) work(r *replica, q *request) {
 		s.result.Served++
 		s.result.Waits = append(s.result.Waits, q.place-q.At)
 		s.result.Times = append(s.result.Times, s.now-q.At)
-		s.load.Completed++
-		s.load.Served += s.now - q.place
+		s.ended++
+		s.served += s.now - q.place
 		if len(r.queue) > 0 {
 			next := r.queue[0]
 			r.queue = r.queue[1:]
@@ -283,17 +333,9 @@ func (s *run) work(r *replica, q *request) {
 
 // decide calls the decider and applies its decision.
 func (s *run) decide() {
-	m := s.room.Measure(s.time())
-	l := s.load
-	l.Arrived = int(m.Arrivals - s.before.Arrivals)
-	l.Busy = m.Busy - s.before.Busy
-	l.Waiting = s.room.Waiting()
-	for _, r := range slices.Concat(s.room.Replicas(), s.room.Leaving()) {
-		l.InFlight += r.InFlight()
-	}
 	current := len(s.replicas) - s.leaving
-	d := s.decider.Decide(scale.Sample{At: s.time(), Current: current, Load: l, Starts: s.starts})
-	s.before, s.load, s.starts = m, scale.Load{}, nil
+	d := s.decider.Decide(scale.Sample{At: s.time(), Current: current, Load: s.load, Starts: s.starts})
+	s.load, s.starts = scale.Load{InFlight: s.load.InFlight, Waiting: s.load.Waiting}, nil
 	s.look = d.Next.Sub(epoch)
 	for n := current; n < d.Wanted; n++ {
 		s.order(current == 0)

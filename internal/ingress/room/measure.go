@@ -1,6 +1,9 @@
 package room
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Measure is what a room has counted since its epoch. The difference of two is exact: that of Busy by that of At is the
 // average number of requests in flight between the two.
@@ -22,6 +25,15 @@ func (rm *Room) Busy(r *Replica) time.Duration { return r.inFlight.until(rm.meas
 
 // InFlight returns the number of places that are taken, on replicas that have left too.
 func (rm *Room) InFlight() int { return rm.inFlight.n }
+
+// unscaled is how many requests a replica should have at a time where no rule says so: Azure's default of an http rule.
+const unscaled = 10
+
+// Grown says whether n requests are more than the replicas should have, and a tenth more than the number that control was
+// told last, so that it should hear of them now.
+func (rm *Room) Grown(n, told int) bool {
+	return n > cmp.Or(rm.config.Target, unscaled)*len(rm.replicas) && n > told+told/10
+}
 
 // at is now since the epoch. What a caller saw before the last measure, and tells after it, counts as having happened then,
 // so that no integral ever shrinks.
