@@ -150,6 +150,11 @@ func (x *exchange) serve() verdict {
 		}
 		x.stream = rt.http2 || rt.detect && x.r.ProtoMajor == 2 && isGRPC(x.r.Header)
 		x.websocket = !x.stream && wantsWebSocket(x.r)
+		if !x.read && x.hasSmall() {
+			if err := x.readSmall(); err != nil {
+				return x.badBody(err)
+			}
+		}
 		rm := rt.choose()
 		x.client.asks(rm)
 		v := x.place(x.r.Context(), rm, x)

@@ -28,6 +28,9 @@ type Config struct {
 	Drain time.Duration
 	// HeaderTimeout bounds how long a client may take to send a request's head. 30 s.
 	HeaderTimeout time.Duration
+	// BodyTimeout is how long a client may take to send a body of up to 32 KiB, for which no place at a replica is taken before
+	// it has come. A larger body must come at leastRate from then on. 30 s.
+	BodyTimeout time.Duration
 	// MaxHeaderBytes and MaxHeaders bound a request's head; an environment may set MaxHeaders for its apps. 60 KiB and
 	// 100, as in Envoy.
 	MaxHeaderBytes int
@@ -49,6 +52,7 @@ func (c Config) withDefaults() Config {
 	c.SoftDrain = cmp.Or(c.SoftDrain, 5*time.Second)
 	c.Drain = cmp.Or(c.Drain, 10*time.Minute)
 	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 30*time.Second)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 60<<10)
 	c.MaxHeaders = cmp.Or(c.MaxHeaders, 100)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 5*time.Second)

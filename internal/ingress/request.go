@@ -22,25 +22,22 @@ import (
 // maxSmall is the size up to which a body is read whole and sent together with the head, without a second goroutine.
 const maxSmall = 32 << 10
 
-// readBody reads a small body, and starts a goroutine for a large one.
-func (x *exchange) readBody() error {
-	switch {
-	case x.r.ContentLength == 0 || x.r.Body == nil:
-	case x.read || x.body != nil:
-	case x.r.ContentLength > 0 && x.r.ContentLength <= maxSmall && !expectsContinue(x.r):
-		return x.readSmall()
-	default:
+// hasSmall says whether the request has a small body. One that waits for a 100 counts as large.
+func (x *exchange) hasSmall() bool {
+	return x.r.ContentLength > 0 && x.r.ContentLength <= maxSmall && x.r.Body != nil && !expectsContinue(x.r)
+}
+
+// startUpload starts a goroutine for a large body; a small one was read before the request took a place.
+func (x *exchange) startUpload() {
+	if x.r.ContentLength != 0 && x.r.Body != nil && !x.read && x.body == nil {
 		x.guard() // the client gets a 100 when the body is first read
 		x.body = x.newUpload()
 	}
-	return nil
 }
 
 // send writes the request; of one with a large body only the head, as the upload sends the rest.
 func (x *exchange) send(conn *upstream.Conn) error {
-	if err := x.readBody(); err != nil {
-		return err
-	}
+	x.startUpload()
 	x.out = x.appendHead(x.out[:0])
 	if x.body != nil {
 		if _, err := conn.Write(x.out); err != nil {
@@ -65,17 +62,17 @@ func (x *exchange) maybeAnswered(conn *upstream.Conn, err error) error {
 	return nil
 }
 
-// readSmall reads the body, for which the client has the idle timeout.
+// readSmall reads a small body. It is called before the request takes a place, which a slow client would hold.
 func (x *exchange) readSmall() error {
-	if idle := x.ticket.settings.IdleTimeout; idle > 0 && !x.hasCome() {
+	if !x.hasCome() {
 		// If the server has no deadlines, only the client's connection bounds the read.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(idle))
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(x.in.cfg.BodyTimeout))
 	}
 	x.small = slices.Grow(x.small[:0], int(x.r.ContentLength))[:x.r.ContentLength]
 	n, err := io.ReadFull(x.r.Body, x.small)
 	x.rec.BytesIn = int64(n)
 	if err != nil {
-		return errBody{err}
+		return err
 	}
 	x.read = true
 	return nil
@@ -86,9 +83,6 @@ func (x *exchange) hasCome() bool {
 	b, ok := x.r.Body.(interface{ Buffered() int })
 	return ok && int64(b.Buffered()) >= x.r.ContentLength
 }
-
-// errBody wraps a failure to read the request's body.
-type errBody struct{ error }
 
 // badBody ends an exchange whose request body could not be read completely.
 func (x *exchange) badBody(err error) verdict {

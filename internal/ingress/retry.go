@@ -76,9 +76,6 @@ func (x *exchange) broken(rm *guardedRoom, r *replica, conn tried, reused bool, 
 	if bad := x.body.failed(); bad != nil {
 		return x.badBody(bad)
 	}
-	if bad, ok := errors.AsType[errBody](err); ok {
-		return x.badBody(bad.error)
-	}
 	if ctx := x.r.Context(); ctx.Err() != nil {
 		return x.left(context.Cause(ctx))
 	}

@@ -28,9 +28,7 @@ func (x *exchange) tryStream(rm *guardedRoom, r *replica) verdict {
 
 // talkStream sends the request over the stream and passes on the response. An error means that the response is not complete.
 func (x *exchange) talkStream(stream *upstream.Stream) error {
-	if err := x.readBody(); err != nil {
-		return err
-	}
+	x.startUpload()
 	out := x.streamRequest()
 	switch {
 	case x.body != nil:

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -30,6 +31,11 @@ const (
 	// chunkSpace is the room for a chunk's size before its data.
 	chunkSpace = 10
 	uploadSize = 32 << 10
+
+	// leastRate is how many bytes of a body must come each second that its client is waited for, after Config.BodyTimeout: less
+	// would hold a place at a replica for nothing. It is that of Apache's mod_reqtimeout. Streams of gRPC may be as slow as
+	// they like.
+	leastRate = 500
 )
 
 // sink is what a body is written to: a connection, or a stream of one.
@@ -44,6 +50,7 @@ type upload struct {
 	r       *http.Request
 	chunked bool
 	expects bool
+	patient time.Duration // how long the client is waited for before leastRate counts; 0: for ever
 	named   []string      // fields of the trailer that the client has announced; a copy, as r's is written to later
 	conns   chan sink     // takes one without blocking
 	allowed chan struct{} // takes one without blocking
@@ -72,6 +79,9 @@ func (x *exchange) newUpload() *upload {
 		sent:    make(chan struct{}, 1),
 		over:    make(chan struct{}),
 		keep:    maxKeptOnce,
+	}
+	if !x.stream {
+		u.patient = x.in.cfg.BodyTimeout
 	}
 	if mayResend(x.r.Method, x.ticket.settings.Retry) {
 		u.keep = maxKept
@@ -186,11 +196,17 @@ func (u *upload) run() {
 		conn, ok = u.wait(conn)
 	}
 	buf := make([]byte, chunkSpace+uploadSize+2)
+	waited := time.Duration(0)
 	for ok {
 		u.reading.Store(true)
+		began := time.Now()
 		n, err := u.r.Body.Read(buf[chunkSpace : chunkSpace+uploadSize])
+		waited += time.Since(began)
 		u.reading.Store(false)
-		u.read.Add(int64(n))
+		read := u.read.Add(int64(n))
+		if err == nil && u.patient > 0 && waited > u.patient && float64(read) < leastRate*waited.Seconds() {
+			err = os.ErrDeadlineExceeded
+		}
 		u.store(buf[chunkSpace:chunkSpace+n], errors.Is(err, io.EOF))
 		if err != nil && !errors.Is(err, io.EOF) {
 			u.mu.Lock()

@@ -15,6 +15,7 @@ import (
 
 	"penstock/internal/accesslog"
 	"penstock/internal/ingress"
+	"penstock/internal/resource"
 )
 
 // stream is a body of n bytes that nobody holds.
@@ -144,8 +145,8 @@ func TestUploadThatBreaksOff(t *testing.T) {
 				whole <- err == nil
 			})))
 			conn, _ := f.dial(t, "POST / HTTP/1.1\r\nHost: app.test\r\n"+sent)
-			until(t, "the request is in flight", func() bool { return f.Report().InFlight["r0"] == 1 })
 			if name != "small" { // which is read whole first
+				until(t, "the request is in flight", func() bool { return f.Report().InFlight["r0"] == 1 })
 				receive(t, "the request reaches the replica", came)
 			}
 			conn.Close()
@@ -212,4 +213,59 @@ func TestExpectContinue(t *testing.T) {
 		body, _ := io.ReadAll(resp.Body)
 		want(t, resp, string(body), 200, "body")
 	})
+}
+
+// A client that sends its body slowly takes no place while a small body comes, and is ended where a large one comes too slowly.
+func TestSlowBodiesHoldNoPlaces(t *testing.T) {
+	f := serve(t, ingress.Config{BodyTimeout: 300 * time.Millisecond})
+	f.Apply(set(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, err)
+	})), func(s *resource.Settings) { s.MaxConcurrency = 1 }))
+	for name, head := range map[string]string{
+		"small":     "Content-Length: 10\r\n\r\nab",
+		"large":     "Content-Length: 1000000\r\n\r\nab",
+		"in chunks": "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, r := f.dial(t, "POST / HTTP/1.1\r\nHost: "+host+"\r\n"+head)
+			slow := make(chan int, 1)
+			go func() {
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Error(err)
+					slow <- 0
+					return
+				}
+				slow <- resp.StatusCode
+			}()
+			ended := make(chan struct{})
+			drip := make(chan struct{})
+			go func() { // a byte now and then, so that it is never silent
+				defer close(drip)
+				next := map[string]string{"small": "", "large": "c", "in chunks": "1\r\nc\r\n"}[name]
+				for tick := time.NewTicker(20 * time.Millisecond); ; {
+					select {
+					case <-tick.C:
+						io.WriteString(conn, next)
+					case <-ended:
+						tick.Stop()
+						return
+					}
+				}
+			}()
+			if name == "small" {
+				resp, body := f.get(t, "/")
+				want(t, resp, body, 200, "0")
+			}
+			if status := receive(t, "the slow client's answer", slow); status != http.StatusRequestTimeout {
+				t.Errorf("the slow client got %d, want 408", status)
+			}
+			close(ended)
+			<-drip
+			until(t, "its place is free", func() bool { return len(f.Report().InFlight) == 0 })
+			resp, body := f.get(t, "/")
+			want(t, resp, body, 200, "0")
+		})
+	}
 }

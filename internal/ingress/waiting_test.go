@@ -354,21 +354,26 @@ func TestReplicaThatReturnsElsewhereIsReachedThere(t *testing.T) {
 	}
 }
 
-// A client that half-closes has left, as far as HTTP servers go; one that is merely slow has not.
+// A client that half-closes has left, as far as HTTP servers go; one that is merely slow with a large body has not.
 func TestSlowClientKeepsItsPlaceInLine(t *testing.T) {
 	f := serve(t, ingress.Config{})
 	f.Apply(replicas())
-	conn, r := f.dial(t, "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\nbo")
+	sent := strings.Repeat("body", 10_000)
+	conn, r := f.dial(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: %d\r\n\r\nbo", len(sent)))
 	f.waiting(t, 1)
-	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })))
+	f.Apply(replicas(app(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Write(body)
+	})))
 	until(t, "the request is in flight", func() bool { return f.Report().InFlight["r0"] == 1 })
-	if _, err := io.WriteString(conn, "dy"); err != nil {
+	if _, err := io.WriteString(conn, sent[len("bo"):]); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, _ := io.ReadAll(resp.Body)
-	want(t, resp, string(body), 200, "body")
+	if body, err := io.ReadAll(resp.Body); resp.StatusCode != 200 || string(body) != sent {
+		t.Errorf("got %d with %d bytes, %v, want what was sent", resp.StatusCode, len(body), err)
+	}
 }
