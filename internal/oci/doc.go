@@ -43,6 +43,17 @@ type Stores struct {
 	Freed func()
 	// Needed returns the manifests that revisions need, whatever their names are. nil means none.
 	Needed func(ctx context.Context) (map[digest.Digest]bool, error)
+	// Self says whether a registry's host is this server, so that a name means what was pushed under it. nil means never.
+	Self func(host string) bool
+}
+
+// reference parses an image name. One of this server's own registry has no host.
+func (s Stores) reference(name string) (Reference, error) {
+	ref, err := ParseReference(name)
+	if err == nil && ref.Host != "" && s.Self != nil && s.Self(ref.Host) {
+		ref.Host = ""
+	}
+	return ref, err
 }
 
 func inNamespace(ctx context.Context) context.Context {

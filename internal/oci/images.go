@@ -59,7 +59,7 @@ type Config struct {
 // other machines, or with another error if the name or the image is invalid.
 func (im *Images) Resolve(ctx context.Context, name string) (Image, error) {
 	ctx = inNamespace(ctx)
-	ref, err := ParseReference(name)
+	ref, err := im.stores.reference(name)
 	if err != nil {
 		return Image{}, err
 	}
@@ -253,7 +253,7 @@ func ports(exposed map[string]struct{}) []int {
 // other image has are collected unless revisions or containers need them. It fails with ErrNotFound.
 func (im *Images) Delete(ctx context.Context, name string) error {
 	ctx = inNamespace(ctx)
-	ref, err := ParseReference(name)
+	ref, err := im.stores.reference(name)
 	if err != nil {
 		return err
 	}

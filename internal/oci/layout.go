@@ -33,7 +33,7 @@ func (im *Images) export(ctx context.Context, add func(name string, size int64, 
 		}
 	}
 	for _, name := range only {
-		ref, err := ParseReference(name)
+		ref, err := im.stores.reference(name)
 		if err != nil {
 			return err
 		}

@@ -150,7 +150,7 @@ func (l *loader) index(ctx context.Context, raw []byte, as string) (names []stri
 				name = whole
 			}
 		}
-		ref, err := ParseReference(name)
+		ref, err := l.stores.reference(name)
 		if err == nil {
 			err = l.image(ctx, ref, desc, 0)
 		}

@@ -74,7 +74,7 @@ func NewPuller(stores Stores, client *remote.Client, free func() (int64, error),
 // ErrPlatform or remote.ErrUnauthorized, or with another error if the registry cannot be reached in time.
 func (p *Puller) Resolve(ctx context.Context, name string, login remote.Login) (digest.Digest, error) {
 	ctx = inNamespace(ctx)
-	ref, err := ParseReference(name)
+	ref, err := p.stores.reference(name)
 	if err != nil {
 		return "", err
 	}
@@ -256,7 +256,7 @@ func (p *Puller) lease(ctx context.Context, d digest.Digest) (leases.Lease, erro
 // returns the same errors as Resolve.
 func (p *Puller) Pull(ctx context.Context, name string, login remote.Login) (Image, Progress, error) {
 	ctx = inNamespace(ctx)
-	ref, err := ParseReference(name)
+	ref, err := p.stores.reference(name)
 	if err != nil {
 		return Image{}, Progress{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -568,4 +569,20 @@ func armCertificate(authority *pki.Authority, o ControlOptions) (tls.Certificate
 		return tls.Certificate{}, err
 	}
 	return tls.X509KeyPair(cert, key)
+}
+
+// isHostOf returns a function that says whether a registry's host, as it stands in image names, is a listener of this machine.
+func isHostOf(ln net.Addr) func(host string) bool {
+	own, ok := ln.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	return func(host string) bool {
+		name, port, err := net.SplitHostPort(host)
+		if err != nil || port != strconv.Itoa(own.Port) {
+			return false
+		}
+		ip := net.ParseIP(name)
+		return name == "localhost" || ip != nil && (ip.IsLoopback() || ip.Equal(own.IP))
+	}
 }

@@ -126,6 +126,7 @@ func openContainerd(ctx context.Context, o ControlOptions, console local.Console
 		UnpackedLimit: o.Images.UnpackedLimit,
 		CgroupParent:  "/penstock-" + o.Instance + "/replicas",
 		ShimCgroup:    "/penstock-" + o.Instance + "/shims",
+		Self:          isHostOf(o.ARM.Addr()),
 		Network:       net,
 		Console:       console,
 		Log:           o.Log,

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -62,6 +64,18 @@ func (c countingWriter) Write(b []byte) (int, error) {
 func TestAppsPullFromAPrivateRegistry(t *testing.T) {
 	m := penstocktest.Boot(t)
 	m.Image(t, "hello")
+	// This server is a registry as well: a name that an image was pushed under means that image, without a login.
+	for _, own := range []string{"127.0.0.1", "localhost"} {
+		endpoint, err := url.Parse(m.API(t).Endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		app := "own-" + strings.ReplaceAll(own, ".", "-")
+		m.Apply(t, strings.Replace(penstocktest.Hello(app, 1), "hello:1", `"`+net.JoinHostPort(own, endpoint.Port())+`/hello:1"`, 1))
+		if status, answer := m.Ask(t, http.MethodGet, app, "/", ""); status != http.StatusOK || answer != "hello, world\n" {
+			t.Errorf("by the name %s: got %d %q", own, status, answer)
+		}
+	}
 	host, sent := privateRegistry(t)
 	ann := remote.WithAuth(&authn.Basic{Username: "ann", Password: pullPassword})
 	ref := func(tag string) name.Reference {

@@ -38,9 +38,11 @@ type Config struct {
 	ShimCgroup string
 	// UnpackedLimit is the maximum size of an unpacked image in bytes. With 0, only the disk limits it.
 	UnpackedLimit int64
-	Network       *network.Network
-	Console       local.Console
-	Log           *slog.Logger
+	// Self says whether the host of an image name is this server's own registry; nil means never.
+	Self    func(host string) bool
+	Network *network.Network
+	Console local.Console
+	Log     *slog.Logger
 }
 
 var cgroupPath = regexp.MustCompile(`^(/[A-Za-z0-9][A-Za-z0-9._-]*)+$`)
@@ -221,6 +223,7 @@ func (d *Driver) Stores() oci.Stores {
 		Content: d.client.ContentStore(),
 		Images:  d.client.ImageService(),
 		Leases:  d.client.LeasesService(),
+		Self:    d.cfg.Self,
 	}
 }
 
