@@ -257,3 +257,30 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0]+"_PORT", strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
 	ts.Setenv("PID", fmt.Sprint(os.Getpid()))
 }
+
+// What cannot be written is a failure of every command, and not only of those that look.
+func TestFullOutput(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"version", "app --help", "completion bash", "init --help", "az-env --help"} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		link := filepath.Join(dir, "penstock") // testscript runs main by that name
+		if err := os.Symlink(program, link); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(link, strings.Fields(command)...)
+		var said strings.Builder
+		cmd.Stdout, cmd.Stderr = full, &said
+		_ = cmd.Run() // its code follows
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said.String(), "standard output: ") {
+			t.Errorf("%s: exit %d, %q; want 1 and why", command, code, said.String())
+		}
+		full.Close()
+	}
+}

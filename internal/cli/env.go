@@ -107,9 +107,15 @@ func (e *Env) Root(more []*cobra.Command) *cobra.Command {
 
 // Main runs the command given by args and returns the exit code. more holds the commands of the server itself.
 func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) int {
+	out := &stdout{Writer: e.Stdout}
+	e.Stdout = out
 	root := e.Root(more)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	if out.err != nil && (err == nil || errors.Is(err, out.err)) {
+		fmt.Fprintln(e.Stderr, "penstock: standard output:", out.err)
+		return exitFailed
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -120,6 +126,20 @@ func (e *Env) Main(ctx context.Context, args []string, more []*cobra.Command) in
 		err = unknown
 	}
 	return e.fail(cmd, err)
+}
+
+// stdout remembers the first write that failed, since most commands print without looking.
+type stdout struct {
+	io.Writer
+	err error
+}
+
+func (s *stdout) Write(p []byte) (int, error) {
+	n, err := s.Writer.Write(p)
+	if err != nil && s.err == nil {
+		s.err = err
+	}
+	return n, err
 }
 
 // fail prints an error and returns its exit code.
