@@ -72,7 +72,7 @@ func Wake(ctx context.Context, o WakeOptions) (result WakeResult, err error) {
 		for turn := range o.Apps {
 			n := (i + turn) % len(o.Apps)
 			app := o.Apps[n]
-			took, err := app.wake(ctx)
+			took, err := app.Wake(ctx)
 			if err != nil {
 				return WakeResult{}, fmt.Errorf("bench wake: cycle %d: %s: %w", i, app.Name, err)
 			}
@@ -107,8 +107,8 @@ func Wake(ctx context.Context, o WakeOptions) (result WakeResult, err error) {
 // wakeLimit bounds one wake.
 const wakeLimit = time.Minute
 
-// wake sends a request over a connection that is open already.
-func (a WakeApp) wake(ctx context.Context) (time.Duration, error) {
+// Wake sends a request over a connection that is open already, and returns how long the answer took.
+func (a WakeApp) Wake(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, wakeLimit)
 	defer cancel()
 	var d net.Dialer

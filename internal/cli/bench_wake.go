@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -175,10 +174,18 @@ func (o *benchWakeOptions) asleep(ctx context.Context, c *Client, app bench.Wake
 			return false, err
 		}
 		prefix := o.path("containerApps", app.Name, "revisions") + "/"
-		ready := app.Standby == "none" || slices.ContainsFunc(list.Value, func(s wire.Standby) bool {
-			return s.Ready && s.Kind == app.Standby && strings.HasPrefix(strings.ToLower(s.Revision), strings.ToLower(prefix))
-		})
-		if !ready {
+		kind := "none"
+		for _, s := range list.Value {
+			if s.Ready && strings.HasPrefix(strings.ToLower(s.Revision), strings.ToLower(prefix)) {
+				kind = s.Kind
+			}
+		}
+		if app.Standby == "paused" && kind == "created" {
+			// A replica that was not ready at its end is not frozen. Only another wake makes one that is.
+			_, err := app.Wake(ctx)
+			return false, err
+		}
+		if app.Standby != "none" && kind != app.Standby {
 			return false, nil
 		}
 		doc, err = c.get(ctx, wire.UsagePath, nil)

@@ -256,7 +256,7 @@ func (a *app) changes(ctx context.Context) (stop func() ([]wire.ScaleChange, err
 
 // records are the access records since a time. They are written within a second of a request's end.
 func (a *app) records(ctx context.Context, since time.Time, want int) (list []Request, err error) {
-	const limit = 10 * time.Second
+	const limit = time.Minute
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("app %s: not all of %d requests are recorded within %s", a.name, want, limit))
 	defer cancel()
 	tick := time.NewTicker(lookEvery)
