@@ -29,7 +29,7 @@ type Config struct {
 	// HeaderTimeout bounds how long a client may take to send a request's head. 30 s.
 	HeaderTimeout time.Duration
 	// BodyTimeout is how long a client may take to send a body of up to 32 KiB, for which no place at a replica is taken before
-	// it has come. A larger body must come at leastRate from then on. 30 s.
+	// it has come. A larger body must come at leastRate from then on, if the app has a limit of places. 30 s.
 	BodyTimeout time.Duration
 	// MaxHeaderBytes and MaxHeaders bound a request's head; an environment may set MaxHeaders for its apps. 60 KiB and
 	// 100, as in Envoy.

@@ -32,9 +32,9 @@ const (
 	chunkSpace = 10
 	uploadSize = 32 << 10
 
-	// leastRate is how many bytes of a body must come each second that its client is waited for, after Config.BodyTimeout: less
-	// would hold a place at a replica for nothing. It is that of Apache's mod_reqtimeout. Streams of gRPC may be as slow as
-	// they like.
+	// leastRate is how many bytes of a body must come each second that its client is waited for, after Config.BodyTimeout, where
+	// places are counted: less would hold one for nothing. It is that of Apache's mod_reqtimeout. Streams of gRPC may be as
+	// slow as they like.
 	leastRate = 500
 )
 
@@ -80,7 +80,7 @@ func (x *exchange) newUpload() *upload {
 		over:    make(chan struct{}),
 		keep:    maxKeptOnce,
 	}
-	if !x.stream {
+	if !x.stream && x.ticket.settings.MaxConcurrency > 0 {
 		u.patient = x.in.cfg.BodyTimeout
 	}
 	if mayResend(x.r.Method, x.ticket.settings.Retry) {
