@@ -18,6 +18,7 @@ echo 'go test, the long variants; then with the race detector in the server'
 {
   PENSTOCK_NIGHTLY=1 PENSTOCK_HANDOVERS=20 PENSTOCK_SWITCHES=100 PENSTOCK_RESTARTS=100 PENSTOCK_GAPS=10 \
     "$go" test -count=1 -timeout 60m -p 1 -json ./test/e2e/azure ./test/e2e/images ./test/e2e/operate ./test/e2e/restarts
+  PENSTOCK_NIGHTLY=1 "$go" test -count=1 -timeout 30m -json -run '^TestConcurrentPatchesOfEveryKind$' ./internal/arm
   PENSTOCK_RACE=1 "$go" test -count=1 -timeout 60m -p 2 -json ./test/e2e/...
 } | "$go" run ./test/report
 step 'fuzz, a minute each'                scripts/fuzz.sh "${FUZZTIME:-1m}"
