@@ -157,11 +157,11 @@ func TestWhatWakes(t *testing.T) {
 		}, "HTTP/1.1 " + empty},
 	}
 	m.Apply(t, penstocktest.Neighbour("front", "", true))
-	all := light("asleep", "")
+	apps := []string{light("asleep", "")}
 	for _, w := range wakers {
-		all += "---" + light(w.app, w.ingress)
+		apps = append(apps, light(w.app, w.ingress))
 	}
-	m.Must(t, "up", "-f", m.File(t, all))
+	m.Must(t, "up", "-f", m.File(t, strings.Join(apps, "---")))
 
 	gone(t, m, "asleep")
 	revision := revisionOf(t, m, "asleep")
